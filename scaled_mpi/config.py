@@ -1,0 +1,218 @@
+"""YAML to typed, strict, frozen objects and back: one key is one field.
+
+This module knows no member of any family; `experiment.py` joins them. Text from outside is read
+with a loader that builds plain data only, and every mistake becomes one `InputError` line that
+names the key, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+import yaml
+
+LARGEST_FILE = 1_000_000  # bytes; an experiment is a page of text, not a data file
+
+
+class InputError(ValueError):
+    """What a user gave cannot be used. The message is the one line shown; the exit code is 2."""
+
+
+class Spec(pydantic.BaseModel):
+    """A frozen block of the configuration whose fields are its YAML keys."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+SpecType = TypeVar("SpecType", bound=Spec)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses aliases and duplicate keys, and reads 1e-3 as a number."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            event = self.peek_event()
+            raise InputError(f"*{event.anchor}: aliases are not allowed in a configuration")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if not isinstance(key, str):
+                raise InputError(f"{key!r}: a key must be text")
+            if keys.count(key) > 1:
+                raise InputError(f"{key}: given twice in one block; once is allowed")
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 asks for a dot in 1.0e-3; people, and YAML 1.2, write 1e-3.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def parse_yaml(text: str, source: str = "text") -> Any:
+    """Plain data of a YAML text. Errors: `InputError` with the line where it stops making sense."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise InputError(f"{source}, line {line}: {error.problem}; YAML is allowed") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{source}: not YAML ({type(error).__name__})") from error
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The tree of one configuration file; at most 1 MB, no aliases, no duplicate keys."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise InputError(f"{path}: {path.stat().st_size} bytes; at most 1 MB is allowed")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, "strerror", None) or "not readable text"
+        raise InputError(f"{path}: {reason}; a YAML file is needed") from error
+    tree = parse_yaml(text, str(path))
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: holds no keys; an experiment is a block of keys")
+    return tree
+
+
+def apply_overrides(
+    tree: Mapping[str, Any], overrides: Iterable[str], families: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The tree with every `a.b.c=value` put in; `tree` itself stays as it is.
+
+    A value is YAML. Naming a member of a family (`surrogate=mvar`) replaces the whole block by
+    that member's defaults; `families` lists the dotted keys where that holds.
+    """
+    result = json.loads(json.dumps(tree, default=str))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][\w-]*(\.[\w-]+)*", key):
+            raise InputError(f"{override!r}: not understood; key.sub=value is allowed")
+        put(result, key, parse_yaml(text, key), families)
+    return result
+
+
+def put(tree: dict[str, Any], key: str, value: Any, families: Iterable[str] = ()) -> None:
+    """Set one dotted key of a plain tree in place, making the blocks on the way."""
+    *path, last = key.split(".")
+    block = tree
+    for depth, name in enumerate(path):
+        inside = block.get(name)
+        if isinstance(inside, str) and ".".join(path[: depth + 1]) in families:
+            inside = {"kind": inside}
+        if inside is None:
+            inside = {}
+        if not isinstance(inside, dict):
+            raise InputError(f"{key}: {'.'.join(path[: depth + 1])} is a value, not a block")
+        block[name] = inside
+        block = inside
+    block[last] = {"kind": value} if key in families and isinstance(value, str) else value
+
+
+def parse(cls: type[SpecType], tree: Mapping[str, Any]) -> SpecType:
+    """A typed object from plain data. Errors: `InputError` for the first thing that is wrong."""
+    try:
+        return cls.model_validate_json(json.dumps(tree), strict=True)
+    except pydantic.ValidationError as error:
+        raise InputError(_one_line(cls, tree, error)) from error
+    except TypeError as error:  # a YAML date or the like, which JSON does not know
+        raise InputError(f"a value is of a kind that no key takes ({error})") from error
+
+
+def _one_line(cls: type[Spec], tree: Any, error: pydantic.ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        return str(cause)
+    path, block = _real_path(first["loc"], tree)
+    key, given = ".".join(map(str, path)) or "experiment", json.dumps(first["input"], default=str)
+    given = given if len(given) <= 80 else given[:77] + "..."
+    if first["type"] == "extra_forbidden":
+        allowed = _known_keys(cls, path[:-1], block)
+        near = difflib.get_close_matches(str(path[-1]), allowed, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        return f"{key}: unknown key; {hint}allowed here: {', '.join(allowed)}"
+    if first["type"] == "missing":
+        return f"{key}: missing; a value is needed"
+    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        expected = first.get("ctx", {}).get("expected_tags", "a block with a key 'kind'")
+        kind = block.get("kind") if isinstance(block, dict) else None
+        return f"{key}.kind: {kind!r} is unknown; allowed: {expected}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {given} given; {message[:1].lower()}{message[1:]}"
+
+
+def _real_path(location: tuple, tree: Any) -> tuple[list, Any]:
+    """Drop from pydantic's location the names of union members, which are not keys."""
+    path, here = [], tree
+    for part in location:
+        named = isinstance(here, dict) and part not in here
+        if named and (here.get("kind") == part or not path_is_key(part)):
+            continue
+        path.append(part)
+        try:
+            here = here[part]
+        except (KeyError, IndexError, TypeError):
+            pass
+    return path, here
+
+
+def path_is_key(part: Any) -> bool:
+    """Whether one part of a location can be a key (pydantic also names types and functions)."""
+    return isinstance(part, int) or bool(re.fullmatch(r"[a-z_][a-z0-9_]*", str(part)))
+
+
+def _known_keys(cls: type[Spec], path: list, block: Any) -> list[str]:
+    """Keys that the block at `path` may have, read from the JSON schema of the class."""
+    schema = cls.model_json_schema()
+    here = schema
+    for part in path:
+        here = _resolve(schema, here.get("properties", {}).get(str(part), {}), block)
+    return sorted(_resolve(schema, here, block).get("properties", {}))
+
+
+def _resolve(schema: dict, node: dict, block: Any) -> dict:
+    """Follow references, and of several members take the one that the block names."""
+    while True:
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+        elif "discriminator" in node:
+            mapping = node["discriminator"]["mapping"]
+            kind = block.get("kind") if isinstance(block, dict) else None
+            node = {"$ref": mapping.get(kind, next(iter(mapping.values())))}
+        elif "anyOf" in node or "oneOf" in node:
+            options = node.get("anyOf") or node.get("oneOf")
+            node = next((o for o in options if o.get("type") != "null"), {})
+        else:
+            return node
+
+
+def plain(spec: Spec) -> dict[str, Any]:
+    """The plain tree of a spec, every default written out; `parse(type(spec), ...)` inverts it."""
+    return json.loads(spec.model_dump_json())
+
+
+def canonical(value: Any) -> str:
+    """Text that is equal exactly when two configurations are equal; hashes are taken of it."""
+    tree = plain(value) if isinstance(value, Spec) else value
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def to_yaml(spec: Spec | Mapping[str, Any]) -> str:
+    """The resolved configuration as a person reads it."""
+    tree = plain(spec) if isinstance(spec, Spec) else dict(spec)
+    return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=99)
