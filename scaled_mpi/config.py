@@ -61,7 +61,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, source: str = "text") -> Any:
-    """Plain data of a YAML text. Errors: `InputError` with the line where it stops making sense."""
+    """Plain data of a YAML text. Errors: `InputError` naming the line at fault."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
     except yaml.MarkedYAMLError as error:
@@ -90,37 +90,44 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def apply_overrides(
-    tree: Mapping[str, Any], overrides: Iterable[str], families: Iterable[str] = ()
+    tree: Mapping[str, Any], overrides: Iterable[str], families: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """The tree with every `a.b.c=value` put in; `tree` itself stays as it is.
 
-    A value is YAML. Naming a member of a family (`surrogate=mvar`) replaces the whole block by
-    that member's defaults; `families` lists the dotted keys where that holds.
+    A value is YAML. `families` maps each key that chooses a member to the member taken when none
+    is named. Naming a member (`surrogate=mvar`) replaces the whole block by its defaults.
     """
     result = json.loads(json.dumps(tree, default=str))
+    families = families or {}
+    _name_members(result, families)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_][\w-]*(\.[\w-]+)*", key):
             raise InputError(f"{override!r}: not understood; key.sub=value is allowed")
-        put(result, key, parse_yaml(text, key), families)
+        _put(result, key, parse_yaml(text, key))
+        _name_members(result, families)
     return result
 
 
-def put(tree: dict[str, Any], key: str, value: Any, families: Iterable[str] = ()) -> None:
-    """Set one dotted key of a plain tree in place, making the blocks on the way."""
+def _name_members(tree: dict[str, Any], families: Mapping[str, str]) -> None:
+    """Write `surrogate: mvar` as the block it stands for, and name the default where none is."""
+    for key, default in families.items():
+        if isinstance(tree.get(key), str):
+            tree[key] = {"kind": tree[key]}
+        elif isinstance(tree.get(key), dict):
+            tree[key] = {"kind": default, **tree[key]}
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     *path, last = key.split(".")
     block = tree
-    for depth, name in enumerate(path):
+    for depth, name in enumerate(path, 1):
         inside = block.get(name)
-        if isinstance(inside, str) and ".".join(path[: depth + 1]) in families:
-            inside = {"kind": inside}
-        if inside is None:
-            inside = {}
-        if not isinstance(inside, dict):
-            raise InputError(f"{key}: {'.'.join(path[: depth + 1])} is a value, not a block")
-        block[name] = inside
-        block = inside
-    block[last] = {"kind": value} if key in families and isinstance(value, str) else value
+        if inside is not None and not isinstance(inside, dict):
+            raise InputError(f"{key}: {'.'.join(path[:depth])} is a value, not a block")
+        block[name] = inside or {}
+        block = block[name]
+    block[last] = value
 
 
 def parse(cls: type[SpecType], tree: Mapping[str, Any]) -> SpecType:
@@ -138,7 +145,7 @@ def _one_line(cls: type[Spec], tree: Any, error: pydantic.ValidationError) -> st
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
         return str(cause)
-    path, block = _real_path(first["loc"], tree)
+    path, block = _real_path(first["loc"], tree, unknown=first["type"] == "extra_forbidden")
     key, given = ".".join(map(str, path)) or "experiment", json.dumps(first["input"], default=str)
     given = given if len(given) <= 80 else given[:77] + "..."
     if first["type"] == "extra_forbidden":
@@ -156,24 +163,26 @@ def _one_line(cls: type[Spec], tree: Any, error: pydantic.ValidationError) -> st
     return f"{key}: {given} given; {message[:1].lower()}{message[1:]}"
 
 
-def _real_path(location: tuple, tree: Any) -> tuple[list, Any]:
-    """Drop from pydantic's location the names of union members, which are not keys."""
+def _real_path(location: tuple, tree: Any, unknown: bool) -> tuple[list, Any]:
+    """The keys of a location, and the block that holds the last of them.
+
+    Pydantic also names union members (`surrogate.stepper.width`) and types (`tuple[int, ...]`)
+    on the way; these are not keys of the file and are dropped.
+    """
     path, here = [], tree
-    for part in location:
-        named = isinstance(here, dict) and part not in here
-        if named and (here.get("kind") == part or not path_is_key(part)):
-            continue
-        path.append(part)
-        try:
+    steps = list(location[:-1]) if unknown else list(location)
+    for part in steps:
+        if isinstance(here, dict) and part in here:
+            path.append(part)
             here = here[part]
-        except (KeyError, IndexError, TypeError):
-            pass
+        elif isinstance(here, list) and isinstance(part, int):
+            path.append(part)
+            here = here[part] if part < len(here) else None
+        elif part == location[-1] and isinstance(here, dict) and here.get("kind") != part:
+            path.append(part)  # a missing key
+    if unknown:
+        path.append(location[-1])
     return path, here
-
-
-def path_is_key(part: Any) -> bool:
-    """Whether one part of a location can be a key (pydantic also names types and functions)."""
-    return isinstance(part, int) or bool(re.fullmatch(r"[a-z_][a-z0-9_]*", str(part)))
 
 
 def _known_keys(cls: type[Spec], path: list, block: Any) -> list[str]:
