@@ -1,0 +1,290 @@
+"""Who owns what: tiles, blocks and ranks as plain arithmetic, without MPI.
+
+The experiment fixes the tiles; a rank owns a rectangle of them, its block. Any rank of a job of
+any size can be asked, on any machine, so one process tests them all (the idea is mpi4py-fft's,
+Mortensen, Dalcin and Keyes 2019, https://doi.org/10.21105/joss.01340). Axes are in the order Z, Y,
+X, whichever exist; ranks are numbered like C arrays, the last axis fastest, which is also the
+order of PETSc's DMDA.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from scaled_mpi.config import InputError
+
+BOUNDARY_KINDS = ("periodic", "dirichlet", "neumann")
+MAX_AXES = 3
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Condition at both ends of one axis: periodic, dirichlet (`value` on the face) or neumann (zero flux)."""
+
+    kind: str = "periodic"
+    value: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in BOUNDARY_KINDS:
+            raise InputError(f"boundary: {self.kind!r}, one of {', '.join(BOUNDARY_KINDS)} is allowed")
+        if not math.isfinite(self.value):
+            raise InputError(f"boundary value: {self.value!r}, a finite number is needed")
+
+    @property
+    def periodic(self) -> bool:
+        return self.kind == "periodic"
+
+
+def per_axis(name: str, value: Any, axes: int) -> tuple[Any, ...]:
+    """One entry an axis: a single value counts for all axes; InputError if the number does not fit."""
+    entries = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else (value,) * axes
+    if len(entries) != axes:
+        raise InputError(f"{name}: {list(entries)}, one entry for each of {axes} axes is needed")
+    return entries
+
+
+def whole_per_axis(name: str, value: Any, axes: int, least: int) -> tuple[int, ...]:
+    """As `per_axis`, and every entry a whole number >= `least`."""
+    entries = per_axis(name, value, axes)
+    for entry in entries:
+        if isinstance(entry, bool) or int(entry) != entry or entry < least:
+            raise InputError(f"{name}: {list(entries)}, whole numbers >= {least} are allowed")
+    return tuple(int(entry) for entry in entries)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A cell-centred global grid: cells, spacing and boundary of each of 1 to 3 axes.
+
+    Cell i of an axis covers [i, i + 1] * spacing, its centre is (i + 1/2) * spacing, and a
+    Dirichlet value sits on the outermost face. A single spacing or boundary counts for all axes.
+    """
+
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...] = 1.0  # type: ignore[assignment]
+    boundary: tuple[Boundary, ...] = Boundary()  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        axes = len(tuple(self.shape))
+        if not 1 <= axes <= MAX_AXES:
+            raise InputError(f"shape: {list(self.shape)}, 1 to {MAX_AXES} axes are allowed")
+        object.__setattr__(self, "shape", whole_per_axis("shape", self.shape, axes, 1))
+        spacing = tuple(float(h) for h in per_axis("spacing", self.spacing, axes))
+        if not all(h > 0 and math.isfinite(h) for h in spacing):
+            raise InputError(f"spacing: {list(spacing)}, numbers > 0 are allowed")
+        object.__setattr__(self, "spacing", spacing)
+        object.__setattr__(self, "boundary", per_axis("boundary", self.boundary, axes))
+
+    @property
+    def axes(self) -> int:
+        return len(self.shape)
+
+    @property
+    def extent(self) -> tuple[float, ...]:
+        """Length of the domain on each axis."""
+        return tuple(n * h for n, h in zip(self.shape, self.spacing, strict=True))
+
+    def centres(self, axis: int) -> np.ndarray:
+        """Coordinates of the cell centres of one axis, float64 (shape[axis],)."""
+        return (np.arange(self.shape[axis]) + 0.5) * self.spacing[axis]
+
+    def coarsen(self, factor: int | Sequence[int]) -> Grid:
+        """The grid of `factor` times fewer cells an axis over the same domain."""
+        factor = whole_per_axis("factor", factor, self.axes, 1)
+        if any(n % f for n, f in zip(self.shape, factor, strict=True)):
+            raise InputError(f"factor: {list(factor)}, must divide the grid {list(self.shape)}")
+        shape = tuple(n // f for n, f in zip(self.shape, factor, strict=True))
+        spacing = tuple(h * f for h, f in zip(self.spacing, factor, strict=True))
+        return replace(self, shape=shape, spacing=spacing)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rectangle of one rank: `start`, `size` in cells, `tile_start`, `tile_count` in tiles."""
+
+    rank: int
+    start: tuple[int, ...]
+    size: tuple[int, ...]
+    tile_start: tuple[int, ...]
+    tile_count: tuple[int, ...]
+
+    @property
+    def stop(self) -> tuple[int, ...]:
+        return tuple(a + n for a, n in zip(self.start, self.size, strict=True))
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """Where the block lies in a global array (put `...` before it for leading axes)."""
+        return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The whole split: tiles of `tile` cells, `split` ranks an axis; ask it about any rank.
+
+    Where `split` does not divide the tiles, the first ranks of an axis own one tile more.
+    Raises InputError where tiles do not divide the grid or an axis has more ranks than tiles.
+    """
+
+    grid: Grid
+    tile: tuple[int, ...]
+    split: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        shape = self.grid.shape
+        object.__setattr__(self, "tile", whole_per_axis("tile", self.tile, self.grid.axes, 1))
+        object.__setattr__(self, "split", whole_per_axis("split", self.split, self.grid.axes, 1))
+        if any(n % t for n, t in zip(shape, self.tile, strict=True)):
+            raise InputError(f"tile: {list(self.tile)}, must divide the grid {list(shape)}")
+        if any(p > c for p, c in zip(self.split, self.counts, strict=True)):
+            raise InputError(
+                f"split: {list(self.split)}, at most {list(self.counts)} (one rank a tile) is allowed"
+            )
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Tiles an axis."""
+        return tuple(n // t for n, t in zip(self.grid.shape, self.tile, strict=True))
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks own a block; ranks from this number on have nothing to do."""
+        return math.prod(self.split)
+
+    @cached_property
+    def _tile_edges(self) -> tuple[tuple[int, ...], ...]:
+        """For each axis the first tile of every rank coordinate, and the number of tiles at the end."""
+        edges = []
+        for count, parts in zip(self.counts, self.split, strict=True):
+            small, extra = divmod(count, parts)
+            edges.append(tuple(p * small + min(p, extra) for p in range(parts + 1)))
+        return tuple(edges)
+
+    def coordinates(self, rank: int) -> tuple[int, ...]:
+        """The place of a rank in the lattice of ranks."""
+        if not 0 <= rank < self.ranks:
+            raise IndexError(f"rank {rank} owns no block: {self.ranks} ranks do")
+        return tuple(int(c) for c in np.unravel_index(rank, self.split))
+
+    def rank_at(self, coordinates: Sequence[int]) -> int:
+        """The rank at a place in the lattice of ranks; the inverse of `coordinates`."""
+        rank = 0
+        for place, parts in zip(coordinates, self.split, strict=True):
+            rank = rank * parts + place
+        return rank
+
+    def block(self, rank: int) -> Block:
+        """What `rank` owns; IndexError for a rank without a block."""
+        places = self.coordinates(rank)
+        first = tuple(e[p] for e, p in zip(self._tile_edges, places, strict=True))
+        count = tuple(e[p + 1] - e[p] for e, p in zip(self._tile_edges, places, strict=True))
+        start = tuple(a * t for a, t in zip(first, self.tile, strict=True))
+        size = tuple(n * t for n, t in zip(count, self.tile, strict=True))
+        return Block(rank, start, size, first, count)
+
+    def owner(self, tile_index: Sequence[int]) -> int:
+        """The rank that owns a tile (multi-index in the lattice of tiles)."""
+        places = []
+        for index, edges in zip(tile_index, self._tile_edges, strict=True):
+            if not 0 <= index < edges[-1]:
+                raise IndexError(f"tile {tuple(tile_index)} lies outside the lattice {self.counts}")
+            places.append(int(np.searchsorted(edges, index, side="right")) - 1)
+        return self.rank_at(places)
+
+    def tiles(self, rank: int | None = None) -> list[tuple[int, ...]]:
+        """Tile multi-indices of a rank (None: of all) in lexicographic order."""
+        if rank is None:
+            return list(itertools.product(*(range(c) for c in self.counts)))
+        block = self.block(rank)
+        spans = (range(a, a + n) for a, n in zip(block.tile_start, block.tile_count, strict=True))
+        return list(itertools.product(*spans))
+
+    def tile_slices(self, tile_index: Sequence[int]) -> tuple[slice, ...]:
+        """Where a tile lies in a global array."""
+        return tuple(slice(i * t, (i + 1) * t) for i, t in zip(tile_index, self.tile, strict=True))
+
+    def local_slices(
+        self, rank: int, tile_index: Sequence[int], halo: int | Sequence[int] = 0,
+        width: int | Sequence[int] | None = None,
+    ) -> tuple[slice, ...]:
+        """Where a tile and `halo` cells around it lie in the array of its rank's block.
+
+        `width` is the ring that the array carries (default: `halo`); halo <= width.
+        """
+        axes = self.grid.axes
+        halo = whole_per_axis("halo", halo, axes, 0)
+        width = halo if width is None else whole_per_axis("width", width, axes, 0)
+        if any(h > w for h, w in zip(halo, width, strict=True)):
+            raise InputError(f"halo: {list(halo)}, at most the ring {list(width)} is allowed")
+        first = self.block(rank).tile_start
+        lows = [(i - a) * t + w - h for i, a, t, w, h
+                in zip(tile_index, first, self.tile, width, halo, strict=True)]
+        return tuple(slice(a, a + t + 2 * h) for a, t, h in zip(lows, self.tile, halo, strict=True))
+
+    def ownership(self) -> tuple[tuple[int, ...], ...]:
+        """Cells of every rank coordinate, one tuple an axis (DMDA wants them last axis first)."""
+        return tuple(
+            tuple((b - a) * t for a, b in itertools.pairwise(edges))
+            for edges, t in zip(self._tile_edges, self.tile, strict=True)
+        )
+
+    def coarsen(self, factor: int | Sequence[int]) -> Blocks:
+        """The same tiles and ranks on a grid of `factor` times fewer cells an axis (a latent field)."""
+        factor = whole_per_axis("factor", factor, self.grid.axes, 1)
+        if any(t % f for t, f in zip(self.tile, factor, strict=True)):
+            raise InputError(f"factor: {list(factor)}, must divide the tile {list(self.tile)}")
+        tile = tuple(t // f for t, f in zip(self.tile, factor, strict=True))
+        return Blocks(self.grid.coarsen(factor), tile, self.split)
+
+
+def choose_split(
+    counts: Sequence[int], ranks: int, tile: Sequence[int] | None = None,
+    periodic: Sequence[bool] | None = None,
+) -> tuple[int, ...]:
+    """Ranks an axis for a lattice of `counts` tiles: the most ranks that fit, then the smallest
+    halo.
+
+    Any `ranks` >= 1 will do; the product of the result is the largest possible <= `ranks` with at
+    most one rank a tile on every axis. Ties go to the least area of cuts (cells, with `tile` cells
+    a tile; a periodic axis has one cut more), then to the smallest largest block, then to cuts of
+    the first axis, which leave rows whole.
+    """
+    if ranks < 1:
+        raise InputError(f"ranks: {ranks}, at least 1 is needed")
+    counts = tuple(int(c) for c in counts)
+    tile = (1,) * len(counts) if tile is None else tuple(tile)
+    wraps = (True,) * len(counts) if periodic is None else tuple(periodic)
+    cells = [c * t for c, t in zip(counts, tile, strict=True)]
+
+    def cost(split: tuple[int, ...]) -> tuple[Any, ...]:
+        cuts = [0 if p == 1 else p if wrap else p - 1 for p, wrap in zip(split, wraps, strict=True)]
+        area = sum(cut * math.prod(cells) // n for cut, n in zip(cuts, cells, strict=True))
+        load = math.prod(-(-c // p) for c, p in zip(counts, split, strict=True))
+        return -math.prod(split), area, load, tuple(-p for p in split)
+
+    return min(_splits(counts, ranks), key=cost)
+
+
+def _splits(counts: Sequence[int], ranks: int) -> list[tuple[int, ...]]:
+    """All ranks-an-axis with a product <= `ranks` and at most one rank a tile."""
+    if not counts:
+        return [()]
+    return [
+        (first, *rest)
+        for first in range(1, min(counts[0], ranks) + 1)
+        for rest in _splits(counts[1:], ranks // first)
+    ]
+
+
+def make_blocks(grid: Grid, tile: int | Sequence[int], comm_size: int) -> Blocks:
+    """The split of `grid` into tiles and blocks for at most `comm_size` ranks."""
+    alone = Blocks(grid, tile, (1,) * grid.axes)
+    periodic = [boundary.periodic for boundary in grid.boundary]
+    return replace(alone, split=choose_split(alone.counts, comm_size, alone.tile, periodic))
