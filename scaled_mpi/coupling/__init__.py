@@ -1,0 +1,1 @@
+"""Coupling of local operators over the tiles of a decomposed domain."""

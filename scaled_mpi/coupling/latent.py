@@ -1,0 +1,51 @@
+"""To the latent field and back, tile by tile, on a decomposed domain.
+
+A latent field is again a field, `factor` times coarser. Encoders and decoders are local operators
+with a known reach: with that many cells of halo a tile is coded as if the whole domain were, so
+that there are no seams.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from scaled_mpi.coupling.tiles import TileWindows
+from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.halo import Halo
+from scaled_mpi.parallel.store import Trajectory
+
+
+class Coding:
+    """Encodes stored frames to, and decodes from, this rank's block of the latent field."""
+
+    def __init__(self, coder: Any, blocks: Blocks, comm: Any) -> None:
+        self.coder, self.blocks, self.rank = coder, blocks, comm.rank
+        self.latent = blocks.coarsen(coder.factor)
+        reach = tuple(coder.decode_reach)
+        self.exchange = Halo(self.latent, comm, reach)
+        self.windows = TileWindows(self.latent, comm.rank, reach, reach)
+
+    def encode(self, trajectory: Trajectory, frame: int) -> np.ndarray:
+        """(c, *latent block) of one stored frame, read with the halo that the encoder needs."""
+        size = self.latent.block(self.rank).size
+        latent = None
+        for view in self.windows.views:
+            box = self.blocks.tile_slices(view.index)
+            code = self.coder.encode(trajectory.read(frame, box, self.coder.encode_reach))
+            if latent is None:
+                latent = np.empty((code.shape[0], *size), code.dtype)
+            latent[(..., *view.core)] = code
+        return latent
+
+    def decode(self, latent: np.ndarray) -> np.ndarray:
+        """(C, *block) from (c, *latent block); one halo exchange, of the decoder's reach."""
+        padded = self.exchange(latent)
+        field = None
+        for view in self.windows.views:
+            part = self.coder.decode(self.windows.cut(view, padded))
+            if field is None:
+                field = np.empty((part.shape[0], *self.blocks.block(self.rank).size), part.dtype)
+            field[(..., *self.blocks.local_slices(self.rank, view.index))] = part
+        return field

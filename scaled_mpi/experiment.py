@@ -1,0 +1,226 @@
+"""The whole experiment as one object: the members of all families joined, and checked together.
+
+One YAML file is one experiment. Every block below is one of its keys; every field one key of the
+block. Lengths are in cells and times in simulator steps, one entry an axis where a tuple stands.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from scaled_mpi import compressors, datasets, simulators, surrogates
+from scaled_mpi.config import InputError, Spec, apply_overrides, parse, read_yaml
+from scaled_mpi.parallel.blocks import Boundary, Grid, whole_per_axis
+
+HISTORY = 3  # frames before the forecast that quadratic extrapolation needs
+
+FAMILIES = {
+    "simulator": "gray_scott",
+    "dataset": "npz",
+    "compressor": "identity",
+    "surrogate": "stepper",
+}
+
+
+def _choice(members: Mapping[str, type[Spec]]) -> Any:
+    """The type of a block that is one of a family's members."""
+    classes = tuple(members.values())
+    if len(classes) == 1:
+        return classes[0]
+    return Annotated[Union[classes], Field(discriminator="kind")]  # noqa: UP007
+
+
+class Domain(Spec):
+    """The large domain that is forecast: its shape, and the tiles it is cut into."""
+
+    shape: tuple[PositiveInt, ...] | None = None
+    tile: tuple[PositiveInt, ...] = (64, 64)
+
+
+class Data(Spec):
+    """The runs that a surrogate learns from: `runs` small domains, `frames` of each stored.
+
+    A frame is stored every `surrogate.jump` steps, the first after `burn_in` steps. `vary` gives
+    lists of values to keys of the simulator; run i takes entry i modulo the list's length.
+    `held_out` of the runs are for validation.
+    """
+
+    runs: PositiveInt = 24
+    shape: tuple[PositiveInt, ...] = (128, 128)
+    burn_in: NonNegativeInt = 500
+    frames: PositiveInt = 60
+    held_out: PositiveInt = 2
+    vary: dict[str, tuple[str | float, ...]] = {}
+
+
+class Test(Spec):
+    """The run on the large domain that forecasts are compared with; stored from `burn_in` on."""
+
+    burn_in: NonNegativeInt = 1000
+
+
+class Coupling(Spec):
+    """How the tiles are coupled. `halo` is in cells of the surrogate's grid.
+
+    With a halo under the surrogate's reach each jump is swept until the interface mismatch is
+    below `tolerance`, at most `sweeps` times; `fixed` takes all of them. The march is saved every
+    `checkpoint` jumps. Variants are compared over the first `compare` jumps.
+    """
+
+    halo: NonNegativeInt | tuple[NonNegativeInt, ...] = 4
+    jumps: PositiveInt = 40
+    sweeps: PositiveInt = 8
+    tolerance: PositiveFloat = 0.02
+    fixed: bool = False
+    checkpoint: PositiveInt = 5
+    compare: PositiveInt = 10
+
+
+class Evaluation(Spec):
+    """`stationary`: frames whose variance is below this are left out of the scores, and counted."""
+
+    stationary: PositiveFloat = 1e-6
+
+
+class Experiment(Spec):
+    """One experiment, every key typed. `launch` and `machine` never enter a hash."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    title: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    simulator: _choice(simulators.MEMBERS) | None = None  # type: ignore[valid-type]
+    dataset: _choice(datasets.MEMBERS) | None = None  # type: ignore[valid-type]
+    domain: Domain = Domain()
+    data: Data = Data()
+    test: Test = Test()
+    compressor: _choice(compressors.MEMBERS) = compressors.MEMBERS["identity"]()  # type: ignore
+    surrogate: _choice(surrogates.MEMBERS) = surrogates.MEMBERS["stepper"]()  # type: ignore
+    coupling: Coupling = Coupling()
+    evaluation: Evaluation = Evaluation()
+    launch: Literal["local"] = "local"
+    machine: str | None = None
+
+    @property
+    def axes(self) -> int:
+        """Number of axes of the domain."""
+        return len(self.domain.tile)
+
+    @property
+    def halo(self) -> tuple[int, ...]:
+        """Halo of the coupling, one entry an axis, in cells of the surrogate's grid."""
+        return whole_per_axis("coupling.halo", self.coupling.halo, self.axes, 0)
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """Reach of the surrogate, one entry an axis, in cells of its grid."""
+        return whole_per_axis("surrogate.reach", self.surrogate.reach, self.axes, 0)
+
+    @property
+    def factor(self) -> tuple[int, ...]:
+        """Cells of the field an axis for one cell of the surrogate's grid."""
+        return whole_per_axis("compressor.factor", getattr(self.compressor, "factor", 1), self.axes, 1)
+
+    @property
+    def history(self) -> int:
+        """Frames known before the forecast: for the surrogate, or for quadratic extrapolation."""
+        return max(HISTORY, self.surrogate.memory)
+
+    def runs(self) -> list[Any]:
+        """The simulator of every training run, with the keys that `data.vary` changes."""
+        known = type(self.simulator).model_fields
+        for key, values in self.data.vary.items():
+            if key not in known or not values:
+                raise InputError(
+                    f"data.vary.{key}: {list(values)}; a non-empty list for one of the "
+                    f"simulator's keys is allowed: {', '.join(sorted(known))}"
+                )
+        tree = self.simulator.model_dump(exclude_unset=True)
+        return [
+            parse(
+                type(self.simulator),
+                {**tree, **{key: v[run % len(v)] for key, v in self.data.vary.items()}},
+            )
+            for run in range(self.data.runs)
+        ]
+
+    def training_grid(self) -> Grid:
+        """The grid of a training run."""
+        return simulator_grid(self.simulator, self.data.shape)
+
+    def test_grid(self) -> Grid:
+        """The grid of the large domain (of a simulator; a dataset's is in its files)."""
+        return simulator_grid(self.simulator, self.domain.shape)
+
+
+def simulator_grid(simulator: Any, shape: Iterable[int]) -> Grid:
+    """The grid a simulator runs on: its spacing and boundary, with the shape asked for."""
+    shape = tuple(shape)
+    boundary = tuple(Boundary(*entry) if isinstance(entry, tuple) else entry
+                     for entry in simulator.boundary(len(shape)))
+    return Grid(shape, (float(simulator.dx),) * len(shape), boundary)
+
+
+def load(
+    path: str | Path, overrides: Iterable[str] = (), preset: str | None = None
+) -> Experiment:
+    """Read, override and check an experiment. Errors: `InputError`, one line."""
+    tree = read_yaml(path)
+    presets = tree.pop("presets", {})
+    if preset is not None:
+        if not isinstance(presets, dict) or preset not in presets:
+            known = ", ".join(presets) if isinstance(presets, dict) and presets else "none"
+            raise InputError(f"--preset {preset}: {path} has no such preset; allowed: {known}")
+        overrides = [*(f"{key}={json.dumps(value)}" for key, value in presets[preset].items()),
+                     *overrides]
+    experiment = parse(Experiment, apply_overrides(tree, overrides, FAMILIES))
+    check(experiment)
+    return experiment
+
+
+def check(experiment: Experiment) -> None:
+    """What no single block can know. Errors: `InputError` naming key, value and what is allowed."""
+    if (experiment.simulator is None) == (experiment.dataset is None):
+        raise InputError(
+            "simulator, dataset: exactly one of them is needed; a simulator makes the data, "
+            "a dataset reads them from files"
+        )
+    tile = experiment.domain.tile
+    if experiment.simulator is not None:
+        if experiment.domain.shape is None:
+            raise InputError("domain.shape: missing; the cells of the large domain are needed")
+        check_tiles(experiment, experiment.domain.shape)
+        shape = experiment.data.shape
+        if len(shape) != experiment.axes:
+            raise InputError(f"data.shape: {list(shape)} given; {experiment.axes} axes, as tile")
+        experiment.runs()
+        if experiment.data.held_out >= experiment.data.runs:
+            raise InputError(
+                f"data.held_out: {experiment.data.held_out} given; fewer than data.runs = "
+                f"{experiment.data.runs} are allowed"
+            )
+    elif experiment.domain.shape is not None:
+        raise InputError("domain.shape: given; with a dataset the files say it, leave it out")
+    for t, f, h, r in zip(
+        tile, experiment.factor, experiment.halo, experiment.reach, strict=True
+    ):
+        if t % f:
+            raise InputError(f"domain.tile: {list(tile)} given; a multiple of the factor {f}")
+        if max(h, r) > t // f:
+            key, given = ("coupling.halo", h) if h > t // f else ("surrogate.reach", r)
+            raise InputError(
+                f"{key}: {given} given; at most a tile, {t // f} cells of the surrogate's grid"
+            )
+
+
+def check_tiles(experiment: Experiment, shape: tuple[int, ...]) -> None:
+    """Whether the tiles divide a domain of this shape."""
+    tile = experiment.domain.tile
+    if len(shape) != len(tile) or any(n % t for n, t in zip(shape, tile, strict=True)):
+        raise InputError(
+            f"domain.tile: {list(tile)} given; tiles must divide the domain {list(shape)} exactly"
+        )

@@ -1,0 +1,1 @@
+"""What the stages do: each reads finished artefacts and fills one folder."""

@@ -1,0 +1,214 @@
+"""Couple the surrogate over the large domain, with the variants it is compared with.
+
+Every method leaves a trajectory of its own name: `surrogate` as configured over all jumps, and
+over the first `coupling.compare` jumps `halo8` (halo as wide as the reach: one exchange, no
+sweep; the name is that of the default reach), `nosweep` (the narrow halo, one sweep), `plain`
+(a network without mask, where one was trained) and the simulator's cheaper selves. The march is
+saved every `coupling.checkpoint` jumps and continues there, on any number of ranks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scaled_mpi.coupling.latent import Coding
+from scaled_mpi.coupling.schwarz import Jump, March, Sweeping
+from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.comm import exact_sum, largest
+from scaled_mpi.parallel.halo import expected_bytes, tile_bytes
+from scaled_mpi.parallel.signals import Stopped, stop_agreed
+from scaled_mpi.parallel.store import (
+    Trajectory,
+    TrajectoryWriter,
+    load_checkpoint,
+    save_checkpoint,
+)
+from scaled_mpi.pipeline.context import Context
+from scaled_mpi.pipeline.reference import run_references
+from scaled_mpi.progress import Progress
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The decomposed large domain of this rank: truth, blocks, coding, the first known frame."""
+
+    truth: Trajectory
+    blocks: Blocks
+    comm: Any
+    coding: Coding
+    start: int
+
+    @property
+    def latent(self) -> Blocks:
+        return self.coding.latent
+
+
+def work(context: Context) -> None:
+    """Fill the folder with the trajectories of all methods."""
+    experiment = context.experiment
+    truth = Trajectory(context.inputs["simulate"], "test-0000")
+    blocks, comm = context.blocks(truth.grid, experiment.domain.tile)
+    if comm is None:
+        return
+    coder = experiment.compressor.load(context.inputs["compress"])
+    domain = Domain(truth, blocks, comm, Coding(coder, blocks, comm), experiment.history - 1)
+    jumps = min(experiment.coupling.jumps, truth.shape[0] - experiment.history)
+    _march_all(context, domain, jumps)
+    compare = min(experiment.coupling.compare, jumps)
+    _variants(context, domain, compare)
+    if experiment.simulator is not None:
+        run_references(context, truth, blocks, comm, domain.start, compare)
+
+
+def _march(context: Context, domain: Domain, halo: tuple[int, ...], sweeping: Sweeping,
+           network: str = "") -> tuple[March, list[np.ndarray]]:
+    """A march over the domain and the frames it starts from."""
+    operator = context.experiment.surrogate.load(context.inputs["fit"] / network)
+    known = range(domain.start - operator.memory + 1, domain.start + 1)
+    frames = [domain.coding.encode(domain.truth, frame) for frame in known]
+    condition = operator.condition(domain.truth.attributes.get("condition", {}))
+    march = March(
+        operator, domain.latent, domain.comm, halo=halo, condition=condition,
+        scale=_deviation(domain, frames[-1]), sweeping=sweeping, dtype=frames[-1].dtype,
+    )
+    return march, frames
+
+
+def _deviation(domain: Domain, field: np.ndarray) -> np.ndarray:
+    """Standard deviation of each channel over the domain (C,), the same for any split."""
+    cells = float(np.prod(domain.latent.grid.shape))
+    deviations = []
+    for channel in field.astype(np.float64):
+        tiles = [channel[view.core] for view in domain.coding.windows.views]
+        mean = exact_sum(domain.comm, (tile.sum() for tile in tiles)) / cells
+        square = exact_sum(domain.comm, (((tile - mean) ** 2).sum() for tile in tiles)) / cells
+        deviations.append(max(square**0.5, 1e-12))
+    return np.array(deviations)
+
+
+def _march_all(context: Context, domain: Domain, jumps: int) -> None:
+    """The configured coupling over all jumps, saved as it goes."""
+    settings = context.experiment.coupling
+    sweeping = Sweeping(settings.sweeps, settings.tolerance, settings.fixed)
+    march, frames = _march(context, domain, context.experiment.halo, sweeping)
+    path = context.folder / "checkpoint.h5"
+    done, records, counts = 0, [], np.zeros(4)
+    if path.exists():
+        arrays, scalars = load_checkpoint(path, domain.comm, domain.latent)
+        frames = [arrays[f"frame{i}"] for i in range(len(frames))]
+        done, records = scalars["done"], json.loads(scalars["records"])
+        counts = np.array(json.loads(scalars["counts"]))
+        context.say(f"couple: {done} of {jumps} jumps were saved; going on from there")
+    writer = TrajectoryWriter(
+        context.folder, "surrogate", domain.blocks, domain.comm, domain.truth.channels,
+        dtype=np.float32, attributes=domain.truth.attributes, group=settings.checkpoint,
+        keep=done,
+    )
+    final = None
+    with writer, Progress("couple", jumps, domain.comm.rank, done) as progress:
+        for jump in march.jumps(frames, jumps, done + 1):
+            final = domain.coding.decode(jump.field)
+            writer.append(domain.truth.times[domain.start + jump.number], final)
+            frames = [*frames[1:], jump.field]
+            records.append(_record(jump))
+            progress.step(note=f"{jump.sweeps} sweeps")
+            stopping = stop_agreed(domain.comm)
+            if stopping or jump.number % settings.checkpoint == 0:
+                writer.flush()
+                save_checkpoint(
+                    path, domain.comm, domain.latent,
+                    {f"frame{i}": frame for i, frame in enumerate(frames)},
+                    {"done": jump.number, "records": json.dumps(records),
+                     "counts": json.dumps((counts + _traffic(march)).tolist())},
+                )
+            if stopping:
+                raise Stopped(f"couple: stopped after jump {jump.number} of {jumps}")
+    if final is None:
+        final = domain.coding.decode(frames[-1])
+    if domain.comm.rank == 0:
+        path.unlink(missing_ok=True)
+    _march_facts(context, domain, march, records, counts + _traffic(march))
+    context.facts.record("field.sha256", field_hash(domain, final), tiles=len(
+        domain.blocks.tiles()))
+
+
+def _record(jump: Jump) -> dict[str, Any]:
+    return {"jump": jump.number, "sweeps": jump.sweeps, "seconds": jump.seconds,
+            "mismatches": list(jump.mismatches)}
+
+
+def _traffic(march: March) -> np.ndarray:
+    """Bytes counted, bytes by formula, messages (of all ranks), exchanges, since the start."""
+    exchange, comm = march.exchange, march.comm
+    counted = exact_sum(comm, [exchange.bytes])
+    messages = exact_sum(comm, [exchange.messages])
+    formula = march.exchanges * expected_bytes(
+        march.blocks, exchange.width, len(march.scale), exchange.dtype.itemsize
+    )
+    return np.array([counted, float(formula), messages, march.exchanges])
+
+
+def _march_facts(context: Context, domain: Domain, march: March, records: list[dict],
+                 traffic: np.ndarray) -> None:
+    facts = context.facts
+    for record in records:
+        facts.record("sweeps.jump", record["sweeps"], jump=record["jump"])
+        for sweep, mismatch in enumerate(record["mismatches"], 2):
+            facts.record("mismatch", mismatch, jump=record["jump"], sweep=sweep)
+    sweeps = [record["sweeps"] for record in records]
+    facts.record("sweeps.mean", sum(sweeps) / len(sweeps), "sweeps")
+    facts.record("sweeps.max", max(sweeps), "sweeps")
+    counted, formula, messages, exchanges = traffic
+    facts.record("halo.bytes.counted", int(counted), "bytes")
+    facts.record("halo.bytes.formula", int(formula), "bytes")
+    facts.record("halo.messages", int(messages), "messages")
+    facts.record("halo.exchanges", int(exchanges), "exchanges")
+    facts.record("halo.bytes.tiles", int(exchanges) * tile_bytes(
+        domain.latent, march.exchange.width, len(march.scale), march.exchange.dtype.itemsize
+    ), "bytes")
+    _time_fact(context, domain.comm, "surrogate", [record["seconds"] for record in records])
+
+
+def _time_fact(context: Context, comm: Any, method: str, seconds: list[float]) -> None:
+    """The median over jumps of the slowest rank's seconds."""
+    value = largest(comm, float(np.median(seconds)))
+    context.facts.record("time.jump", value, "s", method=method)
+
+
+def _variants(context: Context, domain: Domain, jumps: int) -> None:
+    """The same surrogate with enough halo, and with too little and no sweep."""
+    experiment = context.experiment
+    reach = experiment.reach
+    variants = [("halo8", reach, Sweeping(1), "")]
+    if any(h < r for h, r in zip(experiment.halo, reach, strict=True)):
+        variants.append(("nosweep", experiment.halo, Sweeping(1), ""))
+    if (context.inputs["fit"] / "plain").is_dir():
+        variants.append(("plain", reach, Sweeping(1), "plain"))
+    for method, halo, sweeping, network in variants:
+        march, frames = _march(context, domain, halo, sweeping, network)
+        seconds = []
+        with TrajectoryWriter(
+            context.folder, method, domain.blocks, domain.comm, domain.truth.channels,
+            dtype=np.float32, attributes=domain.truth.attributes,
+        ) as writer, Progress(method, jumps, domain.comm.rank) as progress:
+            for jump in march.jumps(frames, jumps):
+                moment = domain.truth.times[domain.start + jump.number]
+                writer.append(moment, domain.coding.decode(jump.field))
+                seconds.append(jump.seconds)
+                progress.step()
+        _time_fact(context, domain.comm, method, seconds)
+
+
+def field_hash(domain: Domain, field: np.ndarray) -> str:
+    """SHA-256 of the tiles' SHA-256 in tile order: equal bits whoever owned the tiles."""
+    rank, own = domain.comm.rank, {}
+    for index in domain.blocks.tiles(rank):
+        tile = np.ascontiguousarray(field[(..., *domain.blocks.local_slices(rank, index))])
+        own[index] = hashlib.sha256(tile.tobytes()).hexdigest()
+    merged = {key: value for part in domain.comm.allgather(own) for key, value in part.items()}
+    return hashlib.sha256("".join(merged[key] for key in sorted(merged)).encode()).hexdigest()

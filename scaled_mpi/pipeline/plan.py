@@ -1,0 +1,78 @@
+"""What would run: tiles, ranks, memory, traffic, disk. Arithmetic alone, nothing is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from scaled_mpi.experiment import Experiment
+from scaled_mpi.parallel.blocks import Blocks, make_blocks
+from scaled_mpi.parallel.halo import expected_bytes, expected_messages, tile_bytes
+
+FLOAT = 4  # bytes of a learned number
+TORCH = 200e6  # bytes a rank that runs a network holds before its first tile
+
+
+def describe(experiment: Experiment, artefacts: Mapping[str, Any], ranks: int) -> str:
+    """The text of `--dry-run`."""
+    lines = [f"{experiment.name}: {experiment.title}".rstrip(": ")]
+    if experiment.simulator is not None:
+        lines += _domain(experiment, ranks)
+    else:
+        lines.append("  domain      as the files of the dataset say, tiles "
+                     + _times(experiment.domain.tile))
+    lines.append("  stages")
+    for name, artefact in artefacts.items():
+        state = "done before" if artefact.done else "to run"
+        lines.append(f"    {name:10s}{state:13s}{artefact.path.name}")
+    return "\n".join(lines)
+
+
+def _domain(experiment: Experiment, ranks: int) -> list[str]:
+    grid, simulator = experiment.test_grid(), experiment.simulator
+    blocks = make_blocks(grid, experiment.domain.tile, ranks)
+    latent = blocks.coarsen(experiment.factor)
+    channels = len(simulator.channels)
+    crossing = expected_bytes(latent, experiment.halo, channels, FLOAT)
+    frames = experiment.history + experiment.coupling.jumps
+    compared = 6 * min(experiment.coupling.compare, experiment.coupling.jumps)
+    training = experiment.data.runs * experiment.data.frames * math.prod(experiment.data.shape)
+    stored = channels * FLOAT * (
+        training + (frames + experiment.coupling.jumps + compared) * math.prod(grid.shape)
+    )
+    return [
+        f"  domain      {_times(grid.shape)} cells = {math.prod(blocks.counts)} tiles of "
+        f"{_times(blocks.tile)}",
+        f"  ranks       {blocks.ranks} of {ranks} own tiles, "
+        f"{_times(blocks.split)} blocks, at most {_most_tiles(blocks)} tiles each",
+        f"  learn from  {experiment.data.runs} runs of {_times(experiment.data.shape)}, "
+        f"{experiment.data.frames} frames, {experiment.surrogate.jump} steps apart",
+        f"  halo        {_times(experiment.halo)} under a reach of {_times(experiment.reach)}; "
+        + ("one exchange a jump" if _enough(experiment)
+           else f"at most {experiment.coupling.sweeps} sweeps a jump"),
+        f"  exchange    {crossing} bytes in {expected_messages(latent, experiment.halo)} messages"
+        f" ({tile_bytes(latent, experiment.halo, channels, FLOAT)} bytes if every tile were "
+        "a rank)",
+        f"  memory      about {_memory(experiment, blocks) / 1e6:.0f} MB a rank",
+        f"  output      about {stored / 1e6:.0f} MB",
+    ]
+
+
+def _enough(experiment: Experiment) -> bool:
+    return all(h >= r for h, r in zip(experiment.halo, experiment.reach, strict=True))
+
+
+def _most_tiles(blocks: Blocks) -> int:
+    return max(len(blocks.tiles(rank)) for rank in range(blocks.ranks))
+
+
+def _memory(experiment: Experiment, blocks: Blocks) -> float:
+    """Interpreter and torch, the frames that wait to be written, and the windows of a march."""
+    cells = max(math.prod(blocks.block(rank).size) for rank in range(blocks.ranks))
+    frames = experiment.coupling.checkpoint + 2 * experiment.surrogate.memory + 4
+    return TORCH + frames * cells * len(experiment.simulator.channels) * FLOAT
+
+
+def _times(numbers: tuple[int, ...]) -> str:
+    return " x ".join(map(str, numbers))

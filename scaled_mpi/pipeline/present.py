@@ -1,0 +1,74 @@
+"""Lay the results where a person looks: the folder `outputs/NAME` and its page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scaled_mpi.artefacts import Artefact, publish
+from scaled_mpi.config import to_yaml
+from scaled_mpi.experiment import Experiment
+from scaled_mpi.facts import read_events
+from scaled_mpi.files import write_text
+from scaled_mpi.parallel.comm import quiet_barrier
+from scaled_mpi.parallel.store import Trajectory, trajectory_names
+from scaled_mpi.pipeline.evaluate import stage_facts
+
+
+def present(
+    experiment: Experiment, found: Mapping[str, Artefact], outputs: Path, comm: Any,
+    partial: bool = False,
+) -> Path:
+    """Write `outputs/NAME` from the finished artefacts; returns the page's path. Collective."""
+    folder = outputs / experiment.name
+    if comm.rank == 0:
+        done = {name: artefact for name, artefact in found.items() if artefact.done}
+        publish(done.values(), folder)
+        facts = [fact for artefact in done.values() for fact in stage_facts(artefact.path)]
+        _write_texts(folder, experiment, done, facts)
+        _write_page(folder, experiment, done, facts, partial)
+    quiet_barrier(comm)
+    return folder / "report.html"
+
+
+def _write_texts(folder: Path, experiment: Experiment, done: Mapping[str, Artefact],
+                 facts: list[dict[str, Any]]) -> None:
+    (folder / "facts").mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.yaml", to_yaml(experiment))
+    lines = (json.dumps(fact) + "\n" for fact in facts)
+    write_text(folder / "facts" / "facts.jsonl", "".join(lines))
+    for stage in ("compress", "fit"):  # of two trainings, the surrogate's is the one shown
+        for name in ("events.jsonl", "scalars.csv"):
+            source = done[stage].path / name if stage in done else None
+            if source is not None and source.exists():
+                shutil.copyfile(source, folder / "facts" / name)
+
+
+def _write_page(folder: Path, experiment: Experiment, done: Mapping[str, Artefact],
+                facts: list[dict[str, Any]], partial: bool) -> None:
+    from scaled_mpi.report import write_report
+
+    events = read_events(done["fit"].path) if "fit" in done else []
+    write_report(
+        folder, experiment.title or experiment.name, facts, events=events,
+        pictures=_pictures(experiment, done), config_text=to_yaml(experiment), partial=partial,
+    )
+
+
+def _pictures(experiment: Experiment, done: Mapping[str, Artefact]) -> list[Any]:
+    from scaled_mpi.report import Pictures
+
+    if "couple" not in done or "surrogate" not in trajectory_names(done["couple"].path):
+        return []
+    trained = None
+    names = trajectory_names(done["simulate"].path)
+    if "train-0000" in names:
+        trained = tuple(Trajectory(done["simulate"].path, "train-0000").grid.shape)
+    return [Pictures(
+        Trajectory(done["simulate"].path, "test-0000"),
+        Trajectory(done["couple"].path, "surrogate"),
+        tile=experiment.domain.tile, trained_on=trained,
+    )]

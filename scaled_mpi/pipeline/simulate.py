@@ -1,0 +1,115 @@
+"""Simulate, or import from files: the runs to learn from, and the run on the large domain."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from scaled_mpi.config import InputError
+from scaled_mpi.experiment import check_tiles
+from scaled_mpi.parallel.blocks import Blocks, Grid, make_blocks
+from scaled_mpi.parallel.comm import first_ranks, largest, member_groups, quiet_barrier
+from scaled_mpi.parallel.halo import Halo
+from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
+from scaled_mpi.pipeline.context import Context
+from scaled_mpi.progress import Progress
+
+TEST_SEED = 1_000_000  # the test run's place among the runs: never one of those learned from
+DEEPEST_HALO = 8  # simulator steps between two exchanges
+
+
+def work(context: Context) -> None:
+    """Write `train-0000` ... and `test-0000` into the folder."""
+    experiment = context.experiment
+    if experiment.dataset is not None:
+        experiment.dataset.import_into(context.folder, context.comm)
+        _check_imported(context)
+        return
+    from scaled_mpi.simulators import warm
+
+    warm(experiment.simulator, context.comm, experiment.axes)
+    begun = time.perf_counter()
+    _training_runs(context)
+    quiet_barrier(context.comm)
+    context.facts.record("time.simulate.training", time.perf_counter() - begun, "s")
+    begun = time.perf_counter()
+    _test_run(context)
+    quiet_barrier(context.comm)
+    context.facts.record("time.simulate.test", time.perf_counter() - begun, "s")
+
+
+def _check_imported(context: Context) -> None:
+    truth = Trajectory(context.folder, "test-0000")
+    check_tiles(context.experiment, truth.grid.shape)
+    frames, history = truth.shape[0], context.experiment.history
+    if frames <= history:
+        raise InputError(f"dataset: {frames} test frames given; more than {history} are needed")
+
+
+def _training_runs(context: Context) -> None:
+    experiment = context.experiment
+    runs, grid, data = experiment.runs(), experiment.training_grid(), experiment.data
+    group, members = member_groups(len(runs), context.comm)
+    blocks = make_blocks(grid, handy_tile(grid), group.size)
+    comm = first_ranks(group, blocks.ranks)
+    if comm is None:
+        return
+    with Progress("simulate", len(members), context.comm.rank) as progress:
+        for run in members:
+            write_run(
+                context, f"train-{run:04d}", runs[run], blocks, comm,
+                seed=(experiment.seed, run), burn_in=data.burn_in, frames=data.frames,
+            )
+            progress.step()
+
+
+def handy_tile(grid: Grid) -> tuple[int, ...]:
+    """Tiles of a run that is only split for speed: at most 8 an axis, none under the halo."""
+    return tuple(
+        n // 8 if n % 8 == 0 and n // 8 >= DEEPEST_HALO else n for n in grid.shape
+    )
+
+
+def _test_run(context: Context) -> None:
+    experiment = context.experiment
+    blocks, comm = context.blocks(experiment.test_grid(), experiment.domain.tile)
+    if comm is None:
+        return
+    write_run(
+        context, "test-0000", experiment.simulator, blocks, comm,
+        seed=(experiment.seed, TEST_SEED), burn_in=experiment.test.burn_in,
+        frames=experiment.history + experiment.coupling.jumps, shows=True,
+    )
+
+
+def write_run(
+    context: Context, name: str, simulator: Any, blocks: Blocks, comm: Any, *,
+    seed: tuple[int, int], burn_in: int, frames: int, shows: bool = False,
+) -> None:
+    """Advance one run and store `frames` frames, `jump` steps apart, the first after `burn_in`."""
+    jump = context.experiment.surrogate.jump
+    exchange = Halo(blocks, comm, halo_width(simulator, blocks))
+    state = simulator.initial(blocks.block(comm.rank), blocks.grid, seed)
+    state = simulator.advance(state, burn_in, exchange)
+    attributes = {"condition": simulator.condition, "jump": jump}
+    writer = TrajectoryWriter(
+        context.folder, name, blocks, comm, simulator.channels,
+        dtype=state.dtype, attributes=attributes,
+    )
+    with writer, Progress(name, frames, comm.rank if shows else 1) as progress:
+        for frame in range(frames):
+            if frame:
+                state = simulator.advance(state, jump, exchange)
+            fields = simulator.fields(state)
+            if largest(comm, not np.isfinite(fields).all()):
+                raise FloatingPointError(f"{name}: frame {frame} of the simulator is not finite")
+            writer.append((burn_in + frame * jump) * simulator.time_step, fields)
+            progress.step()
+
+
+def halo_width(simulator: Any, blocks: Blocks) -> tuple[int, ...]:
+    """As deep a halo as pays: several steps an exchange, never wider than a tile."""
+    reach = simulator.reach_per_step
+    return tuple(min(t, DEEPEST_HALO * reach) // reach * reach for t in blocks.tile)

@@ -1,0 +1,95 @@
+"""The command line: `python -m scaled_mpi.run CONFIG [key.sub=value ...] [flags]`.
+
+The same line under mpirun, srun or torchrun runs on all ranks; typed again it goes on where it
+was. Bad input ends with one line and exit code 2; a stop on request ends with code 85.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# Before numpy or torch: ranks are what use the cores, and bits must not depend on threads.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+from scaled_mpi import stages  # noqa: E402
+from scaled_mpi.experiment import Experiment, load  # noqa: E402
+from scaled_mpi.parallel.comm import abort_on_error, world  # noqa: E402
+from scaled_mpi.parallel.signals import EXIT_REQUEUE, Stopped, listen  # noqa: E402
+from scaled_mpi.pipeline.plan import describe  # noqa: E402
+from scaled_mpi.pipeline.present import present  # noqa: E402
+
+PRESETS = ("debug", "small", "default", "large")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments, as `--help` shows them."""
+    made = argparse.ArgumentParser(
+        prog="scaled_mpi", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    made.add_argument("config", metavar="CONFIG", help="YAML file of one experiment")
+    made.add_argument("overrides", metavar="key.sub=value", nargs="*",
+                      help="change one key; surrogate=NAME takes that member's defaults")
+    made.add_argument("--preset", choices=PRESETS, help="a size that the file names")
+    made.add_argument("--stage", choices=stages.NAMES, help="stop after this stage")
+    made.add_argument("--redo", choices=stages.NAMES, help="compute this stage again")
+    made.add_argument("--dry-run", action="store_true", help="say what would run, write nothing")
+    made.add_argument("--outputs", type=Path, default=Path("outputs"),
+                      help="folder of results and artefacts (default: outputs)")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one experiment; returns the exit code."""
+    given = parser().parse_intermixed_args(arguments)
+    with abort_on_error():
+        comm = world()
+        experiment = load(given.config, given.overrides, given.preset)
+        if given.dry_run:
+            found = stages.artefacts(experiment, given.outputs / "artefacts", comm.size)
+            _say(comm, describe(experiment, found, comm.size))
+            return 0
+        listen()
+        try:
+            return _run(experiment, given, comm)
+        except Stopped as stop:
+            _say(comm, f"{stop}; the same command continues")
+            raise SystemExit(EXIT_REQUEUE) from None
+    return 1
+
+
+def _run(experiment: Experiment, given: argparse.Namespace, comm: Any) -> int:
+    def say(line: str) -> None:
+        _say(comm, line)
+
+    say(f"{experiment.name}: {comm.size} rank{'s' * (comm.size > 1)}")
+    page, last = None, given.stage or "report"
+    upto = None if last == "report" else last
+    finished = stages.run_stages(
+        experiment, given.outputs / "artefacts", comm, upto=upto, redo=given.redo, say=say
+    )
+    for name, found in finished:
+        complete = name == stages.STAGES[-1].name and upto is None
+        if complete or name in ("fit", "couple"):
+            page = present(experiment, found, given.outputs, comm, partial=not complete)
+    if page is None:
+        say(f"{last}: {found[last].path}")
+    else:
+        say(str(page))
+    return 0
+
+
+def _say(comm: Any, line: str) -> None:
+    if comm.rank == 0:
+        print(line, flush=True)
+
+
+
+
+if __name__ == "__main__":
+    sys.exit(main())

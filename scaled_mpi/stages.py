@@ -1,0 +1,142 @@
+"""The pipeline on one screen.
+
+    simulate -> compress -> fit -> couple -> evaluate -> report
+    (or import)
+
+A stage reads finished artefacts and writes one: a folder named stage-hash. The hash covers the
+stage's part of the configuration, its inputs and its version, never the ranks; what is finished is
+used again. Raise a stage's version when its results change.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scaled_mpi.artefacts import Artefact, artefact_hash, building
+from scaled_mpi.config import InputError, plain
+from scaled_mpi.experiment import Experiment
+from scaled_mpi.facts import FactLog
+from scaled_mpi.parallel.comm import quiet_barrier
+from scaled_mpi.pipeline import couple, evaluate, learn, simulate
+from scaled_mpi.pipeline.context import Context
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline: `part` is what of the configuration it depends on."""
+
+    name: str
+    version: int
+    inputs: tuple[str, ...]
+    part: Callable[[Experiment, int], dict[str, Any]]
+    work: Callable[[Context], None]
+
+
+def _simulate_part(experiment: Experiment, ranks: int) -> dict[str, Any]:
+    if experiment.dataset is not None:
+        return {"dataset": plain(experiment.dataset)}
+    return {
+        "simulator": plain(experiment.simulator), "data": plain(experiment.data),
+        "test": plain(experiment.test), "shape": experiment.domain.shape,
+        "jump": experiment.surrogate.jump, "seed": experiment.seed,
+        "frames": experiment.history + experiment.coupling.jumps,
+    }
+
+
+def _compress_part(experiment: Experiment, ranks: int) -> dict[str, Any]:
+    return _learned(experiment, experiment.compressor, ranks)
+
+
+def _fit_part(experiment: Experiment, ranks: int) -> dict[str, Any]:
+    return _learned(experiment, experiment.surrogate, ranks)
+
+
+def _learned(experiment: Experiment, member: Any, ranks: int) -> dict[str, Any]:
+    """What decides the weights; also the training ranks, in the mode where they do."""
+    part = {"member": plain(member), "seed": experiment.seed}
+    training = getattr(member, "training", None)
+    if training is not None:
+        decisive = plain(training)
+        del decisive["checkpoint_every"]
+        # Bits are promised for a kind of device; asking torch would cost every start its import.
+        if training.device == "auto":
+            decisive["device"] = "cuda" if Path("/dev/nvidia0").exists() else "cpu"
+        part["member"]["training"] = decisive
+        if training.rank_dependent:
+            part["ranks"] = ranks
+    return part
+
+
+def _couple_part(experiment: Experiment, ranks: int) -> dict[str, Any]:
+    coupling = plain(experiment.coupling)
+    del coupling["checkpoint"]
+    return {"coupling": coupling, "tile": experiment.domain.tile}
+
+
+def _evaluate_part(experiment: Experiment, ranks: int) -> dict[str, Any]:
+    return {"evaluation": plain(experiment.evaluation)}
+
+
+STAGES = (
+    Stage("simulate", 1, (), _simulate_part, simulate.work),
+    Stage("compress", 1, ("simulate",), _compress_part, learn.compress),
+    Stage("fit", 1, ("compress",), _fit_part, learn.fit),
+    Stage("couple", 1, ("simulate", "compress", "fit"), _couple_part, couple.work),
+    Stage("evaluate", 1, ("simulate", "compress", "fit", "couple"), _evaluate_part,
+          evaluate.work),
+)
+NAMES = tuple(stage.name for stage in STAGES) + ("report",)
+
+
+def artefacts(experiment: Experiment, root: Path, ranks: int) -> dict[str, Artefact]:
+    """The artefact of every stage, finished or not, by stage name."""
+    found: dict[str, Artefact] = {}
+    for stage in STAGES:
+        inputs = [found[name].path.name for name in stage.inputs]
+        code = artefact_hash(stage.name, stage.version, stage.part(experiment, ranks), inputs)
+        found[stage.name] = Artefact(root, stage.name, code)
+    return found
+
+
+def run_stages(
+    experiment: Experiment, root: Path, comm: Any, *, upto: str | None = None,
+    redo: str | None = None, say: Callable[[str], None] = print,
+) -> Iterator[tuple[str, dict[str, Artefact]]]:
+    """Run what is not done, in order; yields after each stage, so that a report may be made."""
+    for name in (upto, redo):
+        if name is not None and name not in NAMES:
+            raise InputError(f"stage {name!r}: unknown; allowed: {', '.join(NAMES)}")
+    found = artefacts(experiment, root, comm.size)
+    for stage in STAGES:
+        artefact = found[stage.name]
+        again = redo == stage.name
+        if artefact.done and not again:
+            say(f"{stage.name}: done before ({artefact.path.name})")
+        else:
+            say(f"{stage.name}: {artefact.path.name}")
+            _run(stage, artefact, found, experiment, comm, again, say)
+        yield stage.name, found
+        if upto == stage.name:
+            return
+
+
+def _run(
+    stage: Stage, artefact: Artefact, found: dict[str, Artefact], experiment: Experiment,
+    comm: Any, again: bool, say: Callable[[str], None],
+) -> None:
+    inputs = {name: found[name].path for name in stage.inputs}
+    provenance = {"experiment": plain(experiment), "stage": stage.name,
+                  "version": stage.version, "inputs": [path.name for path in inputs.values()]}
+    with building(artefact, comm, redo=again, provenance=provenance) as folder:
+        path = folder / "facts.jsonl" if comm.rank == 0 else None
+        if path is not None:
+            path.unlink(missing_ok=True)
+        facts = FactLog(path, stage.name, comm.size)
+        begun = time.perf_counter()
+        stage.work(Context(experiment, comm, folder, inputs, facts, say))
+        quiet_barrier(comm)
+        facts.record("time.stage", time.perf_counter() - begun, "s")
