@@ -1,0 +1,121 @@
+"""What a training needs to go on after it was killed, in one safetensors file.
+
+One file, written by rename and carrying its own hash (see `weights.py`): there is no moment at
+which a part of it is new and a part old. It holds the weights, the averaged weights, the
+optimiser's tensors, the losses of the running epoch, and a few numbers. Random numbers and
+learning rates depend on the step alone and need no place in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from scaled_mpi.config import InputError, canonical
+from scaled_mpi.learning.weights import load_into, load_weights, save_weights, sweep_drafts
+
+if TYPE_CHECKING:
+    from scaled_mpi.learning.training import Training
+
+FILE = "state.safetensors"
+FORMAT = 1
+# These change neither the weights nor the events, so a run may be resumed with others.
+_FREE_KEYS = ("checkpoint_every", "device")
+
+
+@dataclass
+class Account:
+    """Numbers that grow with a training; JSON in the state file."""
+
+    step: int = 0  # optimiser steps taken
+    best_loss: float | None = None
+    best_step: int = 0
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    best_sha256: str = ""
+    last_loss: float | None = None
+    stale: int = 0  # epochs since the best one
+    seconds: float = 0.0  # in optimiser steps
+    seconds_at_epoch: float = 0.0  # `seconds` when the running epoch began
+    finished: bool = False
+    stopped_early: bool = False
+
+
+def fingerprint(model: torch.nn.Module, spec: Training, seed: int, ranks: int) -> str:
+    """Hash of all that decides the weights, but for the data and the loss."""
+    keys = spec.model_dump(mode="json", exclude=set(_FREE_KEYS))
+    shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
+    whole = [FORMAT, keys, shapes, seed, ranks if spec.rank_dependent else 0]
+    return hashlib.sha256(canonical(whole).encode()).hexdigest()
+
+
+class Checkpoint:
+    """The state file of one folder. Only one rank writes; any rank may read."""
+
+    def __init__(self, folder: Path, mark: str) -> None:
+        self.path, self.mark = folder / FILE, mark
+
+    def save(
+        self,
+        account: Account,
+        modules: dict[str, torch.nn.Module],
+        optimiser: torch.optim.Optimizer | None,
+        history: torch.Tensor,
+    ) -> None:
+        """Write the state; a finished training keeps only its numbers."""
+        tensors = {"history": history}
+        for part, module in modules.items():
+            tensors |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
+        if optimiser is not None:
+            for index, entries in optimiser.state_dict()["state"].items():
+                for name, value in entries.items():
+                    if isinstance(value, torch.Tensor):
+                        tensors[f"optimizer.{index}.{name}"] = value
+        meta = {"fingerprint": self.mark, "account": asdict(account)}
+        save_weights(self.path, tensors, meta)
+
+    def read(self) -> tuple[Account, dict[str, torch.Tensor]]:
+        """Numbers and tensors of the state.
+
+        Errors: `InputError` for a damaged file or the state of another training.
+        """
+        tensors, meta = load_weights(self.path)
+        if meta.get("fingerprint") != self.mark:
+            raise InputError(
+                f"{self.path}: state of another training (other settings, seed or network); "
+                "give another folder or remove the file"
+            )
+        return Account(**meta["account"]), tensors
+
+    def sweep(self) -> None:
+        """Remove the drafts of writers that were killed."""
+        sweep_drafts(self.path.parent)
+
+
+def restore(
+    tensors: dict[str, torch.Tensor],
+    modules: dict[str, torch.nn.Module],
+    optimiser: torch.optim.Optimizer,
+    source: str,
+) -> torch.Tensor:
+    """Put the tensors of a state back in their places; returns the running epoch's losses."""
+    for part, module in modules.items():
+        load_into(module, _under(tensors, f"{part}."), source)
+    entries: dict[int, dict[str, Any]] = {}
+    for name, value in _under(tensors, "optimizer.").items():
+        index, key = name.split(".", 1)
+        entries.setdefault(int(index), {})[key] = value
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": entries, "param_groups": groups})
+    return tensors["history"]
+
+
+def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

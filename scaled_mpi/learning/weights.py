@@ -1,0 +1,127 @@
+"""Network weights in safetensors: written whole or not at all, trusted only when the hash agrees.
+
+A file carries its own SHA-256 over everything that matters (names, types, shapes, bytes and the
+metadata), because safetensors checks its header but not its numbers. It is written beside its
+place, synced and renamed, so that a process killed at any moment leaves the old file or the new
+one. Nothing here unpickles: a hostile file can at worst be refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from scaled_mpi.config import InputError
+from scaled_mpi.files import put_in_place
+
+Tensors = dict[str, torch.Tensor]
+
+
+def save_weights(path: str | Path, state: Mapping[str, torch.Tensor], meta: dict) -> str:
+    """Write tensors and JSON metadata to `path` by rename; returns their SHA-256 in hex."""
+    tensors = {name: _plain(tensor) for name, tensor in state.items()}
+    words = json.dumps(meta, sort_keys=True, allow_nan=False)
+    digest = _digest(tensors, words)
+    _write(Path(path), save(tensors, {"meta": words, "sha256": digest}))
+    return digest
+
+
+def load_weights(path: str | Path) -> tuple[Tensors, dict[str, Any]]:
+    """Tensors (on the CPU) and metadata of a file that `save_weights` wrote.
+
+    Errors: `InputError` where the file is absent, truncated, altered or not ours.
+    """
+    path = Path(path)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            head = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; weights in safetensors are needed") from error
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
+    words, digest = head.get("meta"), head.get("sha256")
+    if words is None or digest is None:
+        raise InputError(f"{path}: safetensors of another program; 'meta' and 'sha256' are needed")
+    if _digest(tensors, words) != digest:
+        raise InputError(f"{path}: altered or damaged, its SHA-256 does not agree; remove it")
+    try:
+        meta = json.loads(words)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: its metadata is not JSON") from error
+    if not isinstance(meta, dict):
+        raise InputError(f"{path}: its metadata is not a block of keys")
+    return tensors, meta
+
+
+def load_into(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
+    """Copy `tensors` into `module`; they must have exactly its names, shapes and types.
+
+    Errors: `InputError` naming the first difference and `source`, before anything is changed.
+    """
+    own = module.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        mine, given = _kind(own.get(name)), _kind(tensors.get(name))
+        if mine != given:
+            raise InputError(
+                f"{source}: weights of another architecture: {name} is {given}, {mine} is needed"
+            )
+    bad = first_not_finite(tensors)
+    if bad:
+        raise InputError(f"{source}: {bad} holds values that are not finite")
+    module.load_state_dict(dict(tensors))
+
+
+def first_not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """Name of the first tensor that holds a NaN or an infinity, None where all are finite."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not math.isfinite(float(tensor.float().abs().sum())):
+            if not bool(torch.isfinite(tensor).all()):
+                return name
+    return None
+
+
+def _kind(tensor: torch.Tensor | None) -> str:
+    if tensor is None:
+        return "absent"
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous copy on the CPU that shares its memory with no other entry."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], words: str) -> str:
+    total = hashlib.sha256(words.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total.update(f"\n{name} {_kind(tensor)}\n".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Put `content` at `path` as a whole; a draft that could not be finished is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        draft.write_bytes(content)
+        put_in_place(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def sweep_drafts(folder: str | Path) -> None:
+    """Remove what killed writers left behind in `folder`; only its one writer may call this."""
+    for draft in Path(folder).glob(".*.safetensors.*.tmp"):
+        draft.unlink(missing_ok=True)
