@@ -45,7 +45,7 @@ class _Reference:
                   lambda now: now, stored)
 
     def on_half_grid(self, simulator: Any, span: float, state: np.ndarray) -> None:
-        """Half the cells an axis: restrict by means once, advance there, prolong for the scores."""
+        """Half the cells an axis: restrict once, advance there, prolong for the scores."""
         from scaled_mpi.simulators.grids import prolong, restrict
 
         blocks = self.blocks.coarsen(2)

@@ -1,0 +1,114 @@
+"""Bad text, bad keys and bad values: one line that names the key, the value, what is allowed."""
+
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from scaled_mpi.config import (
+    InputError,
+    Spec,
+    apply_overrides,
+    canonical,
+    parse,
+    parse_yaml,
+    plain,
+    read_yaml,
+    to_yaml,
+)
+
+
+class Wave(Spec):
+    kind: Literal["wave"] = "wave"
+    speed: float = Field(1.0, gt=0)
+    shape: tuple[int, ...] = (4, 4)
+
+
+class Heat(Spec):
+    kind: Literal["heat"] = "heat"
+    steps: int = 3
+
+
+class Whole(Spec):
+    name: str
+    model: Annotated[Wave | Heat, Field(discriminator="kind")] = Wave()
+    rate: float | None = None
+    loud: bool = False
+
+
+FAMILIES = {"model": "wave"}
+
+
+def build(tree, *overrides):
+    return parse(Whole, apply_overrides(tree, overrides, FAMILIES))
+
+
+@pytest.mark.parametrize(("tree", "override", "message"), [
+    ({"name": "a", "nam": 1}, [], "nam: unknown key; did you mean name? allowed here: "
+                                  "loud, model, name, rate"),
+    ({"name": "a"}, ["model.sped=2"], "model.sped: unknown key; did you mean speed? "
+                                      "allowed here: kind, shape, speed"),
+    ({"name": "a"}, ["model=sound"], "model.kind: 'sound' is unknown; allowed: 'wave', 'heat'"),
+    ({"name": "a"}, ["model.speed=0"], "model.speed: 0 given; input should be greater than 0"),
+    ({"name": "a"}, ["model.speed=fast"],
+     'model.speed: "fast" given; input should be a valid number'),
+    ({"name": "a"}, ["loud=1"], "loud: 1 given; input should be a valid boolean"),
+    ({"name": "a"}, ["model.shape=[2, x]"],
+     'model.shape.1: "x" given; input should be a valid integer'),
+    ({}, [], "name: missing; a value is needed"),
+    ({"name": "a"}, ["name.x=1"], "name.x: name is a value, not a block"),
+    ({"name": "a"}, ["oops"], "'oops': not understood; key.sub=value is allowed"),
+    ({"name": "a"}, ["model=heat", "model.steps=1.5"],
+     "model.steps: 1.5 given; input should be a valid integer"),
+])
+def test_one_line_names_key_value_and_what_is_allowed(tree, override, message):
+    with pytest.raises(InputError) as caught:
+        build(tree, *override)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_naming_a_member_takes_all_of_its_defaults():
+    tree = {"name": "a", "model": {"speed": 2.0}}
+    assert build(tree).model == Wave(speed=2.0)
+    assert build(tree, "model=heat").model == Heat()
+    assert build(tree, "model=heat", "model.steps=7").model == Heat(steps=7)
+    assert build({"name": "a", "model": "heat"}).model == Heat()
+
+
+def test_numbers_are_read_as_people_write_them():
+    assert build({"name": "a"}, "rate=1e-3").rate == 1e-3
+    assert build({"name": "a"}, "rate=2").rate == 2.0
+    assert build({"name": "a"}, "rate=null").rate is None
+
+
+def test_a_configuration_survives_the_round_trip():
+    made = build({"name": "a"}, "model.shape=[3, 5, 7]", "rate=0.1")
+    assert parse(Whole, plain(made)) == made
+    assert parse(Whole, parse_yaml(to_yaml(made))) == made
+    assert canonical(made) == canonical(parse(Whole, plain(made)))
+    assert canonical(made) != canonical(build({"name": "a"}))
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("a: &x [1]\nb: *x", "aliases are not allowed"),
+    ("a: 1\na: 2", "a: given twice"),
+    ("a: [1", "line 1"),
+    ("a: !!python/object/apply:os.system [ls]", "not allowed|could not determine|is allowed"),
+    ("[1, 2]", "holds no keys"),
+])
+def test_hostile_yaml_is_refused(tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        read_yaml(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_a_configuration(tmp_path):
+    with pytest.raises(InputError, match="No such file"):
+        read_yaml(tmp_path / "none.yaml")
+    large = tmp_path / "large.yaml"
+    large.write_text("#" * 1_000_001)
+    with pytest.raises(InputError, match="at most 1 MB"):
+        read_yaml(large)
