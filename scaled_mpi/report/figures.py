@@ -1,0 +1,247 @@
+"""Curves as inline SVG: crisp at any size, text and axes in the colour of the page.
+
+Figures are made with matplotlib's objects alone (no pyplot, no global state) and with text left
+as text. What is drawn in `palette.INK` becomes `currentColor`, so one figure suits light and dark.
+"""
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from scaled_mpi.report.palette import INK, Method, in_order, method
+from scaled_mpi.report.series import Series
+
+WIDTH = 9.6  # inches of 72 points: the page's column
+
+STYLE = {
+    "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10.0,
+    "font.sans-serif": ["Inter", "Segoe UI", "Helvetica Neue", "Arial", "DejaVu Sans"],
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK,
+    "ytick.color": INK, "axes.linewidth": 0.7, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.titlesize": 10.0, "axes.titlelocation": "left",
+    "axes.grid": True, "grid.color": "#8a8a8a", "grid.alpha": 0.25, "grid.linewidth": 0.6,
+    "legend.frameon": False, "legend.handlelength": 2.6, "lines.solid_capstyle": "round",
+    "xtick.major.width": 0.7, "ytick.major.width": 0.7, "ytick.minor.width": 0.5,
+}
+
+
+def draw(paint: Callable[[Any], None], name: str, height: float = 3.5) -> str:
+    """Let `paint` fill a matplotlib Figure of the page's width; returns an <svg> element."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        paint(figure)
+        memory = io.StringIO()
+        figure.savefig(memory, format="svg", transparent=True, metadata={"Date": None})
+    text = memory.getvalue()
+    text = text[text.index("<svg"):].replace(INK, "currentColor")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # Sizes in points would be fixed; without them the figure fills its column.
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    return text.replace("<svg", '<svg class="curve" role="img"', 1)
+
+
+def by_lead(series: Series, name: str, ylabel: str, labels: dict[str, str],
+            log: bool = True, level: float | None = None) -> str:
+    """One line a method over the jumps ahead; `level` is a thin line to compare with."""
+    def paint(figure: Any) -> None:
+        axes = figure.add_subplot()
+        if level is not None:
+            axes.axhline(level, color=INK, linewidth=0.8)
+        for key in in_order(list(series)):
+            _line(axes, *series[key], method(key, labels))
+        axes.set_xlabel("jumps ahead")
+        axes.set_ylabel(ylabel)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if log:
+            _log(axes.yaxis)
+        _legend(axes)
+
+    return draw(paint, name, 4.2 if len(series) > 5 else 3.3)
+
+
+def convergence(mismatch: Series, sweeps: Sequence[float], tolerance: float | None) -> str:
+    """Left the interface mismatch by sweep, a line a jump; right how many sweeps jumps took."""
+    from matplotlib import colormaps
+
+    def left(axes: Any) -> None:
+        jumps = sorted(mismatch, key=float)
+        for place, jump in enumerate(jumps):
+            colour = colormaps["viridis"](0.92 * place / max(1, len(jumps) - 1))
+            axes.plot(*mismatch[jump], "-o", color=colour, linewidth=1.0, markersize=3,
+                      alpha=0.8, label=f"jump {jump}" if place in (0, len(jumps) - 1) else None)
+        if tolerance is not None:
+            axes.axhline(tolerance, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+            axes.annotate("tolerance", (1, tolerance), xycoords=("axes fraction", "data"),
+                          ha="right", va="bottom", fontsize=9)
+        axes.set_xlabel("sweep")
+        axes.set_ylabel("interface mismatch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        _log(axes.yaxis)
+        axes.legend(loc="upper right")
+
+    def right(axes: Any) -> None:
+        counts = np.bincount(np.asarray(sweeps, int))
+        axes.bar(np.arange(len(counts)), counts, width=0.7, color=method("surrogate", {}).colour)
+        for place in np.flatnonzero(counts):
+            axes.annotate(str(counts[place]), (place, counts[place]), ha="center", va="bottom",
+                          fontsize=9, xytext=(0, 1), textcoords="offset points")
+        axes.set_xlabel("sweeps")
+        axes.set_ylabel("jumps")
+        axes.set_xticks(np.arange(max(0, np.flatnonzero(counts)[0] - 1), len(counts) + 1))
+        axes.grid(axis="x", visible=False)
+
+    return _panels([paint for paint, data in ((left, mismatch), (right, sweeps)) if data],
+                   "convergence")
+
+
+def spectra(by_lead_: Mapping[int, Series], labels: dict[str, str]) -> str:
+    """Radial spectra, a panel a lead."""
+    def paint(figure: Any) -> None:
+        panels = figure.subplots(1, len(by_lead_), sharey=True, squeeze=False)[0]
+        floor, top = _decades([line for lines in by_lead_.values() for line in lines.values()])
+        for axes, (lead, lines) in zip(panels, by_lead_.items(), strict=True):
+            for key in in_order(list(lines))[::-1]:
+                style = method(key, labels)
+                axes.plot(*_resolved(*lines[key]), color=style.colour, linewidth=style.width,
+                          linestyle=style.dash, label=style.label)
+            _log(axes.xaxis)
+            axes.set_yscale("log")
+            axes.set_ylim(floor, top)
+            axes.set_title(f"jump {lead}")
+            axes.set_xlabel("wavenumber (cycles a cell)")
+        panels[0].set_ylabel("power")
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles[::-1], names[::-1], loc="outside lower center",
+                      ncols=min(4, len(names)))
+
+    return draw(paint, "spectra", 3.7)
+
+
+def training(curves: Mapping[str, Series]) -> str:
+    """Loss by step, a panel a training; training pale, validation strong."""
+    colours = {"training": "#56b4e9", "validation": "#0072b2"}
+
+    def paint(figure: Any) -> None:
+        panels = figure.subplots(1, len(curves), squeeze=False)[0]
+        for axes, (name, lines) in zip(panels, curves.items(), strict=True):
+            for key, (x, y) in lines.items():
+                sparse = "o" if len(x) < 30 else None
+                axes.plot(x, y, color=colours.get(key, INK), label=key, linewidth=1.6,
+                          marker=sparse, markersize=3)
+            axes.set_title(name)
+            axes.set_xlabel("step")
+            _log(axes.yaxis)
+            axes.legend(loc="upper right")
+        panels[0].set_ylabel("loss")
+
+    return draw(paint, "training", 3.0)
+
+
+def cost(times: Mapping[str, float], errors: Mapping[str, float], labels: dict[str, str]) -> str:
+    """Seconds a jump against VRMSE, a point a method: nearer to the lower left is better."""
+    shown = [key for key in in_order(list(times)) if key in errors and errors[key] > 0]
+
+    def paint(figure: Any) -> None:
+        axes = figure.add_subplot()
+        placed: list[tuple[float, float]] = []
+        for key in shown:
+            style = method(key, labels)
+            # What costs nothing has no place on a logarithmic axis; it is put at its left end.
+            x, y = math.log10(max(times[key], free)), math.log10(errors[key])
+            axes.plot(10**x, 10**y, style.marker, color=style.colour,
+                      markersize=11 if key == "surrogate" else 8)
+            near = any(abs(x - a) < 0.5 and abs(y - b) < 0.08 for a, b in placed)
+            axes.annotate(style.label, (10**x, 10**y), xytext=(9, -9 if near else 2),
+                          textcoords="offset points", va="center", fontsize=9)
+            placed.append((x, y))
+        if "simulator" in times:
+            axes.axvline(times["simulator"], color=INK, linewidth=1.2)
+            axes.annotate("the simulator itself", (times["simulator"], 1.0), rotation=90,
+                          xycoords=("data", "axes fraction"), xytext=(-4, -2), ha="right",
+                          va="top", textcoords="offset points", fontsize=9)
+        _log(axes.xaxis)
+        _log(axes.yaxis)
+        axes.margins(x=0.12, y=0.12)
+        left, right = axes.get_xlim()
+        axes.set_xlim(left, right * (right / left) ** 0.25)
+        axes.set_xlabel("seconds a jump, whole domain")
+        axes.set_ylabel("VRMSE after one jump")
+
+    paid = [times[key] for key in times if times[key] > 0]
+    free = min(paid, default=1.0) / 3
+    return draw(paint, "cost", 3.9)
+
+
+def stages(seconds: Mapping[str, float]) -> str:
+    """Where the time of the whole job went, a bar a stage."""
+    def paint(figure: Any) -> None:
+        axes = figure.add_subplot()
+        names = list(seconds)[::-1]
+        values = [seconds[name] for name in names]
+        axes.barh(names, values, height=0.62, color="#0072b2")
+        for place, value in enumerate(values):
+            axes.annotate(f"{value:.3g} s", (value, place), xytext=(4, 0), va="center",
+                          textcoords="offset points", fontsize=9)
+        axes.margins(x=0.1)
+        axes.set_xlabel("seconds")
+        axes.grid(axis="y", visible=False)
+
+    return draw(paint, "stages", 0.9 + 0.32 * len(seconds))
+
+
+def _panels(paints: Sequence[Callable[[Any], None]], name: str) -> str:
+    def paint(figure: Any) -> None:
+        ratios = [1.6, 1.0] if len(paints) == 2 else None
+        for axes, fill in zip(figure.subplots(1, len(paints), squeeze=False,
+                                              width_ratios=ratios)[0], paints, strict=True):
+            fill(axes)
+
+    return draw(paint, name, 3.2)
+
+
+def _line(axes: Any, x: Sequence[float], y: Sequence[float], style: Method) -> None:
+    every = max(1, len(x) // 8)
+    axes.plot(x, y, color=style.colour, linestyle=style.dash, linewidth=style.width,
+              marker=style.marker, markersize=4.5, markevery=every, label=style.label,
+              zorder=3 if style.width > 2 else 2)
+
+
+def _legend(axes: Any) -> None:
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
+def _log(axis: Any) -> None:
+    """A logarithmic axis labelled in plain numbers, also between decades when it spans few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    axes, low_high = axis.axes, axis.get_view_interval
+    (axes.set_yscale if axis.axis_name == "y" else axes.set_xscale)("log")
+    low, high = low_high()
+    decades = math.log10(high / low) if 0 < low < high else 1.0
+    marks = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=marks, numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+
+
+def _resolved(k: Sequence[float], power: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Without the mean and without the corners beyond the grid's limit."""
+    x, y = np.asarray(k, float), np.asarray(power, float)
+    kept = (x > 0) & (x <= 0.5) & (y > 0)
+    return x[kept], y[kept]
+
+
+def _decades(lines: Sequence[tuple]) -> tuple[float, float]:
+    """Axis limits that hold all power down to 1e-10 of the peak."""
+    values = np.concatenate([_resolved(*line)[1] for line in lines])
+    top = float(values.max()) if values.size else 1.0
+    bottom = float(values.min()) if values.size else 0.1
+    return max(bottom, top * 1e-10) / 2, top * 3

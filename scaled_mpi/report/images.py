@@ -1,0 +1,61 @@
+"""Arrays to coloured pixels and to the text of a page."""
+
+import base64
+import io
+from functools import cache
+
+import numpy as np
+
+FIELD = "viridis"
+ERROR = "RdBu_r"
+LARGEST = 1024  # pixels along the longest side of a still
+
+
+@cache
+def colours(name: str) -> np.ndarray:
+    """A perceptual colour map as (256, 3) bytes."""
+    import matplotlib
+
+    return matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]
+
+
+def levels(plane: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values to 0..255 between low and high, clipped; constant limits give the middle."""
+    if not high > low:
+        return np.full(plane.shape, 128, np.uint8)
+    scaled = (np.asarray(plane, np.float64) - low) * (255.0 / (high - low))
+    return np.clip(np.rint(np.nan_to_num(scaled, nan=128.0)), 0, 255).astype(np.uint8)
+
+
+def shrink(plane: np.ndarray, largest: int = LARGEST) -> np.ndarray:
+    """Mean over whole blocks of cells until no side exceeds `largest`; the rest is cut off."""
+    factor = -(-max(plane.shape) // largest)
+    if factor <= 1:
+        return plane
+    rows, columns = (max(1, cells // factor) for cells in plane.shape)
+    step_y, step_x = min(factor, plane.shape[0]), min(factor, plane.shape[1])
+    cut = plane[: rows * step_y, : columns * step_x]
+    return cut.reshape(rows, step_y, columns, step_x).mean(axis=(1, 3))
+
+
+def png(plane: np.ndarray, low: float, high: float, name: str) -> str:
+    """The plane as a data address: an 8-bit palette PNG, lossless and small."""
+    from PIL import Image
+
+    image = Image.fromarray(levels(plane, low, high))
+    image.putpalette(colours(name).tobytes())
+    memory = io.BytesIO()
+    image.save(memory, "PNG", optimize=True)
+    return data_address(memory.getvalue(), "image/png")
+
+
+def data_address(content: bytes, kind: str) -> str:
+    """Bytes as an address that a page can carry inside."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def gradient(name: str, stops: int = 16) -> str:
+    """The colour map as a CSS gradient from left to right."""
+    chosen = colours(name)[np.linspace(0, 255, stops).astype(int)]
+    parts = ", ".join("#" + "".join(f"{part:02x}" for part in colour) for colour in chosen)
+    return f"linear-gradient(to right, {parts})"

@@ -1,0 +1,47 @@
+"""One label, colour and stroke a method, the same in every figure.
+
+Colours are Okabe and Ito's (2008), told apart by colour-blind readers and on light and dark
+paper. A hue is a family: vermilion the surrogate as configured, blues the same network with
+another halo, greens the simulator made cheaper, grey what costs nothing.
+"""
+
+from typing import NamedTuple
+
+# Stands for the page's text colour; figures replace it by `currentColor`.
+INK = "#0a0b0c"
+
+
+class Method(NamedTuple):
+    """How a method is named and drawn; `dash` is a matplotlib line style."""
+
+    label: str
+    colour: str
+    dash: str | tuple
+    width: float
+    marker: str
+
+
+METHODS: dict[str, Method] = {
+    "surrogate": Method("surrogate, coupled", "#d55e00", "-", 2.6, "o"),
+    "halo8": Method("halo = reach, one exchange", "#0072b2", "-", 1.6, "s"),
+    "plain": Method("plain network, no mask", "#56b4e9", (0, (5, 2)), 1.6, "D"),
+    "nosweep": Method("short halo, no sweep", "#56b4e9", (0, (1, 1.5)), 2.0, "v"),
+    "persistence": Method("persistence", "#8a8a8a", "-", 1.3, "P"),
+    "linear": Method("linear extrapolation", "#8a8a8a", (0, (5, 2)), 1.3, "X"),
+    "quadratic": Method("quadratic extrapolation", "#8a8a8a", (0, (1, 1.5)), 1.3, "*"),
+    "simulator_half_grid": Method("simulator, half the grid", "#009e73", "-", 1.6, "^"),
+    "simulator_large_step": Method("simulator, largest step", "#009e73", (0, (5, 2)), 1.6, "<"),
+    "simulator": Method("simulator (truth)", INK, "-", 1.6, "."),
+}
+
+
+def method(name: str, labels: dict[str, str]) -> Method:
+    """The method's stroke, its label replaced by the caller's; an unknown one is purple."""
+    known = METHODS.get(name, Method(name.replace("_", " "), "#cc79a7", "-", 1.6, "h"))
+    return known._replace(label=labels.get(name, known.label))
+
+
+def in_order(names: list[str]) -> list[str]:
+    """Names in the table's order, unknown ones last and sorted."""
+    order = list(METHODS)
+    return sorted(names, key=lambda name: (order.index(name) if name in order else 99, name))

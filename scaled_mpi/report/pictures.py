@@ -1,0 +1,189 @@
+"""Fields side by side: truth, prediction and their difference, drawn straight from the cells."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from typing import Any, Protocol
+
+import numpy as np
+
+from scaled_mpi.report import images
+
+
+class Frames(Protocol):
+    """What a stored trajectory offers: shape (T, C, *grid), times and frames one by one."""
+
+    shape: Sequence[int]
+    times: Sequence[float]
+    channels: Sequence[str]
+
+    def read(self, frame: int) -> Any:
+        """Frame `frame` as an array (C, *grid)."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Two trajectories to be shown beside each other; frames are matched by their times.
+
+    `tile` is the lattice drawn over the fields, `trained_on` the shape of a training domain drawn
+    to scale, `first_lead` the lead of the prediction's first frame (0 if it stores the known
+    frame too), `channel` what is shown (default: the last).
+    """
+
+    truth: Frames
+    predicted: Frames
+    tile: tuple[int, ...] | None = None
+    trained_on: tuple[int, ...] | None = None
+    first_lead: int = 1
+    channel: int = -1
+    truth_label: str = "simulator"
+    predicted_label: str = "surrogate, coupled"
+    heading: str = "The whole domain"
+
+    @cached_property
+    def matches(self) -> list[tuple[int, int, int]]:
+        """(lead, truth frame, predicted frame) of every prediction that has a truth."""
+        times = np.asarray(self.truth.times, np.float64)
+        found = []
+        for frame, time in enumerate(np.asarray(self.predicted.times, np.float64)):
+            nearest = int(np.abs(times - time).argmin())
+            lead = self.first_lead + frame
+            if lead > 0 and abs(times[nearest] - time) <= 1e-6 * max(1.0, abs(time)):
+                found.append((lead, nearest, frame))
+        if not found:
+            raise ValueError("no frame of the prediction has a truth at the same time")
+        return found
+
+    @property
+    def leads(self) -> list[int]:
+        """Leads that can be shown."""
+        return [lead for lead, _, _ in self.matches]
+
+    @property
+    def axes(self) -> int:
+        """Axes of the grid."""
+        return len(self.truth.shape) - 2
+
+    @property
+    def channel_name(self) -> str:
+        """Name of the channel shown."""
+        return str(self.truth.channels[self.channel])
+
+    def pair(self, lead: int) -> tuple[np.ndarray, np.ndarray]:
+        """Truth and prediction at a lead as planes (Y, X); of a volume the middle plane."""
+        _, true, predicted = next(match for match in self.matches if match[0] == lead)
+        return (_plane(self.truth.read(true)[self.channel]),
+                _plane(self.predicted.read(predicted)[self.channel]))
+
+    def space_time(self) -> tuple[np.ndarray, np.ndarray]:
+        """All leads of a one-axis field stacked: planes (lead, X)."""
+        pairs = [self.pair(lead) for lead in self.leads]
+        return np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs])
+
+    def time(self, lead: int) -> float:
+        """Time of a lead in the trajectory's own unit."""
+        _, true, _ = next(match for match in self.matches if match[0] == lead)
+        return float(self.truth.times[true])
+
+
+def field_limits(planes: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Colour limits that leave out half a percent at either end."""
+    values = np.concatenate([np.asarray(plane).ravel() for plane in planes])
+    low, high = np.nanpercentile(values, [0.5, 99.5])
+    return float(low), float(high)
+
+
+def error_limit(planes: Sequence[np.ndarray]) -> float:
+    """Symmetric colour limit of errors; never zero."""
+    values = np.concatenate([np.abs(plane).ravel() for plane in planes])
+    return max(float(np.nanpercentile(values, 99.5)), 1e-12)
+
+
+def strip(pictures: Pictures, lead: int) -> str:
+    """Truth, prediction and error at one lead, with the tiles and a training domain to scale."""
+    if pictures.axes == 1:
+        true, predicted = pictures.space_time()
+    else:
+        true, predicted = pictures.pair(lead)
+    low, high = field_limits([true])
+    limit = error_limit([predicted - true])
+    tile = pictures.tile[-2:] if pictures.tile and pictures.axes > 1 else None
+    trained = pictures.trained_on[-2:] if pictures.trained_on and pictures.axes > 1 else None
+    lattice = _lattice(true.shape, tile, None)
+    scaled = _lattice(true.shape, tile, trained)
+    name = escape(pictures.channel_name)
+    panels = [
+        (pictures.truth_label, true, low, high, images.FIELD, scaled, name),
+        (pictures.predicted_label, predicted, low, high, images.FIELD, lattice, name),
+        ("error", predicted - true, -limit, limit, images.ERROR, lattice, f"Δ{name}"),
+    ]
+    cells = "".join(
+        f'<div class="panel"><h4>{escape(label)}</h4>'
+        f'<div class="image">{_image(plane, lower, upper, colour, label)}{overlay}</div>'
+        f"{_scale(lower, upper, colour, unit)}</div>"
+        for label, plane, lower, upper, colour, overlay, unit in panels
+    )
+    return f'<div class="strip">{cells}</div>'
+
+
+def film(pictures: Pictures, leads: Sequence[int]) -> str:
+    """Small stills: one column a lead; rows truth, prediction, error on one scale."""
+    pairs = {lead: pictures.pair(lead) for lead in leads}
+    low, high = field_limits([true for true, _ in pairs.values()])
+    limit = error_limit([predicted - true for true, predicted in pairs.values()])
+    head = "".join(f"<span>jump {lead}</span>" for lead in leads)
+    rows = [f'<span></span>{head}']
+    kinds = [(pictures.truth_label, lambda true, _: true, low, high, images.FIELD),
+             (pictures.predicted_label, lambda _, predicted: predicted, low, high, images.FIELD),
+             ("error", lambda true, predicted: predicted - true, -limit, limit, images.ERROR)]
+    for label, choose, lower, upper, colour in kinds:
+        stills = "".join(
+            _image(images.shrink(choose(*pairs[lead]), 360), lower, upper, colour,
+                   f"{label}, jump {lead}")
+            for lead in leads)
+        rows.append(f'<span class="row">{escape(label)}</span>{stills}')
+    scales = (_scale(low, high, images.FIELD, escape(pictures.channel_name))
+              + _scale(-limit, limit, images.ERROR, f"Δ{escape(pictures.channel_name)}"))
+    columns = f"grid-template-columns: 6.5rem repeat({len(leads)}, 1fr)"
+    return (f'<div class="film" style="{columns}">{"".join(rows)}</div>'
+            f'<div class="scales">{scales}</div>')
+
+
+def _plane(field: Any) -> np.ndarray:
+    values = np.asarray(field)
+    if values.ndim == 1:
+        return values[None, :]
+    return values if values.ndim == 2 else values[values.shape[0] // 2]
+
+
+def _image(plane: np.ndarray, low: float, high: float, colour: str, label: str) -> str:
+    small = images.shrink(plane)
+    sharp = ' class="sharp"' if max(plane.shape) <= 128 else ""
+    return (f'<img{sharp} alt="{escape(label)}" width="{small.shape[1]}" '
+            f'height="{small.shape[0]}" src="{images.png(small, low, high, colour)}">')
+
+
+def _lattice(shape: Sequence[int], tile: Sequence[int] | None,
+             trained: Sequence[int] | None) -> str:
+    """The tiles' edges and the training domain as an overlay in units of cells."""
+    rows, columns = shape
+    parts = []
+    if tile:
+        lines = [f"M{x} 0V{rows}" for x in range(tile[1], columns, tile[1])]
+        lines += [f"M0 {y}H{columns}" for y in range(tile[0], rows, tile[0])]
+        parts.append(f'<path class="tiles" d="{"".join(lines)}"/>')
+    if trained and trained[0] <= rows and trained[1] <= columns:
+        height, width = trained
+        parts.append(f'<rect class="trained" x="0" y="{rows - height}" width="{width}" '
+                     f'height="{height}"/>')
+    if not parts:
+        return ""
+    return (f'<svg class="overlay" viewBox="0 0 {columns} {rows}" preserveAspectRatio="none" '
+            f'aria-hidden="true">{"".join(parts)}</svg>')
+
+
+def _scale(low: float, high: float, colour: str, unit: str) -> str:
+    return (f'<div class="scale"><span>{low:.2g}</span>'
+            f'<i style="background:{images.gradient(colour)}"></i>'
+            f"<span>{high:.2g}</span><b>{unit}</b></div>")

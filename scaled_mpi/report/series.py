@@ -1,0 +1,91 @@
+"""Facts as a reader of the page wants them: single values and series."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# Keys that tell one fact of a name from another; all others are remarks.
+PLACES = ("method", "lead", "jump", "sweep", "k", "channel", "band", "window", "member")
+Series = dict[str, tuple[list[float], list[float]]]
+
+
+def number(value: Any) -> float:
+    """A fact's value as a float: "never" and "Infinity" are infinite, what is no number is nan."""
+    if isinstance(value, str):
+        return math.inf if value.lower() in ("never", "inf", "infinity") else math.nan
+    return math.nan if value is None else float(value)
+
+
+class Numbers:
+    """All facts of one experiment; where a name and place came twice the last one counts."""
+
+    def __init__(self, facts: Iterable[Mapping[str, Any]]) -> None:
+        latest = {}
+        for fact in facts:
+            key = (fact["name"], fact.get("stage"), fact.get("ranks"), *places(fact).items())
+            latest.pop(key, None)  # so that the newest also stands last
+            latest[key] = fact
+        self.facts = list(latest.values())
+
+    def value(self, name: str) -> float | None:
+        """The last number of this name without a place, None where there is none."""
+        found = [fact for fact in self.facts if fact["name"] == name and not places(fact)]
+        if not found or math.isnan(number(found[-1]["value"])):
+            return None
+        return number(found[-1]["value"])
+
+    def series(self, name: str, over: str, by: str | None = "method", **where: Any) -> Series:
+        """Points (x, y) of every value of the place `by`, sorted by the place `over`.
+
+        A fact belongs to the series if it has these places, equals `where`, and has no other.
+        """
+        wanted = {over, *where} | ({by} if by else set())
+        points: dict[str, dict[float, float]] = {}
+        for fact in self.facts:
+            place = places(fact)
+            if fact["name"] != name or set(place) != wanted:
+                continue
+            if any(place[key] != value for key, value in where.items()):
+                continue
+            key = str(place[by]) if by else ""
+            points.setdefault(key, {})[number(place[over])] = number(fact["value"])
+        return {key: (sorted(line), [line[x] for x in sorted(line)])
+                for key, line in points.items()}
+
+    def by_method(self, name: str) -> dict[str, float]:
+        """Values of a name whose only place is the method."""
+        return {fact["method"]: number(fact["value"]) for fact in self.facts
+                if fact["name"] == name and set(places(fact)) == {"method"}}
+
+    def leads(self, name: str) -> list[int]:
+        """All leads at which a name was recorded."""
+        return sorted({int(fact["lead"]) for fact in self.facts
+                       if fact["name"] == name and "lead" in fact})
+
+
+def places(fact: Mapping[str, Any]) -> dict[str, Any]:
+    """The places that a fact has, in the order of PLACES."""
+    return {key: fact[key] for key in PLACES if key in fact}
+
+
+def milestones(leads: list[int], wanted: tuple[int, ...] = (1, 10)) -> list[int]:
+    """Leads worth a picture: the wanted ones that exist, and the last."""
+    chosen = [lead for lead in wanted if lead in leads]
+    return sorted({*chosen, leads[-1]}) if leads else []
+
+
+def quantity(value: float, unit: str = "") -> str:
+    """A number as a person says it: 3 digits, seconds and bytes in a fitting multiple."""
+    if math.isinf(value):
+        return "never" if unit in ("jumps", "uses") else "∞"
+    if unit == "s" and 0 < abs(value) < 1:
+        for factor, name in ((1e3, "ms"), (1e6, "µs"), (1e9, "ns")):
+            if abs(value) * factor >= 1:
+                return f"{value * factor:.3g} {name}"
+    if unit == "bytes":
+        for factor, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+            if abs(value) >= factor:
+                return f"{value / factor:.3g} {name}"
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,} {unit}".replace(",", "\N{THIN SPACE}").strip()
+    return f"{value:.3g} {unit}".strip()

@@ -1,0 +1,96 @@
+"""Tables of the page: halo traffic, all facts, series folded away."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from scaled_mpi.report.series import Numbers, number, places, quantity
+
+COLUMNS = ("name", "value", "unit", "stage", "ranks")
+ROWS = ("lead", "jump", "k", "sweep")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool],
+          sortable: bool = False) -> str:
+    """An HTML table of finished cells; numeric columns stand right-aligned."""
+    kinds = [' class="number"' if right else "" for right in numeric]
+    top = "".join(f"<th{kind}>{text}</th>" for text, kind in zip(head, kinds, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f"<td{kind}>{cell}</td>"
+                         for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
+        for row in rows)
+    mark = ' class="sortable"' if sortable else ""
+    return (f'<div class="scroll"><table{mark}><thead><tr>{top}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div>")
+
+
+def halo(numbers: Numbers) -> str:
+    """Messages and bytes: counted, by formula, and as if each tile were a rank."""
+    columns = (("counted", "messages", "bytes.counted"),
+               ("by formula", "messages.formula", "bytes.formula"),
+               ("if each tile were a rank", "messages.tiles", "bytes.tiles"))
+    rows = []
+    for label, messages, size in columns:
+        counts = numbers.value(f"halo.{messages}"), numbers.value(f"halo.{size}")
+        if counts != (None, None):
+            rows.append([label, _said(counts[0], ""), _said(counts[1], "bytes")])
+    if not rows:
+        return ""
+    return table(("", "messages", "bytes"), rows, (False, True, True))
+
+
+def facts(numbers: Numbers) -> str:
+    """Every fact: single ones in one sortable table, series folded, a column a line."""
+    single = [fact for fact in numbers.facts if not _is_point(fact)]
+    rows = [[escape(fact["name"]), _exact(fact["value"]), escape(str(fact.get("unit", ""))),
+             escape(str(fact.get("stage", ""))), escape(str(fact.get("ranks", ""))),
+             escape(", ".join(f"{k} {v}" for k, v in fact.items() if k not in COLUMNS))]
+            for fact in sorted(single, key=lambda fact: str(fact["name"]))]
+    numeric = (False, True, False, False, True, False)
+    parts = [table((*COLUMNS, "place"), rows, numeric, sortable=True)]
+    series: dict[str, list[Mapping[str, Any]]] = {}
+    for fact in numbers.facts:
+        if _is_point(fact):
+            series.setdefault(fact["name"], []).append(fact)
+    parts += [_folded(name, series[name]) for name in sorted(series)]
+    return "".join(parts)
+
+
+def mapping(entries: Mapping[str, Any]) -> str:
+    """Two columns: a key and what it stands for."""
+    return table(("", ""), [[escape(str(k)), f"<code>{escape(str(v))}</code>"]
+                            for k, v in entries.items()], (False, False))
+
+
+def _is_point(fact: Mapping[str, Any]) -> bool:
+    return any(key in fact for key in ROWS)
+
+
+def _folded(name: str, points: Sequence[Mapping[str, Any]]) -> str:
+    """One series as a closed table; rows run over the last of ROWS that the points have."""
+    over = [key for key in ROWS if key in points[0]][-1]
+    cells: dict[float, dict[str, str]] = {}
+    columns: list[str] = []
+    for fact in points:
+        place = {k: v for k, v in places(fact).items() if k != over}
+        column = ", ".join(str(v) if k == "method" else f"{k} {v}" for k, v in place.items())
+        if column not in columns:
+            columns.append(column)
+        cells.setdefault(number(fact.get(over)), {})[column] = _exact(fact["value"])
+    rows = [[f"{x:g}", *(line.get(column, "") for column in columns)]
+            for x, line in sorted(cells.items())]
+    head = (over, *(escape(column) for column in columns))
+    unit = str(points[0].get("unit", ""))
+    label = f"{escape(name)} <span>{len(points)} facts{', ' + escape(unit) if unit else ''}</span>"
+    content = table(head, rows, [True] * len(head))
+    return f"<details><summary>{label}</summary>{content}</details>"
+
+
+def _said(value: float | None, unit: str) -> str:
+    return "" if value is None else quantity(value, unit)
+
+
+def _exact(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"<code>{escape(str(value))}</code>"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
