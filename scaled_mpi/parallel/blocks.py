@@ -26,14 +26,16 @@ MAX_AXES = 3
 
 @dataclass(frozen=True)
 class Boundary:
-    """Condition at both ends of one axis: periodic, dirichlet (`value` on the face) or neumann (zero flux)."""
+    """Both ends of one axis: periodic, dirichlet (`value` on the face) or neumann (zero flux)."""
 
     kind: str = "periodic"
     value: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in BOUNDARY_KINDS:
-            raise InputError(f"boundary: {self.kind!r}, one of {', '.join(BOUNDARY_KINDS)} is allowed")
+            raise InputError(
+                f"boundary: {self.kind!r}, one of {', '.join(BOUNDARY_KINDS)} is allowed"
+            )
         if not math.isfinite(self.value):
             raise InputError(f"boundary value: {self.value!r}, a finite number is needed")
 
@@ -43,7 +45,7 @@ class Boundary:
 
 
 def per_axis(name: str, value: Any, axes: int) -> tuple[Any, ...]:
-    """One entry an axis: a single value counts for all axes; InputError if the number does not fit."""
+    """One entry an axis: a single value counts for all; InputError where the number is wrong."""
     entries = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else (value,) * axes
     if len(entries) != axes:
         raise InputError(f"{name}: {list(entries)}, one entry for each of {axes} axes is needed")
@@ -145,7 +147,7 @@ class Blocks:
             raise InputError(f"tile: {list(self.tile)}, must divide the grid {list(shape)}")
         if any(p > c for p, c in zip(self.split, self.counts, strict=True)):
             raise InputError(
-                f"split: {list(self.split)}, at most {list(self.counts)} (one rank a tile) is allowed"
+                f"split: {list(self.split)}, at most the tiles {list(self.counts)} are allowed"
             )
 
     @cached_property
@@ -160,7 +162,7 @@ class Blocks:
 
     @cached_property
     def _tile_edges(self) -> tuple[tuple[int, ...], ...]:
-        """For each axis the first tile of every rank coordinate, and the number of tiles at the end."""
+        """For each axis the first tile of every rank coordinate, then the number of tiles."""
         edges = []
         for count, parts in zip(self.counts, self.split, strict=True):
             small, extra = divmod(count, parts)
@@ -194,7 +196,9 @@ class Blocks:
         places = []
         for index, edges in zip(tile_index, self._tile_edges, strict=True):
             if not 0 <= index < edges[-1]:
-                raise IndexError(f"tile {tuple(tile_index)} lies outside the lattice {self.counts}")
+                raise IndexError(
+                    f"tile {tuple(tile_index)} lies outside the lattice {self.counts}"
+                )
             places.append(int(np.searchsorted(edges, index, side="right")) - 1)
         return self.rank_at(places)
 
@@ -211,7 +215,10 @@ class Blocks:
         return tuple(slice(i * t, (i + 1) * t) for i, t in zip(tile_index, self.tile, strict=True))
 
     def local_slices(
-        self, rank: int, tile_index: Sequence[int], halo: int | Sequence[int] = 0,
+        self,
+        rank: int,
+        tile_index: Sequence[int],
+        halo: int | Sequence[int] = 0,
         width: int | Sequence[int] | None = None,
     ) -> tuple[slice, ...]:
         """Where a tile and `halo` cells around it lie in the array of its rank's block.
@@ -224,9 +231,13 @@ class Blocks:
         if any(h > w for h, w in zip(halo, width, strict=True)):
             raise InputError(f"halo: {list(halo)}, at most the ring {list(width)} is allowed")
         first = self.block(rank).tile_start
-        lows = [(i - a) * t + w - h for i, a, t, w, h
-                in zip(tile_index, first, self.tile, width, halo, strict=True)]
-        return tuple(slice(a, a + t + 2 * h) for a, t, h in zip(lows, self.tile, halo, strict=True))
+        lows = [
+            (i - a) * t + w - h
+            for i, a, t, w, h in zip(tile_index, first, self.tile, width, halo, strict=True)
+        ]
+        return tuple(
+            slice(a, a + t + 2 * h) for a, t, h in zip(lows, self.tile, halo, strict=True)
+        )
 
     def ownership(self) -> tuple[tuple[int, ...], ...]:
         """Cells of every rank coordinate, one tuple an axis (DMDA wants them last axis first)."""
@@ -236,7 +247,7 @@ class Blocks:
         )
 
     def coarsen(self, factor: int | Sequence[int]) -> Blocks:
-        """The same tiles and ranks on a grid of `factor` times fewer cells an axis (a latent field)."""
+        """The same tiles and ranks on a grid of `factor` times fewer cells an axis."""
         factor = whole_per_axis("factor", factor, self.grid.axes, 1)
         if any(t % f for t, f in zip(self.tile, factor, strict=True)):
             raise InputError(f"factor: {list(factor)}, must divide the tile {list(self.tile)}")
@@ -245,7 +256,9 @@ class Blocks:
 
 
 def choose_split(
-    counts: Sequence[int], ranks: int, tile: Sequence[int] | None = None,
+    counts: Sequence[int],
+    ranks: int,
+    tile: Sequence[int] | None = None,
     periodic: Sequence[bool] | None = None,
 ) -> tuple[int, ...]:
     """Ranks an axis for a lattice of `counts` tiles: the most ranks that fit, then the smallest
@@ -264,7 +277,9 @@ def choose_split(
     cells = [c * t for c, t in zip(counts, tile, strict=True)]
 
     def cost(split: tuple[int, ...]) -> tuple[Any, ...]:
-        cuts = [0 if p == 1 else p if wrap else p - 1 for p, wrap in zip(split, wraps, strict=True)]
+        cuts = [
+            0 if p == 1 else p if wrap else p - 1 for p, wrap in zip(split, wraps, strict=True)
+        ]
         area = sum(cut * math.prod(cells) // n for cut, n in zip(cuts, cells, strict=True))
         load = math.prod(-(-c // p) for c, p in zip(counts, split, strict=True))
         return -math.prod(split), area, load, tuple(-p for p in split)

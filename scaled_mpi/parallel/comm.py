@@ -25,7 +25,11 @@ Comm = Any  # mpi4py.MPI.Comm or SerialComm: the same few methods
 # The first of these that is set says how many processes the launcher started. Open MPI, MPICH and
 # Intel MPI (PMI), torchrun, a Slurm step, a Slurm allocation.
 _LAUNCHERS = (
-    "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS",
+    "OMPI_COMM_WORLD_SIZE",
+    "PMI_SIZE",
+    "WORLD_SIZE",
+    "SLURM_STEP_NUM_TASKS",
+    "SLURM_NTASKS",
 )
 _FIRST_NAP, _LONGEST_NAP = 5e-5, 2e-2  # seconds
 
@@ -104,7 +108,7 @@ def _mpi_world() -> Comm | None:
         import mpi4py
     except ImportError:
         return None
-    # mpi4py asks for full multithreading by default; only one thread at a time ever calls MPI here.
+    # mpi4py asks for full multithreading; here only one thread at a time ever calls MPI.
     mpi4py.rc.thread_level = "serialized"
     try:
         from mpi4py import MPI

@@ -36,7 +36,7 @@ Slices = tuple[Any, ...]  # an Ellipsis for the leading axes, then one slice an 
 
 @dataclass(frozen=True)
 class Box:
-    """One piece of a ring: `ring` in the padded array of the receiver, filled from `core` in that of `source`."""
+    """One piece of a ring: `ring` in the receiver's padded array, `core` in that of its source."""
 
     source: int
     offset: tuple[int, ...]
@@ -54,7 +54,7 @@ def check_width(blocks: Blocks, width: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def ring_boxes(blocks: Blocks, width: int | Sequence[int], rank: int) -> list[Box]:
-    """All boxes that `rank` needs from blocks (its own included), in lexicographic order of offset."""
+    """All boxes that `rank` needs from blocks, its own included, ordered by offset."""
     width = check_width(blocks, width)
     places, size = blocks.coordinates(rank), blocks.block(rank).size
     boxes = []
@@ -82,7 +82,7 @@ def _ring(offset: int, size: int, width: int) -> slice:
 
 
 def _core(offset: int, size: int, width: int) -> slice:
-    """The owner's cells under a ring: its high end for the low ring (-1), its low end for the high (+1)."""
+    """The owner's cells under a ring: its high end for a low ring (-1), its low end for a high."""
     start, stop = ((size, size + width), (width, width + size), (width, 2 * width))[offset + 1]
     return slice(start, stop)
 
@@ -99,12 +99,18 @@ def incoming(blocks: Blocks, width: int | Sequence[int], rank: int) -> dict[int,
 def outgoing(blocks: Blocks, width: int | Sequence[int], rank: int) -> dict[int, list[Box]]:
     """Boxes that `rank` sends, by receiving rank, each list in the order of the receiver."""
     # Whom I receive from is whom I send to: offset o leads back by -o.
-    found = {there: incoming(blocks, width, there)[rank] for there in incoming(blocks, width, rank)}
+    found = {
+        there: incoming(blocks, width, there)[rank] for there in incoming(blocks, width, rank)
+    }
     return dict(sorted(found.items()))
 
 
 def expected_bytes(
-    blocks: Blocks, width: int | Sequence[int], channels: int, itemsize: int, rank: int | None = None
+    blocks: Blocks,
+    width: int | Sequence[int],
+    channels: int,
+    itemsize: int,
+    rank: int | None = None,
 ) -> int:
     """Bytes of one exchange that cross ranks, received by `rank` or (None) summed over all ranks.
 
@@ -116,8 +122,14 @@ def expected_bytes(
     ranks = range(blocks.ranks) if rank is None else (rank,)
     cells = 0
     for one in ranks:
-        axes = zip(blocks.coordinates(one), blocks.block(one).size, blocks.split,
-                   blocks.grid.boundary, width, strict=True)
+        axes = zip(
+            blocks.coordinates(one),
+            blocks.block(one).size,
+            blocks.split,
+            blocks.grid.boundary,
+            width,
+            strict=True,
+        )
         reachable, own = 1, 1
         for place, size, parts, boundary, w in axes:
             sides = 2 if boundary.periodic else (place > 0) + (place < parts - 1)
@@ -128,7 +140,7 @@ def expected_bytes(
 
 
 def expected_messages(blocks: Blocks, width: int | Sequence[int], rank: int | None = None) -> int:
-    """Messages of one exchange: distinct neighbour ranks of `rank`, or (None) summed over all ranks."""
+    """Messages of one exchange: distinct neighbours of `rank`, or (None) summed over all."""
     width = check_width(blocks, width)
     ranks = range(blocks.ranks) if rank is None else (rank,)
     messages = 0
@@ -144,7 +156,7 @@ def expected_messages(blocks: Blocks, width: int | Sequence[int], rank: int | No
 
 
 def tile_bytes(blocks: Blocks, width: int | Sequence[int], channels: int, itemsize: int) -> int:
-    """`expected_bytes` as if every tile were a rank: what the split into blocks saves is the difference."""
+    """`expected_bytes` as if every tile were a rank; the difference is what blocks save."""
     return expected_bytes(replace(blocks, split=blocks.counts), width, channels, itemsize)
 
 
@@ -168,8 +180,13 @@ class Halo:
         self.dtype = np.dtype(dtype)
         self.messages = 0
         self.bytes = 0
-        self.padded_size = tuple(n + 2 * w for n, w in zip(self.block.size, self.width, strict=True))
-        self.interior = (..., *(_ring(0, n, w) for n, w in zip(self.block.size, self.width, strict=True)))
+        self.padded_size = tuple(
+            n + 2 * w for n, w in zip(self.block.size, self.width, strict=True)
+        )
+        self.interior = (
+            ...,
+            *(_ring(0, n, w) for n, w in zip(self.block.size, self.width, strict=True)),
+        )
         self._boxes = ring_boxes(blocks, width, comm.rank)
         self._copies = [box for box in self._boxes if box.source == comm.rank]
         self._incoming = incoming(blocks, width, comm.rank)
@@ -180,14 +197,14 @@ class Halo:
         self._traffic: dict[tuple[int, ...], _Traffic] = {}
 
     def __call__(self, field: np.ndarray) -> np.ndarray:
-        """field (..., *block.size) -> (..., *(block.size + 2 width)) with the ring filled; collective."""
+        """field (..., *size) -> (..., *(size + 2 width)) with the ring filled; collective."""
         lead = self._lead(field, self.block.size)
         padded = self._buffer(self._padded, lead)
         padded[self.interior] = field
         return self.fill(padded)
 
     def fill(self, padded: np.ndarray) -> np.ndarray:
-        """Fill the ring of an array (..., *(block.size + 2 width)) in place and return it; collective."""
+        """Fill the ring of an array (..., *(size + 2 width)) in place, return it; collective."""
         lead = self._lead(padded, self.padded_size)
         if self._outgoing:
             self._traffic_of(lead).forward(padded)
@@ -231,7 +248,9 @@ class Halo:
             raise TypeError(f"array of {array.dtype} in a halo of {self.dtype}")
         return array.shape[:-axes]
 
-    def _buffer(self, store: dict[tuple[int, ...], np.ndarray], lead: tuple[int, ...]) -> np.ndarray:
+    def _buffer(
+        self, store: dict[tuple[int, ...], np.ndarray], lead: tuple[int, ...]
+    ) -> np.ndarray:
         if lead not in store:
             store[lead] = np.zeros((*lead, *self.padded_size), self.dtype)
         return store[lead]
@@ -242,7 +261,7 @@ class Halo:
         return self._traffic[lead]
 
     def _physical_faces(self) -> Iterator[tuple[Slices, Slices, float | None]]:
-        """(ring, mirrored cells, Dirichlet value or None) of every face of the block on the domain's edge."""
+        """(ring, mirrored cells, Dirichlet value or None) of every face on the domain's edge."""
         places, axes = self.blocks.coordinates(self.comm.rank), len(self.width)
         for axis, (n, w) in enumerate(zip(self.block.size, self.width, strict=True)):
             boundary = self.blocks.grid.boundary[axis]
@@ -268,8 +287,12 @@ class _Traffic:
     def __init__(self, halo: Halo, lead: tuple[int, ...]) -> None:
         self.halo = halo
         count = math.prod(lead)
-        self.inbound = {rank: self._parcels(boxes, lead, count) for rank, boxes in halo._incoming.items()}
-        self.outbound = {rank: self._parcels(boxes, lead, count) for rank, boxes in halo._outgoing.items()}
+        self.inbound = {
+            rank: self._parcels(boxes, lead, count) for rank, boxes in halo._incoming.items()
+        }
+        self.outbound = {
+            rank: self._parcels(boxes, lead, count) for rank, boxes in halo._outgoing.items()
+        }
 
     def _parcels(
         self, boxes: list[Box], lead: tuple[int, ...], count: int
@@ -279,7 +302,7 @@ class _Traffic:
         flat = np.empty(sum(sizes), self.halo.dtype)
         starts = itertools.accumulate(sizes, initial=0)
         views = [
-            flat[a:a + n].reshape(*lead, *box.shape)
+            flat[a : a + n].reshape(*lead, *box.shape)
             for a, n, box in zip(starts, sizes, boxes, strict=False)
         ]
         return flat, views
@@ -331,7 +354,7 @@ def gather_field(blocks: Blocks, comm: Any, field: np.ndarray, root: int = 0) ->
     parts = comm.gather(np.ascontiguousarray(field), root=root)
     if parts is None:
         return None
-    lead = field.shape[:field.ndim - blocks.grid.axes]
+    lead = field.shape[: field.ndim - blocks.grid.axes]
     whole = np.empty((*lead, *blocks.grid.shape), field.dtype)
     for rank, part in enumerate(parts):
         whole[(..., *blocks.block(rank).slices)] = part

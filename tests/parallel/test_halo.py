@@ -1,4 +1,4 @@
-"""Halo exchange against numpy.pad on one rank, PETSc's DMDA, its own adjoint and closed formulas."""
+"""Halo exchange against numpy.pad, PETSc's DMDA, its own adjoint and closed formulas."""
 
 import itertools
 
@@ -54,12 +54,16 @@ def padded_globally(field, width, boundary):
 
 def around(field, block, width):
     """What a block with its ring sees of a globally padded array."""
-    return field[(..., *(slice(a, b + 2 * w) for a, b, w
-                         in zip(block.start, block.stop, width, strict=True)))]
+    return field[
+        (
+            ...,
+            *(slice(a, b + 2 * w) for a, b, w in zip(block.start, block.stop, width, strict=True)),
+        )
+    ]
 
 
 def on_my_ranks(shape, tile, boundary):
-    """Blocks for this job and the communicator of the ranks that own one (None: this rank is idle)."""
+    """Blocks for this job, and the communicator of the ranks that own one (None: idle)."""
     blocks = make_blocks(Grid(shape, 1.0, boundary), tile, world().size)
     return blocks, first_ranks(world(), blocks.ranks)
 
@@ -179,7 +183,7 @@ def test_add_back_is_the_adjoint_of_fill(case):
 
 @pytest.mark.mpi
 def test_add_back_counts_how_often_a_cell_is_seen():
-    """On one tile a rank of a periodic grid every cell within w of an edge is seen by the neighbours too."""
+    """On a periodic grid every cell within w of a block's edge is seen by the neighbour too."""
     blocks, comm = on_my_ranks((12, 12), (6, 6), (PERIODIC, PERIODIC))
     if comm is None:
         return
@@ -191,9 +195,11 @@ def test_add_back_counts_how_often_a_cell_is_seen():
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("width", [1, 3])
-@pytest.mark.parametrize("shape,tile", [((24, 15), (4, 5)), ((12, 9, 6), (3, 3, 3)), ((30,), (3,))])
+@pytest.mark.parametrize(
+    "shape,tile", [((24, 15), (4, 5)), ((12, 9, 6), (3, 3, 3)), ((30,), (3,))]
+)
 def test_exchange_equals_petsc(shape, tile, width):
-    """A periodic DMDA with our ownership ranges holds the same ghost values, and puts ranks in our order."""
+    """A periodic DMDA with our ownership ranges holds the same ghosts, ranks in our order."""
     PETSc = pytest.importorskip("petsc4py.PETSc")
     blocks, comm = on_my_ranks(shape, tile, (PERIODIC,) * len(shape))
     if comm is None:
@@ -201,9 +207,15 @@ def test_exchange_equals_petsc(shape, tile, width):
     axes = len(shape)
     plain = comm if hasattr(comm, "Isend") else None
     dmda = PETSc.DMDA().create(
-        dim=axes, dof=2, sizes=shape[::-1], proc_sizes=blocks.split[::-1],
-        ownership_ranges=blocks.ownership()[::-1], stencil_width=width,
-        boundary_type=("periodic",) * axes, stencil_type="box", comm=plain,
+        dim=axes,
+        dof=2,
+        sizes=shape[::-1],
+        proc_sizes=blocks.split[::-1],
+        ownership_ranges=blocks.ownership()[::-1],
+        stencil_width=width,
+        boundary_type=("periodic",) * axes,
+        stencil_type="box",
+        comm=plain,
     )
     halo = Halo(blocks, comm, width, np.float64)
     starts, sizes = dmda.getCorners()
