@@ -82,7 +82,10 @@ class Grid:
         if not all(h > 0 and math.isfinite(h) for h in spacing):
             raise InputError(f"spacing: {list(spacing)}, numbers > 0 are allowed")
         object.__setattr__(self, "spacing", spacing)
-        object.__setattr__(self, "boundary", per_axis("boundary", self.boundary, axes))
+        boundary = per_axis("boundary", self.boundary, axes)
+        if not all(isinstance(condition, Boundary) for condition in boundary):
+            raise InputError(f"boundary: {list(boundary)}, a Boundary for each axis is needed")
+        object.__setattr__(self, "boundary", boundary)
 
     @property
     def axes(self) -> int:
