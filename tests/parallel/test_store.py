@@ -80,7 +80,11 @@ def reference(values: np.ndarray, grid: Grid, width: tuple[int, ...]) -> np.ndar
 @pytest.mark.parametrize("way", ["mpio", "gather"])
 @pytest.mark.parametrize(
     ("shape", "tile", "dtype"),
-    [((24,), (4,), np.float64), ((12, 20), (4, 5), np.float32), ((4, 6, 8), (2, 3, 4), np.float32)],
+    [
+        ((24,), (4,), np.float64),
+        ((12, 20), (4, 5), np.float32),
+        ((4, 6, 8), (2, 3, 4), np.float32),
+    ],
 )
 def test_any_rank_count_writes_the_same_bytes(folder, monkeypatch, way, shape, tile, dtype):
     if way == "gather":
