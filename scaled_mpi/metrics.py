@@ -38,11 +38,11 @@ class Scores(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """VRMSE over frames and channels that are not stationary; nan where none is left."""
+    """VRMSE over frames and channels that are not stationary, and how many were; nan if all."""
 
     mean: float
     median: float
-    stationary: int
+    masked: int
 
 
 def pair_sums(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -62,8 +62,8 @@ def test_summary_leaves_stationary_frames_out():
         return metrics.Scores(one, one, one, np.array([variance]))
 
     frames = [frame(0.1, 1.0), frame(0.2, 1.0), frame(0.6, 1.0), frame(3000.0, 1e-9)]
-    mean, median, stationary = metrics.summary(frames)
-    assert (mean, median, stationary) == (pytest.approx(0.3), pytest.approx(0.2), 1)
+    mean, median, masked = metrics.summary(frames)
+    assert (mean, median, masked) == (pytest.approx(0.3), pytest.approx(0.2), 1)
     assert math.isnan(metrics.summary(frames[3:]).mean)
 
 

@@ -26,12 +26,14 @@ Series, one fact a point:
 | sweeps.jump    | jump                     | sweeps that this jump took                          |
 | mismatch       | jump, sweep              | interface mismatch after this sweep                 |
 | time.jump      | method                   | seconds a jump, whole domain                        |
-| time.stage     | (stage)                  | seconds that the fact's own stage took              |
+| time.STAGE...  |                          | seconds of the fact's own stage, such as            |
+|                |                          | time.fit or time.simulate.training: one bar each    |
 
 Single numbers: `vrmse.jump1.METHOD`, `vrmse.jump10.METHOD`, `vrmse.mean.METHOD`,
 `vrmse.median.METHOD`, `frames.stationary`, `seam.index`, `sweeps.mean`, `sweeps.max`,
 `mismatch.tolerance`, `halo.messages`, `halo.messages.formula`, `halo.bytes.counted`,
 `halo.bytes.formula`, `halo.messages.tiles`, `halo.bytes.tiles` (as if each tile were a rank),
+`halo.exchanges`,
 `time.surrogate.jump`, `time.simulator.jump`, `time.data`, `time.train`, `breakeven` (a count of
 jumps; infinite = never), `field.sha256`. Any other fact appears in the table.
 """

@@ -16,6 +16,7 @@ from scaled_mpi.report.palette import INK, Method, in_order, method
 from scaled_mpi.report.series import Series
 
 WIDTH = 9.6  # inches of 72 points: the page's column
+WORTHLESS = 5.0  # VRMSE above which how bad a prediction is no longer matters
 
 STYLE = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10.0,
@@ -42,10 +43,12 @@ def draw(paint: Callable[[Any], None], name: str, height: float = 3.5) -> str:
     text = memory.getvalue()
     text = text[text.index("<svg"):].replace(INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # Numbered names would repeat in every figure of the page; nothing refers to them.
+    text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
     # Sizes in points would be fixed; without them the figure fills its column.
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    return text.replace("<svg", '<svg class="curve" role="img"', 1)
+    return text.replace("<svg", f'<svg class="curve" role="img" aria-label="{name}"', 1)
 
 
 def by_lead(series: Series, name: str, ylabel: str, labels: dict[str, str],
@@ -62,7 +65,8 @@ def by_lead(series: Series, name: str, ylabel: str, labels: dict[str, str],
         axes.xaxis.get_major_locator().set_params(integer=True)
         if log:
             _log(axes.yaxis)
-        _legend(axes)
+            axes.set_ylim(top=min(axes.get_ylim()[1], WORTHLESS))
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
     return draw(paint, name, 4.2 if len(series) > 5 else 3.3)
 
@@ -74,7 +78,7 @@ def convergence(mismatch: Series, sweeps: Sequence[float], tolerance: float | No
     def left(axes: Any) -> None:
         jumps = sorted(mismatch, key=float)
         for place, jump in enumerate(jumps):
-            colour = colormaps["viridis"](0.92 * place / max(1, len(jumps) - 1))
+            colour = colormaps["viridis"](0.3 + 0.6 * place / max(1, len(jumps) - 1))
             axes.plot(*mismatch[jump], "-o", color=colour, linewidth=1.0, markersize=3,
                       alpha=0.8, label=f"jump {jump}" if place in (0, len(jumps) - 1) else None)
         if tolerance is not None:
@@ -95,7 +99,8 @@ def convergence(mismatch: Series, sweeps: Sequence[float], tolerance: float | No
                           fontsize=9, xytext=(0, 1), textcoords="offset points")
         axes.set_xlabel("sweeps")
         axes.set_ylabel("jumps")
-        axes.set_xticks(np.arange(max(0, np.flatnonzero(counts)[0] - 1), len(counts) + 1))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlim(np.flatnonzero(counts)[0] - 1.2, len(counts) + 0.2)
         axes.grid(axis="x", visible=False)
 
     return _panels([paint for paint, data in ((left, mismatch), (right, sweeps)) if data],
@@ -127,14 +132,14 @@ def spectra(by_lead_: Mapping[int, Series], labels: dict[str, str]) -> str:
 
 def training(curves: Mapping[str, Series]) -> str:
     """Loss by step, a panel a training; training pale, validation strong."""
-    colours = {"training": "#56b4e9", "validation": "#0072b2"}
+    colours = {"training": "#8a8a8a", "validation": INK}
 
     def paint(figure: Any) -> None:
         panels = figure.subplots(1, len(curves), squeeze=False)[0]
         for axes, (name, lines) in zip(panels, curves.items(), strict=True):
             for key, (x, y) in lines.items():
                 sparse = "o" if len(x) < 30 else None
-                axes.plot(x, y, color=colours.get(key, INK), label=key, linewidth=1.6,
+                axes.plot(x, y, color=colours[key], label=key, linewidth=1.6,
                           marker=sparse, markersize=3)
             axes.set_title(name)
             axes.set_xlabel("step")
@@ -146,38 +151,32 @@ def training(curves: Mapping[str, Series]) -> str:
 
 
 def cost(times: Mapping[str, float], errors: Mapping[str, float], labels: dict[str, str]) -> str:
-    """Seconds a jump against VRMSE, a point a method: nearer to the lower left is better."""
-    shown = [key for key in in_order(list(times)) if key in errors and errors[key] > 0]
+    """Seconds a jump against VRMSE, a point a method: nearer to the lower left is better.
+
+    What takes no time has no place on a logarithmic axis and stands at its left end.
+    """
+    free = min((seconds for seconds in times.values() if seconds > 0), default=1.0) / 3
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
-        placed: list[tuple[float, float]] = []
-        for key in shown:
+        for key in in_order(list(times)):
             style = method(key, labels)
-            # What costs nothing has no place on a logarithmic axis; it is put at its left end.
-            x, y = math.log10(max(times[key], free)), math.log10(errors[key])
-            axes.plot(10**x, 10**y, style.marker, color=style.colour,
-                      markersize=11 if key == "surrogate" else 8)
-            near = any(abs(x - a) < 0.5 and abs(y - b) < 0.08 for a, b in placed)
-            axes.annotate(style.label, (10**x, 10**y), xytext=(9, -9 if near else 2),
-                          textcoords="offset points", va="center", fontsize=9)
-            placed.append((x, y))
-        if "simulator" in times:
-            axes.axvline(times["simulator"], color=INK, linewidth=1.2)
-            axes.annotate("the simulator itself", (times["simulator"], 1.0), rotation=90,
-                          xycoords=("data", "axes fraction"), xytext=(-4, -2), ha="right",
-                          va="top", textcoords="offset points", fontsize=9)
+            if errors.get(key, 0) > 0:
+                axes.plot(max(times[key], free), errors[key], style.marker, color=style.colour,
+                          markersize=11 if key == "surrogate" else 8, label=style.label,
+                          linestyle="none", clip_on=False)
+            else:
+                axes.axvline(times[key], color=style.colour, linewidth=1.2, label=style.label)
+        axes.margins(x=0.08, y=0.12)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
         _log(axes.xaxis)
         _log(axes.yaxis)
-        axes.margins(x=0.12, y=0.12)
-        left, right = axes.get_xlim()
-        axes.set_xlim(left, right * (right / left) ** 0.25)
         axes.set_xlabel("seconds a jump, whole domain")
         axes.set_ylabel("VRMSE after one jump")
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
-    paid = [times[key] for key in times if times[key] > 0]
-    free = min(paid, default=1.0) / 3
-    return draw(paint, "cost", 3.9)
+    return draw(paint, "cost", 3.7)
 
 
 def stages(seconds: Mapping[str, float]) -> str:
@@ -186,7 +185,7 @@ def stages(seconds: Mapping[str, float]) -> str:
         axes = figure.add_subplot()
         names = list(seconds)[::-1]
         values = [seconds[name] for name in names]
-        axes.barh(names, values, height=0.62, color="#0072b2")
+        axes.barh(names, values, height=0.62, color="#8a8a8a")
         for place, value in enumerate(values):
             axes.annotate(f"{value:.3g} s", (value, place), xytext=(4, 0), va="center",
                           textcoords="offset points", fontsize=9)
@@ -214,17 +213,12 @@ def _line(axes: Any, x: Sequence[float], y: Sequence[float], style: Method) -> N
               zorder=3 if style.width > 2 else 2)
 
 
-def _legend(axes: Any) -> None:
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-
-
 def _log(axis: Any) -> None:
     """A logarithmic axis labelled in plain numbers, also between decades when it spans few."""
     from matplotlib.ticker import FuncFormatter, LogLocator
 
-    axes, low_high = axis.axes, axis.get_view_interval
-    (axes.set_yscale if axis.axis_name == "y" else axes.set_xscale)("log")
-    low, high = low_high()
+    (axis.axes.set_yscale if axis.axis_name == "y" else axis.axes.set_xscale)("log")
+    low, high = axis.get_view_interval()
     decades = math.log10(high / low) if 0 < low < high else 1.0
     marks = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
     axis.set_major_locator(LogLocator(subs=marks, numticks=12))

@@ -23,8 +23,9 @@ def levels(plane: np.ndarray, low: float, high: float) -> np.ndarray:
     """Values to 0..255 between low and high, clipped; constant limits give the middle."""
     if not high > low:
         return np.full(plane.shape, 128, np.uint8)
-    scaled = (np.asarray(plane, np.float64) - low) * (255.0 / (high - low))
-    return np.clip(np.rint(np.nan_to_num(scaled, nan=128.0)), 0, 255).astype(np.uint8)
+    values = np.nan_to_num(np.asarray(plane, np.float64), nan=(low + high) / 2)
+    scaled = np.clip((values - low) / (high - low), 0.0, 1.0)
+    return np.rint(255.0 * scaled).astype(np.uint8)
 
 
 def shrink(plane: np.ndarray, largest: int = LARGEST) -> np.ndarray:

@@ -53,7 +53,7 @@ def encode_mp4(stream: Iterator[np.ndarray]) -> bytes:
         writer = imageio_ffmpeg.write_frames(
             path, (first.shape[1], first.shape[0]), fps=FRAMES_A_SECOND, codec="libx264",
             pix_fmt_out="yuv420p", quality=None, bitrate=None, macro_block_size=2,
-            output_params=["-crf", "21", "-preset", "medium", "-movflags", "+faststart"],
+            output_params=["-crf", "21", "-preset", "fast", "-movflags", "+faststart"],
             ffmpeg_log_level="error")
         writer.send(None)
         writer.send(np.ascontiguousarray(first))

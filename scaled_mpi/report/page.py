@@ -1,15 +1,19 @@
 """One self-contained HTML page, replaced as a whole so that it can be watched while it grows."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from scaled_mpi.files import write_text
 from scaled_mpi.report.pictures import Pictures
 from scaled_mpi.report.series import Numbers
 from scaled_mpi.report.style import CSS, SORT
 
+Events = Sequence[Mapping[str, Any]]
 NAME = "report.html"
 RELOAD = 30  # seconds between reloads of a page whose job still runs
 
@@ -20,7 +24,7 @@ def write_report(
     facts: Iterable[Mapping[str, Any]],
     *,
     about: str = "",
-    events: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    events: Events | Mapping[str, Events] = (),
     pictures: Sequence[Pictures] = (),
     config_text: str = "",
     provenance: Mapping[str, Any] | None = None,
@@ -30,23 +34,22 @@ def write_report(
     """Write `folder`/report.html and return its path.
 
     facts: dicts as read from facts.jsonl; the names that make figures stand in this package's
-    docstring. about: one sentence below the title. events: training name -> its events.
+    docstring. about: one sentence below the title. events: those of the surrogate's training, or
+    a mapping from the name of each training to its events.
     pictures: pairs of trajectories; the first is shown in motion too. provenance: key -> text.
     labels: other names for methods, such as {"halo8": "halo 8, one exchange"}. partial: the job
     still runs; the page says so and reloads itself.
     """
     from scaled_mpi.report.sections import SECTIONS, Material
 
-    material = Material(Numbers(facts), events or {}, pictures, dict(labels or {}), config_text,
+    trainings = events if isinstance(events, Mapping) else {"surrogate": events}
+    material = Material(Numbers(facts), trainings, pictures, dict(labels or {}), config_text,
                         provenance or {})
     body = "".join(section(material) for section in SECTIONS)
     page = _document(title, about, body, _progress(material.numbers) if partial else "")
     target = Path(folder) / NAME
     target.parent.mkdir(parents=True, exist_ok=True)
-    # A reader sees the old page or the new one, never half of one.
-    draft = target.with_name(f".{NAME}.{os.getpid()}")
-    draft.write_text(page, encoding="utf-8")
-    os.replace(draft, target)
+    write_text(target, page)
     return target
 
 

@@ -89,15 +89,15 @@ class Pictures:
 
 def field_limits(planes: Sequence[np.ndarray]) -> tuple[float, float]:
     """Colour limits that leave out half a percent at either end."""
-    values = np.concatenate([np.asarray(plane).ravel() for plane in planes])
-    low, high = np.nanpercentile(values, [0.5, 99.5])
+    values = _finite(planes)
+    low, high = np.percentile(values, [0.5, 99.5]) if values.size else (0.0, 1.0)
     return float(low), float(high)
 
 
 def error_limit(planes: Sequence[np.ndarray]) -> float:
     """Symmetric colour limit of errors; never zero."""
-    values = np.concatenate([np.abs(plane).ravel() for plane in planes])
-    return max(float(np.nanpercentile(values, 99.5)), 1e-12)
+    values = np.abs(_finite(planes))
+    return max(float(np.percentile(values, 99.5)) if values.size else 1.0, 1e-12)
 
 
 def strip(pictures: Pictures, lead: int) -> str:
@@ -150,6 +150,12 @@ def film(pictures: Pictures, leads: Sequence[int]) -> str:
             f'<div class="scales">{scales}</div>')
 
 
+def _finite(planes: Sequence[np.ndarray]) -> np.ndarray:
+    """All values but those of a prediction that blew up."""
+    values = np.concatenate([np.asarray(plane, np.float64).ravel() for plane in planes])
+    return values[np.isfinite(values)]
+
+
 def _plane(field: Any) -> np.ndarray:
     values = np.asarray(field)
     if values.ndim == 1:
@@ -175,8 +181,9 @@ def _lattice(shape: Sequence[int], tile: Sequence[int] | None,
         parts.append(f'<path class="tiles" d="{"".join(lines)}"/>')
     if trained and trained[0] <= rows and trained[1] <= columns:
         height, width = trained
-        parts.append(f'<rect class="trained" x="0" y="{rows - height}" width="{width}" '
-                     f'height="{height}"/>')
+        # Twice: a white edge keeps the square visible on any colour.
+        parts += [f'<rect class="{kind}" x="0" y="{rows - height}" width="{width}" '
+                  f'height="{height}"/>' for kind in ("edge", "trained")]
     if not parts:
         return ""
     return (f'<svg class="overlay" viewBox="0 0 {columns} {rows}" preserveAspectRatio="none" '
@@ -184,6 +191,8 @@ def _lattice(shape: Sequence[int], tile: Sequence[int] | None,
 
 
 def _scale(low: float, high: float, colour: str, unit: str) -> str:
-    return (f'<div class="scale"><span>{low:.2g}</span>'
+    # A limit that is zero but for rounding is said to be zero.
+    first, last = (0.0 if abs(value) < 2e-3 * (high - low) else value for value in (low, high))
+    return (f'<div class="scale"><span>{first:.2g}</span>'
             f'<i style="background:{images.gradient(colour)}"></i>'
-            f"<span>{high:.2g}</span><b>{unit}</b></div>")
+            f"<span>{last:.2g}</span><b>{unit}</b></div>")

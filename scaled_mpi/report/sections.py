@@ -35,7 +35,7 @@ def cards(material: Material) -> str:
                 f"{name} {quantity(value)}" for name in ("persistence", "linear", "quadratic")
                 if (value := numbers.value(f"vrmse.jump{jump}.{name}")) is not None)
             plural = "" if jump == 1 else "s"
-            found.append((f"VRMSE after {jump} jump{plural}", quantity(own), others))
+            found.append((f"VRMSE, {jump} jump{plural}", quantity(own), others))
     for name, label, note in (
             ("seam.index", "seam index", "edge of tiles over their inside; 1 = no seam"),
             ("sweeps.mean", "sweeps a jump", _most(numbers)),
@@ -44,8 +44,7 @@ def cards(material: Material) -> str:
         value = numbers.value(name)
         if value is not None:
             unit = {"breakeven": "jumps", "time.surrogate.jump": "s"}.get(name, "")
-            found.append((label, quantity(round(value, 4), unit) if not unit
-                          else quantity(value, unit), note))
+            found.append((label, quantity(value, unit) if unit else f"{value:.3f}", note))
     inner = "".join(
         f'<div class="card{" first" if place == 0 else ""}"><span>{escape(label)}</span>'
         f"<b>{escape(value)}</b><small>{escape(note)}</small></div>"
@@ -74,16 +73,16 @@ def motion(material: Material) -> str:
                     for name in (shown.truth_label, shown.predicted_label, "error"))
     stills = sorted({leads[round(part * (len(leads) - 1))] for part in (0, 0.25, 0.5, 1)})
     return _section(
-        "In time", f"{len(leads)} jumps from the same last known frame; the colours of the "
-        "error mean the same in all frames.",
-        f'<figure><div class="over">{names}</div>{movies.movie(shown)}</figure><br>'
+        "In time", f"{len(leads)} jumps from the same last known frame; the colours mean the "
+        "same in all frames, so a pale error is a small one.",
+        f'<figure><div class="over">{names}</div>{movies.movie(shown)}</figure>'
         f"<figure>{film(shown, stills)}</figure>")
 
 
 def accuracy(material: Material) -> str:
     """VRMSE by lead of every method."""
     series = material.numbers.series("vrmse.lead", "lead")
-    series = {key: line for key, line in series.items() if max(line[1], default=0) > 0}
+    series = {key: line for key, line in series.items() if any(y > 0 for y in line[1])}
     if not series:
         return ""
     note = ("VRMSE = root mean square error over the standard deviation of the truth "
@@ -102,7 +101,7 @@ def coupling(material: Material) -> str:
     numbers = material.numbers
     mismatch = numbers.series("mismatch", "sweep", by="jump")
     sweeps = numbers.series("sweeps.jump", "jump", by=None).get("", ([], []))[1]
-    if not mismatch and not sweeps:
+    if not mismatch and max(sweeps, default=0) <= 1:
         return ""
     drawn = figures.convergence(mismatch, sweeps, numbers.value("mismatch.tolerance"))
     return _section("Do the tiles agree?",
@@ -156,17 +155,11 @@ def cost(material: Material) -> str:
     if any(errors.get(key, 0) > 0 for key in times):
         parts.append(figures.cost(times, errors, material.labels))
     if times:
-        rows = [[escape(method(key, material.labels).label), quantity(seconds, "s"),
-                 quantity(errors[key]) if errors.get(key, 0) > 0 else ""]
-                for key, seconds in sorted(times.items(), key=lambda item: item[1])]
-        parts.append(tables.table(("method", "time a jump", "VRMSE, 1 jump"), rows,
-                                  (False, True, True)))
+        parts.append(_price_list(times, series, material.labels))
     if said := _breakeven(numbers):
         parts.append(f"<p><strong>{said}</strong></p>")
-    spent = {str(fact.get("stage", "")): number(fact["value"]) for fact in numbers.facts
-             if fact["name"] == "time.stage"}
-    if spent:
-        parts.append(figures.stages(spent))
+    if spent := _spent(numbers):
+        parts.append(f"<h4>Where the time of the job went</h4>{figures.stages(spent)}")
     if not parts:
         return ""
     return _section("What it costs", "Accuracy against time on this machine; nearer to the "
@@ -179,8 +172,10 @@ def traffic(material: Material) -> str:
     content = tables.halo(material.numbers)
     if not content:
         return ""
-    return _section("What crossed between ranks", "Counted by the halo exchange while the "
-                    "domain was coupled, beside what the geometry says it must be.", content)
+    exchanges = material.numbers.value("halo.exchanges")
+    how_often = f" in {quantity(exchanges)} exchanges" if exchanges is not None else ""
+    return _section("What crossed between ranks", "Counted by the halo while the domain was "
+                    f"coupled{how_often}, beside what the geometry says it must be.", content)
 
 
 def facts(material: Material) -> str:
@@ -213,6 +208,28 @@ def _section(heading: str, sentence: str, content: str, note: str = "") -> str:
     below = f'<p class="note">{note}</p>' if note else ""
     return (f'<section><h2>{escape(heading)}</h2><p class="lead">{sentence}</p>{content}{below}'
             "</section>")
+
+
+def _spent(numbers: Numbers) -> dict[str, float]:
+    """Seconds of the stages: facts named time.STAGE or time.STAGE.PART that STAGE recorded."""
+    found = {}
+    for fact in numbers.facts:
+        own = f"time.{fact.get('stage')}"
+        if fact["name"] == own or fact["name"].startswith(own + "."):
+            found[fact["name"].removeprefix("time.").replace(".", ", ")] = number(fact["value"])
+    return found
+
+
+def _price_list(times: Mapping[str, float], series: Series, labels: dict[str, str]) -> str:
+    """A row a method, the cheapest first: time a jump and VRMSE at a few leads."""
+    leads = milestones(sorted({int(x) for line in series.values() for x in line[0]}), (1, 5, 10))
+    rows = []
+    for key, seconds in sorted(times.items(), key=lambda item: item[1]):
+        points = dict(zip(*series.get(key, ([], [])), strict=True))
+        rows.append([escape(method(key, labels).label), quantity(seconds, "s"),
+                     *(f"{points[x]:.3g}" if points.get(x, 0) > 0 else "" for x in leads)])
+    head = ("method", "time a jump", *(f"VRMSE, jump {lead}" for lead in leads))
+    return tables.table(head, rows, [False] + [True] * (len(leads) + 1))
 
 
 def _scene(shown: Pictures, lead: int) -> str:

@@ -16,9 +16,9 @@ p { max-width: 70ch; margin: .3rem 0 .9rem; }
 p.lead { color: var(--soft); margin-bottom: 1.1rem; }
 p.note, figcaption { color: var(--soft); font-size: .86rem; }
 p.running { background: var(--warn); padding: .6rem .9rem; border-radius: 6px; max-width: none; }
-figure { margin: 0; }
+figure { margin: 0 0 1.6rem; }
 figcaption { margin-top: .5rem; max-width: 80ch; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .7rem;
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(152px, 1fr)); gap: .7rem;
   margin: 1.5rem 0 2rem; }
 .card { background: var(--card); border-radius: 8px; padding: .75rem .9rem .8rem; }
 .card b { display: block; font-size: 1.6rem; font-weight: 620; line-height: 1.25;
@@ -30,10 +30,11 @@ figcaption { margin-top: .5rem; max-width: 80ch; }
 .image { position: relative; line-height: 0; }
 .image img, .film img { width: 100%; height: auto; border-radius: 2px; }
 .image img.sharp, .film img.sharp { image-rendering: pixelated; }
-.overlay { position: absolute; inset: 0; width: 100%; height: 100%; }
+.overlay { position: absolute; inset: 0; width: 100%; height: 100%; overflow: visible; }
 .overlay path, .overlay rect { fill: none; vector-effect: non-scaling-stroke; }
 .overlay .tiles { stroke: #808080; stroke-opacity: .45; stroke-width: 1; }
-.overlay .trained { stroke: #ff5c39; stroke-width: 2.5; }
+.overlay .edge { stroke: #fff; stroke-width: 5; }
+.overlay .trained { stroke: #e8500a; stroke-width: 2.5; }
 .scale { display: flex; align-items: center; gap: .5rem; margin-top: .5rem; font-size: .76rem;
   color: var(--soft); font-variant-numeric: tabular-nums; }
 .scale i { flex: 1; height: 8px; border-radius: 2px; } .scale b { color: var(--ink); }
@@ -44,7 +45,7 @@ figcaption { margin-top: .5rem; max-width: 80ch; }
 .film > span.row { text-align: left; color: var(--ink); font-weight: 600; line-height: 1.3; }
 .over { display: grid; grid-template-columns: repeat(3, 1fr); font-size: .86rem;
   font-weight: 600; margin-bottom: .35rem; }
-video, img.movie { width: 100%; display: block; border-radius: 3px; background: #16181d; }
+video, img.movie { width: 100%; display: block; border-radius: 3px; }
 svg.curve { width: 100%; height: auto; display: block; max-width: 980px; }
 table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem 1.1rem .3rem 0; border-bottom: 1px solid var(--line);

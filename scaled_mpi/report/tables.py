@@ -1,12 +1,13 @@
 """Tables of the page: halo traffic, all facts, series folded away."""
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from scaled_mpi.report.series import Numbers, number, places, quantity
 
-COLUMNS = ("name", "value", "unit", "stage", "ranks")
+COLUMNS = ("name", "value", "unit", "stage", "ranks", "tiles")
 ROWS = ("lead", "jump", "k", "sweep")
 
 
@@ -43,10 +44,10 @@ def facts(numbers: Numbers) -> str:
     """Every fact: single ones in one sortable table, series folded, a column a line."""
     single = [fact for fact in numbers.facts if not _is_point(fact)]
     rows = [[escape(fact["name"]), _exact(fact["value"]), escape(str(fact.get("unit", ""))),
-             escape(str(fact.get("stage", ""))), escape(str(fact.get("ranks", ""))),
+             *(escape(str(fact.get(key, ""))) for key in ("stage", "ranks", "tiles")),
              escape(", ".join(f"{k} {v}" for k, v in fact.items() if k not in COLUMNS))]
             for fact in sorted(single, key=lambda fact: str(fact["name"]))]
-    numeric = (False, True, False, False, True, False)
+    numeric = (False, True, False, False, True, True, False)
     parts = [table((*COLUMNS, "place"), rows, numeric, sortable=True)]
     series: dict[str, list[Mapping[str, Any]]] = {}
     for fact in numbers.facts:
@@ -93,4 +94,6 @@ def _said(value: float | None, unit: str) -> str:
 def _exact(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"<code>{escape(str(value))}</code>"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return "∞" if math.isinf(value) else f"{value:.6g}"
+    return str(value)
