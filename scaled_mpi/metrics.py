@@ -17,6 +17,8 @@ nothing (an offset of 1 on a constant field scores 3162): such frames are called
 counted, and left out of means and medians by `summary`.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

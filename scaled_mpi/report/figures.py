@@ -4,6 +4,8 @@ Figures are made with matplotlib's objects alone (no pyplot, no global state) an
 as text. What is drawn in `palette.INK` becomes `currentColor`, so one figure suits light and dark.
 """
 
+from __future__ import annotations
+
 import io
 import math
 import re
@@ -168,8 +170,6 @@ def cost(times: Mapping[str, float], errors: Mapping[str, float], labels: dict[s
             else:
                 axes.axvline(times[key], color=style.colour, linewidth=1.2, label=style.label)
         axes.margins(x=0.08, y=0.12)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
         _log(axes.xaxis)
         _log(axes.yaxis)
         axes.set_xlabel("seconds a jump, whole domain")
@@ -217,6 +217,8 @@ def _log(axis: Any) -> None:
     """A logarithmic axis labelled in plain numbers, also between decades when it spans few."""
     from matplotlib.ticker import FuncFormatter, LogLocator
 
+    if math.isinf(axis.axes.dataLim.minpos["xy".index(axis.axis_name)]):
+        return  # nothing positive to show
     (axis.axes.set_yscale if axis.axis_name == "y" else axis.axes.set_xscale)("log")
     low, high = axis.get_view_interval()
     decades = math.log10(high / low) if 0 < low < high else 1.0

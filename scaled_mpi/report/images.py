@@ -1,5 +1,7 @@
 """Arrays to coloured pixels and to the text of a page."""
 
+from __future__ import annotations
+
 import base64
 import io
 from functools import cache

@@ -1,5 +1,7 @@
 """Truth, prediction and error side by side in time, as a movie the page carries inside."""
 
+from __future__ import annotations
+
 import importlib.util
 import io
 import os
@@ -85,7 +87,7 @@ def _panel(plane: np.ndarray, low: float, high: float, colour: str, side: int) -
     image = Image.fromarray(images.colours(colour)[images.levels(plane, low, high)])
     scale = side / max(plane.shape)
     size = tuple(max(2, round(cells * scale / 2) * 2) for cells in plane.shape[::-1])
-    sampling = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC
+    sampling = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BICUBIC
     return np.asarray(image.resize(size, sampling))
 
 

@@ -5,6 +5,8 @@ paper. A hue is a family: vermilion the surrogate as configured, blues the same 
 another halo, greens the simulator made cheaper, grey what costs nothing.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 # Stands for the page's text colour; figures replace it by `currentColor`.

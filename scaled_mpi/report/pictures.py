@@ -1,5 +1,7 @@
 """Fields side by side: truth, prediction and their difference, drawn straight from the cells."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

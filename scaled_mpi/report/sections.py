@@ -1,5 +1,7 @@
 """The sections of the page in reading order; one without its facts or fields is empty text."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

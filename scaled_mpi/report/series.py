@@ -1,5 +1,7 @@
 """Facts as a reader of the page wants them: single values and series."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any

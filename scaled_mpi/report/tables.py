@@ -1,5 +1,7 @@
 """Tables of the page: halo traffic, all facts, series folded away."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
