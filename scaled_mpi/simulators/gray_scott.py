@@ -1,0 +1,265 @@
+"""The Gray-Scott reaction-diffusion system in one, two or three axes.
+
+    du/dt = Du lap u - u v^2 + F (1 - u)
+    dv/dt = Dv lap v + u v^2 - (F + k) v
+
+(Gray and Scott 1984, https://doi.org/10.1016/0009-2509(84)87017-7). Space: cell-centred, the
+Laplacian of 2 d + 1 points, second order. Time: explicit Euler, first order. In the pattern form
+both species are clamped to [0, 1] after each step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from scaled_mpi.config import InputError, Spec, parse
+from scaled_mpi.parallel.blocks import Block, Boundary, Grid
+from scaled_mpi.simulators import starts
+from scaled_mpi.simulators.patterns import CUSTOM, FAMILIES, diffusivities
+
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Kind = Literal["periodic", "neumann", "dirichlet"]
+
+REST = (1.0, 0.0)  # u, v where nothing happens
+SPOT = (0.5, 0.25)  # u, v inside a spot of the initial state
+SAFETY = 0.9  # of the linear limit: room for the reaction, which adds up to v^2 to the stiffness
+
+
+class GrayScott(Spec):
+    """Gray-Scott: channels u, v; reach 1 cell a step; stable for dt <= dx^2 / (2 d max(Du, Dv)).
+
+    A named `pattern` of the family `parameters` sets F, k (1/time), Du, Dv (length^2/time), dt,
+    dx and clamp; Du, Dv, dt, dx and clamp may be given instead, one by one; F and k together, in
+    place of a pattern. `start`: discs, gaussians or uniform, `density` of them for each 128^2
+    cells. `boundaries`: one for all axes or one an axis; `boundary_value` is the value of both
+    species on a dirichlet face. Errors: `InputError`.
+    """
+
+    kind: Literal["gray_scott"] = "gray_scott"
+    parameters: Literal["pattern", "the_well"] = "pattern"
+    pattern: str | None = None
+    F: Rate | None = None
+    k: Rate | None = None
+    Du: Rate | None = None
+    Dv: Rate | None = None
+    dt: Length | None = None
+    dx: Length | None = None
+    clamp: bool | None = None
+    start: Literal["discs", "gaussians", "uniform"] = "discs"
+    density: Length = 5.0
+    boundaries: Kind | tuple[Kind, ...] = "periodic"
+    boundary_value: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+
+    @model_validator(mode="after")
+    def _resolve(self) -> GrayScott:
+        """Fill in what the pattern says, without marking it as given by the user."""
+        family = FAMILIES[self.parameters]
+        pattern = self._named_pattern()
+        F, k = family.rates.get(pattern, (self.F, self.k))
+        for key, given, named in (("F", self.F, F), ("k", self.k, k)):
+            if given is not None and given != named:
+                raise InputError(
+                    f"simulator.{key}: {given} given beside pattern {pattern} ({key} = {named}); "
+                    f"a pattern, or F and k with pattern {CUSTOM}, is allowed"
+                )
+        Du, Dv = diffusivities(self.parameters, pattern)
+        defaults = {"Du": Du, "Dv": Dv, "dt": family.dt, "dx": family.dx, "clamp": family.clamp}
+        values = {"pattern": pattern, "F": F, "k": k}
+        values |= {key: value for key, value in defaults.items() if getattr(self, key) is None}
+        self.__dict__.update(values)
+        self._check_step(2)
+        return self
+
+    def _named_pattern(self) -> str:
+        rates = FAMILIES[self.parameters].rates
+        pattern = self.pattern
+        if pattern is None:
+            alone = self.F is None and self.k is None
+            pattern = FAMILIES[self.parameters].first if alone else CUSTOM
+        if pattern != CUSTOM and pattern not in rates:
+            raise InputError(
+                f"simulator.pattern: {pattern!r} given; with parameters {self.parameters} "
+                f"allowed: {', '.join([*rates, CUSTOM])}"
+            )
+        if pattern == CUSTOM and (self.F is None or self.k is None):
+            missing = "F" if self.F is None else "k"
+            raise InputError(f"simulator.{missing}: missing; without a pattern F and k are needed")
+        return pattern
+
+    def _check_step(self, axes: int) -> None:
+        limit = self.largest_stable_step(axes)
+        if self.dt > limit:
+            raise InputError(
+                f"simulator.dt: {self.dt} given; at most dx^2 / ({2 * axes} max(Du, Dv)) = "
+                f"{limit:.6g} is stable on {axes} axes"
+            )
+
+    @property
+    def channels(self) -> tuple[str, str]:
+        """Names of the fields: the two species."""
+        return ("u", "v")
+
+    @property
+    def condition(self) -> dict[str, float]:
+        """What tells this run from another of the same system, in 1/time."""
+        return {"F": self.F, "k": self.k}
+
+    @property
+    def reach_per_step(self) -> int:
+        """Cells of halo that one step uses."""
+        return 1
+
+    @property
+    def time_step(self) -> float:
+        """dt, in the unit of time of the parameters."""
+        return self.dt
+
+    @property
+    def stability_limit(self) -> float:
+        """The largest stable step on two axes."""
+        return self.largest_stable_step()
+
+    def largest_stable_step(self, axes: int = 2) -> float:
+        """The limit of explicit Euler for the diffusion: dx^2 / (2 axes max(Du, Dv))."""
+        fastest = max(self.Du, self.Dv)
+        return self.dx**2 / (2 * axes * fastest) if fastest else math.inf
+
+    def boundary(self, axes: int) -> tuple[Boundary, ...]:
+        """The condition of each of `axes` axes. Errors: `InputError` if they do not fit."""
+        kinds = self.boundaries
+        kinds = (kinds,) * axes if isinstance(kinds, str) else kinds
+        if len(kinds) != axes:
+            raise InputError(
+                f"simulator.boundaries: {list(kinds)} given; one, or one for each of {axes} axes"
+            )
+        self._check_step(axes)
+        values = (self.boundary_value if kind == "dirichlet" else 0.0 for kind in kinds)
+        return tuple(Boundary(kind, value) for kind, value in zip(kinds, values, strict=True))
+
+    def grid(self, shape: Sequence[int]) -> Grid:
+        """The grid of `shape` cells with this system's spacing and boundary."""
+        shape = tuple(shape)
+        return Grid(shape, (self.dx,) * len(shape), self.boundary(len(shape)))
+
+    def initial(
+        self, block: Block, grid: Grid, seed: int | tuple[int, int],
+        dtype: type[np.floating] = np.float32,
+    ) -> np.ndarray:
+        """The initial state (2, *block.size), the same values whatever the split.
+
+        seed: one number, or (seed, run) so that the runs of an ensemble differ.
+        """
+        self._check_step(grid.axes)
+        key = seed if isinstance(seed, tuple) else (seed, 0)
+        spots = starts.PAINTERS[self.start](block, grid, key, self.density)
+        channels = [rest + (spot - rest) * spots for rest, spot in zip(REST, SPOT, strict=True)]
+        return np.stack(channels).astype(dtype)
+
+    def advance(self, state: Any, steps: int, exchange: Any) -> Any:
+        """`steps` steps of (2, *size) -> a new state.
+
+        exchange(state) gives the state with a ring of exchange.width cells; as many steps as the
+        ring is wide go between two exchanges (one where an axis is dirichlet, whose mirror image
+        does not obey the equation). A torch tensor is advanced where it lives, by torch.
+        """
+        return _march((self,), state, steps, exchange)
+
+    def fields(self, state: np.ndarray) -> np.ndarray:
+        """The fields of a state (2, *size): the state itself."""
+        return state
+
+    def warm(self, axes: int) -> None:
+        """Compile the kernels of `axes` axes, or load them from the cache."""
+        from scaled_mpi.simulators import stencil
+
+        stencil.warm(axes)
+
+    def with_largest_step(self, span: float, axes: int = 2) -> tuple[int, GrayScott]:
+        """(steps, system) to cover a time `span` in the fewest equal steps that are stable."""
+        fastest = max(4 * axes * self.Du / self.dx**2 + self.F,
+                      4 * axes * self.Dv / self.dx**2 + self.F + self.k)
+        steps = max(1, math.ceil(span * fastest / (2 * SAFETY) - 1e-9)) if fastest else 1
+        return steps, self._changed(dt=span / steps)
+
+    def on_half_grid(self) -> GrayScott:
+        """The same system with half as many cells an axis; `grids` leads there and back."""
+        return self._changed(dx=2 * self.dx)
+
+    def _changed(self, **changes: Any) -> GrayScott:
+        return parse(type(self), {**self.model_dump(mode="json"), **changes})
+
+    def _numbers(self) -> tuple[float, ...]:
+        """What the kernels take: a_u, a_v, dt, f, g, low, high."""
+        low, high = (0.0, 1.0) if self.clamp else (-math.inf, math.inf)
+        scale = self.dt / self.dx**2
+        rates = self.dt * self.F, self.dt * (self.F + self.k)
+        return scale * self.Du, scale * self.Dv, self.dt, *rates, low, high
+
+    def _steps_an_exchange(self, width: Sequence[int]) -> int:
+        if min(width) < 1:
+            raise ValueError(f"exchange of width {tuple(width)}: a ring of 1 cell is needed")
+        kinds = (self.boundaries,) if isinstance(self.boundaries, str) else self.boundaries
+        return 1 if "dirichlet" in kinds else min(width)
+
+
+def advance_together(
+    simulators: Sequence[GrayScott], states: Any, steps: int, exchange: Any
+) -> Any:
+    """`steps` steps of several runs (N, 2, *size), run i by simulators[i] -> new states.
+
+    The rings of all runs travel in the same messages, so that an ensemble of small runs costs no
+    more messages than one run.
+    """
+    if len(simulators) != len(states):
+        raise ValueError(f"{len(simulators)} simulators for {len(states)} states")
+    return _march(simulators, states, steps, exchange)
+
+
+def _march(simulators: Sequence[GrayScott], state: Any, steps: int, exchange: Any) -> Any:
+    """Advance (2, *size) or (N, 2, *size), as many steps an exchange as its ring is wide."""
+    kernels = _kernels(state)
+    result = kernels.empty_like(state)
+    if steps <= 0:
+        result[...] = state
+        return result
+    width = tuple(exchange.width)
+    size = tuple(state.shape[-len(width):])
+    depth = min(s._steps_an_exchange(width) for s in simulators)
+    numbers = [s._numbers() for s in simulators]
+
+    def sweep(padded: Any, target: Any, place: tuple[int, ...], count: int) -> None:
+        sources, targets = _runs(padded, len(size)), _runs(target, len(size))
+        for source, into, values in zip(sources, targets, numbers, strict=True):
+            kernels.sweep(source, into, width, place, size, count, values)
+
+    padded, spare = exchange(state), None
+    while steps > depth:
+        spare = kernels.empty_like(padded) if spare is None else spare
+        sweep(padded, spare, width, depth)
+        padded, spare = exchange.fill(spare), padded
+        steps -= depth
+    sweep(padded, result, (0,) * len(size), steps)
+    return result
+
+
+def _runs(field: Any, axes: int) -> Any:
+    """(2, *shape) or (N, 2, *shape) as a view (N, 2, *shape)."""
+    return field.reshape(-1, *field.shape[-axes - 1:])
+
+
+def _kernels(states: Any) -> ModuleType:
+    """The module that steps this kind of array: numba for numpy's, torch for torch's."""
+    if isinstance(states, np.ndarray):
+        from scaled_mpi.simulators import stencil
+
+        return stencil
+    from scaled_mpi.simulators import torch_stencil
+
+    return torch_stencil
