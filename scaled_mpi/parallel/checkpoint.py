@@ -1,8 +1,8 @@
 """State of a march on disk: arrays of all ranks and a few scalars, readable on another rank count.
 
-PATH.json names the newest and the previous generation PATH.<number>.h5 with their size and sha256.
-It is replaced by rename when the new file is complete and synced, so at every moment at least one
-whole generation is named; a newest one that was damaged later gives way to the previous.
+PATH is a JSON index of the newest and the previous generation, PATH.<number>.h5, with size and
+sha256. It is replaced by rename when the new file is complete and synced, so at every moment at
+least one whole generation is named; a newest one that was damaged later gives way to the previous.
 """
 
 from __future__ import annotations
@@ -80,6 +80,14 @@ def load_checkpoint(
     return arrays, entry["scalars"]
 
 
+def remove_checkpoint(path: str | Path) -> None:
+    """Remove a checkpoint and its generations, index first. Serial: call it on one rank."""
+    path = Path(path)
+    path.unlink(missing_ok=True)
+    for file in path.parent.glob(f"{path.name}.[0-9]*.h5*"):
+        file.unlink()
+
+
 def _not_finite(arrays: Mapping[str, Any], block: Any) -> str | None:
     """Which array has its first value that is not finite in which global cell."""
     if block is None:
@@ -116,14 +124,13 @@ def _weigh(file: Path) -> dict[str, Any]:
 
 
 def _generations(path: Path) -> list[dict[str, Any]]:
-    index = path.with_name(path.name + ".json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    return unseal(index, FORMAT)["generations"] if index.exists() else []
+    return unseal(path, FORMAT)["generations"] if path.exists() else []
 
 
 def _commit(path: Path, generations: list[dict[str, Any]], blocks: Blocks) -> None:
     tree = {"format": FORMAT, "shape": list(blocks.grid.shape), "generations": generations}
-    write_text(path.with_name(path.name + ".json"), seal(tree))
+    write_text(path, seal(tree))
     kept = {entry["file"] for entry in generations}
     for file in path.parent.glob(f"{path.name}.[0-9]*.h5*"):
         if file.name not in kept:
@@ -131,18 +138,17 @@ def _commit(path: Path, generations: list[dict[str, Any]], blocks: Blocks) -> No
 
 
 def _newest_whole(path: Path, blocks: Blocks) -> dict[str, Any] | None:
-    index = path.with_name(path.name + ".json")
-    if not index.exists():
+    if not path.exists():
         return None
-    tree = unseal(index, FORMAT)
+    tree = unseal(path, FORMAT)
     if tree["shape"] != list(blocks.grid.shape):
-        raise InputError(f"{index}: of a grid {tree['shape']}, not {list(blocks.grid.shape)}")
+        raise InputError(f"{path}: of a grid {tree['shape']}, not {list(blocks.grid.shape)}")
     for entry in tree["generations"]:
         file = path.with_name(plain_name(entry["file"], "file"))
         if file.exists() and _weigh(file) == {"size": entry["size"], "sha256": entry["sha256"]}:
             return entry
     raise InputError(
-        f"{index}: every file it names is missing or damaged; remove it to start anew"
+        f"{path}: every file it names is missing or damaged; remove it to start anew"
     )
 
 

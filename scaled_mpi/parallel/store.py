@@ -31,7 +31,7 @@ from scaled_mpi.config import InputError
 from scaled_mpi.files import link_or_copy, plain_name, seal, unseal, write_text
 from scaled_mpi.parallel import hdf5
 from scaled_mpi.parallel.blocks import Blocks
-from scaled_mpi.parallel.checkpoint import load_checkpoint, save_checkpoint
+from scaled_mpi.parallel.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from scaled_mpi.parallel.comm import Comm, raise_together
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.trajectory import (
@@ -49,6 +49,7 @@ __all__ = [
     "TrajectoryWriter",
     "link_trajectory",
     "load_checkpoint",
+    "remove_checkpoint",
     "save_checkpoint",
     "stored_frames",
     "trajectory_names",
@@ -130,14 +131,15 @@ class TrajectoryWriter:
         first, frames = self._written, self.frames - self._written
         if frames == 0:
             return
-        path = self.folder / f"{self.name}.{len(self._files):05d}.h5"
+        path = self.folder / f"{self.name}.{self._number:05d}.h5"
         with hdf5.writing(path, self.comm) as temporary:
             on_root(self.comm, lambda: self._lay_out(temporary, self._times[first:]))
             hdf5.write(temporary, self.comm, self._pieces())
         self._waiting.clear()
         entry = on_root(self.comm, lambda: file_entry(path, first, frames))
         self._files.append(entry)
-        on_root(self.comm, lambda: write_text(self._progress, seal(self._index())))
+        self._number += 1
+        on_root(self.comm, self._write_progress)
 
     def close(self) -> None:
         """Write what waits, the sidecar and, last, the index."""
@@ -166,39 +168,52 @@ class TrajectoryWriter:
         return self.folder / f"{self.name}.progress"
 
     def _begin(self, keep: int) -> None:
-        """Forget what lies there, except the first `keep` frames."""
-        files, times, part = on_root(self.comm, lambda: self._open_progress(keep))
+        """Forget what lies there, except the first `keep` frames.
+
+        Nothing is removed before `NAME.progress` tells of what stays: a kill in between must not
+        cost frames that a checkpoint counts on.
+        """
+        files, times, cut = on_root(self.comm, lambda: self._find(keep))
         self._files, self._times = files, times
+        self._number = 1 + max([_number(entry) for entry in [*files, *cut]], default=-1)
         error = None
-        if part is not None and self._block is not None:
-            entry, frames = part  # a file that is kept in part is read back and written anew
+        if cut and self._block is not None:  # the file in which the kept frames end
             try:
-                self._waiting = self._read_back(self.folder / entry["file"], frames)
+                self._waiting = self._read_back(cut[0], keep - self._written)
             except (OSError, InputError) as caught:
                 error = caught
-        raise_together(self.comm, error)  # also: nobody reads any more when files are removed
+        raise_together(self.comm, error)
+        if cut:
+            self.flush()
+        elif keep:
+            on_root(self.comm, self._write_progress)
         on_root(self.comm, self._remove_stale)
 
-    def _open_progress(self, keep: int) -> tuple[list, list, tuple | None]:
+    def _find(self, keep: int) -> tuple[list, list, list]:
+        """Files that stay whole, the times of the kept frames, and the file cut by their end."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if keep == 0:
-            return [], [], None
-        index = unseal(self._progress, FORMAT)
+            return [], [], []
+        path = self._progress if self._progress.exists() else self.folder / f"{self.name}.json"
+        index = unseal(path, FORMAT)
         mine = self._index()
         for key in ("channels", "dtype", "grid"):
             if index[key] != mine[key]:
-                raise InputError(f"{self._progress}: {key} differs from this run; begin again")
+                raise InputError(f"{path}: {key} differs from this run; begin again")
         if len(index["times"]) < keep:
-            raise InputError(f"{self._progress}: {len(index['times'])} frames; {keep} are needed")
-        for entry in index["files"]:
+            raise InputError(f"{path}: {len(index['times'])} frames; {keep} are needed")
+        needed = [entry for entry in index["files"] if entry["first"] < keep]
+        for entry in needed:
             check_size(self.folder, entry)
-        whole = [e for e in index["files"] if e["first"] + e["frames"] <= keep]
-        cut = [e for e in index["files"] if e["first"] < keep < e["first"] + e["frames"]]
-        part = (cut[0], keep - cut[0]["first"]) if cut else None
-        return whole, index["times"][:keep], part
+        ends = needed[-1]["first"] + needed[-1]["frames"] == keep
+        whole, cut = (needed, []) if ends else (needed[:-1], needed[-1:])
+        return whole, index["times"][:keep], cut
+
+    def _write_progress(self) -> None:
+        write_text(self._progress, seal(self._index()))
 
     def _remove_stale(self) -> None:
-        """Index first: a file that an index names is never touched."""
+        """Indexes first: what one names is never removed."""
         for suffix in (".json", ".xdmf"):
             (self.folder / f"{self.name}{suffix}").unlink(missing_ok=True)
         kept = {entry["file"] for entry in self._files}
@@ -209,7 +224,8 @@ class TrajectoryWriter:
             if mine.fullmatch(path.name) and path.name not in kept:
                 path.unlink()
 
-    def _read_back(self, path: Path, frames: int) -> list[np.ndarray]:
+    def _read_back(self, entry: dict[str, Any], frames: int) -> list[np.ndarray]:
+        path = self.folder / entry["file"]
         where = (slice(0, frames), *self._block.slices)
         with hdf5.reading(path) as file:
             values = [hdf5.plain_dataset(file, channel)[where] for channel in self.channels]
@@ -273,9 +289,14 @@ class TrajectoryWriter:
         self._progress.unlink(missing_ok=True)
 
 
+def _number(entry: Mapping[str, Any]) -> int:
+    """The number in the name of a file of an index."""
+    return int(plain_name(entry["file"]).split(".")[-2])
+
+
 def stored_frames(folder: str | Path, name: str) -> int:
     """Frames of a trajectory that are safely on disk, finished or not; 0 if there is none."""
-    for suffix in (".json", ".progress"):
+    for suffix in (".progress", ".json"):
         path = Path(folder) / f"{plain_name(name)}{suffix}"
         if path.exists():
             return len(unseal(path, FORMAT)["times"])

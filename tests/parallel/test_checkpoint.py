@@ -18,7 +18,7 @@ import pytest
 from scaled_mpi.config import InputError
 from scaled_mpi.parallel.blocks import Grid, make_blocks
 from scaled_mpi.parallel.comm import SerialComm, world
-from scaled_mpi.parallel.store import load_checkpoint, save_checkpoint
+from scaled_mpi.parallel.store import load_checkpoint, remove_checkpoint, save_checkpoint
 
 GRID, TILE = Grid((8, 12)), (4, 3)
 
@@ -104,6 +104,14 @@ def test_a_damaged_newest_file_gives_way_to_the_previous(tmp_path):
         file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(InputError, match="damaged"):
         check(tmp_path / "march", comm, 7)
+
+
+def test_removed_without_a_trace(tmp_path):
+    for seed in range(3):
+        save(tmp_path / "march", SerialComm(), seed)
+    remove_checkpoint(tmp_path / "march")
+    assert list(tmp_path.iterdir()) == []
+    assert load_checkpoint(tmp_path / "march", SerialComm(), make_blocks(GRID, TILE, 1)) is None
 
 
 def test_another_grid_is_refused(tmp_path):

@@ -183,10 +183,13 @@ def test_an_interrupted_writing_goes_on_anywhere(folder):
         Trajectory(folder, "run")
     with pytest.raises(InputError, match="5 frames; 6 are needed"):
         writer(6)
-    with writer(4) as second:  # the second file is kept in part
+    writer(4)  # the second file is kept in part; then this one is killed too
+    assert stored_frames(folder, "run") == 4
+    with writer(4) as second:
         assert second.frames == 4
         for frame in range(4, 7):
             second.append(frame, mine[frame])
+    writer(7).close()  # finished, but whoever asked for it was killed before he noted it
     assert stored_frames(folder, "run") == 7 and trajectory_names(folder) == ["run"]
     run = Trajectory(folder, "run")
     run.verify()
