@@ -134,6 +134,7 @@ def test_one_rank_needs_no_mpi():
 
 
 @pytest.mark.mpi
+@pytest.mark.ranks6
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("lead", [(), (2,), (3, 2)])
 @pytest.mark.parametrize("case", CASES)
@@ -162,6 +163,7 @@ def test_exchange_equals_numpy_pad(case, lead, dtype):
 
 
 @pytest.mark.mpi
+@pytest.mark.ranks6
 @pytest.mark.parametrize("case", CASES)
 def test_add_back_is_the_adjoint_of_fill(case):
     shape, tile, width, boundary = case
@@ -182,6 +184,22 @@ def test_add_back_is_the_adjoint_of_fill(case):
 
 
 @pytest.mark.mpi
+@pytest.mark.ranks64
+def test_one_tile_a_rank():
+    """The widest ring of the finest split: every neighbour's whole tile, at up to 64 ranks."""
+    shape, tile, width, boundary = (32, 24), (4, 3), (4, 3), (PERIODIC, COLD)
+    blocks, comm = on_my_ranks(shape, tile, boundary)
+    if comm is None:
+        return
+    whole = np.random.default_rng(6).normal(size=(2, *shape)).astype(np.float32)
+    halo = Halo(blocks, comm, width)
+    expected = around(padded_globally(whole, width, boundary), halo.block, width)
+    assert np.array_equal(halo(whole[(..., *halo.block.slices)]), expected)
+    assert halo.bytes == expected_bytes(blocks, width, 2, 4, comm.rank)
+    assert halo.messages == expected_messages(blocks, width, comm.rank)
+
+
+@pytest.mark.mpi
 def test_add_back_counts_how_often_a_cell_is_seen():
     """On a periodic grid every cell within w of a block's edge is seen by the neighbour too."""
     blocks, comm = on_my_ranks((12, 12), (6, 6), (PERIODIC, PERIODIC))
@@ -194,6 +212,7 @@ def test_add_back_counts_how_often_a_cell_is_seen():
 
 
 @pytest.mark.mpi
+@pytest.mark.ranks6
 @pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize(
     "shape,tile", [((24, 15), (4, 5)), ((12, 9, 6), (3, 3, 3)), ((30,), (3,))]
