@@ -15,7 +15,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from scaled_mpi import compressors, datasets, simulators, surrogates
 from scaled_mpi.config import InputError, Spec, apply_overrides, parse, read_yaml
-from scaled_mpi.parallel.blocks import Boundary, Grid, whole_per_axis
+from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 
 HISTORY = 3  # frames before the forecast that quadratic extrapolation needs
 
@@ -47,14 +47,12 @@ class Data(Spec):
 
     A frame is stored every `surrogate.jump` steps, the first after `burn_in` steps. `vary` gives
     lists of values to keys of the simulator; run i takes entry i modulo the list's length.
-    `held_out` of the runs are for validation.
     """
 
     runs: PositiveInt = 24
     shape: tuple[PositiveInt, ...] = (128, 128)
     burn_in: NonNegativeInt = 500
     frames: PositiveInt = 60
-    held_out: PositiveInt = 2
     vary: dict[str, tuple[str | float, ...]] = {}
 
 
@@ -150,19 +148,11 @@ class Experiment(Spec):
 
     def training_grid(self) -> Grid:
         """The grid of a training run."""
-        return simulator_grid(self.simulator, self.data.shape)
+        return self.simulator.grid(self.data.shape)
 
     def test_grid(self) -> Grid:
         """The grid of the large domain (of a simulator; a dataset's is in its files)."""
-        return simulator_grid(self.simulator, self.domain.shape)
-
-
-def simulator_grid(simulator: Any, shape: Iterable[int]) -> Grid:
-    """The grid a simulator runs on: its spacing and boundary, with the shape asked for."""
-    shape = tuple(shape)
-    boundary = tuple(Boundary(*entry) if isinstance(entry, tuple) else entry
-                     for entry in simulator.boundary(len(shape)))
-    return Grid(shape, (float(simulator.dx),) * len(shape), boundary)
+        return self.simulator.grid(self.domain.shape)
 
 
 def load(
@@ -198,11 +188,6 @@ def check(experiment: Experiment) -> None:
         if len(shape) != experiment.axes:
             raise InputError(f"data.shape: {list(shape)} given; {experiment.axes} axes, as tile")
         experiment.runs()
-        if experiment.data.held_out >= experiment.data.runs:
-            raise InputError(
-                f"data.held_out: {experiment.data.held_out} given; fewer than data.runs = "
-                f"{experiment.data.runs} are allowed"
-            )
     elif experiment.domain.shape is not None:
         raise InputError("domain.shape: given; with a dataset the files say it, leave it out")
     for t, f, h, r in zip(

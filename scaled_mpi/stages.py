@@ -21,6 +21,7 @@ from scaled_mpi.config import InputError, plain
 from scaled_mpi.experiment import Experiment
 from scaled_mpi.facts import FactLog
 from scaled_mpi.parallel.comm import quiet_barrier
+from scaled_mpi.parallel.root import on_root
 from scaled_mpi.pipeline import couple, evaluate, learn, simulate
 from scaled_mpi.pipeline.context import Context
 
@@ -106,15 +107,21 @@ def run_stages(
     experiment: Experiment, root: Path, comm: Any, *, upto: str | None = None,
     redo: str | None = None, say: Callable[[str], None] = print,
 ) -> Iterator[tuple[str, dict[str, Artefact]]]:
-    """Run what is not done, in order; yields after each stage, so that a report may be made."""
+    """Run what is not done, in order; yields after each stage, so that a report may be made.
+
+    `redo` names a stage that is computed again, with all that reads it; `upto` the last one to run.
+    """
     for name in (upto, redo):
         if name is not None and name not in NAMES:
             raise InputError(f"stage {name!r}: unknown; allowed: {', '.join(NAMES)}")
     found = artefacts(experiment, root, comm.size)
+    redone: set[str] = set()
     for stage in STAGES:
         artefact = found[stage.name]
-        again = redo == stage.name
-        if artefact.done and not again:
+        again = redo == stage.name or not redone.isdisjoint(stage.inputs)
+        if again:
+            redone.add(stage.name)
+        if on_root(comm, lambda at=artefact: at.done) and not again:
             say(f"{stage.name}: done before ({artefact.path.name})")
         else:
             say(f"{stage.name}: {artefact.path.name}")

@@ -24,7 +24,7 @@ def run_references(
     span = jump * simulator.time_step
     run = _Reference(context, truth, blocks, comm, start, jumps)
     run("simulator", simulator, jump, state, stored=False)
-    steps, large = simulator.with_largest_step(span)
+    steps, large = simulator.with_largest_step(span, len(blocks.tile))
     run("simulator_large_step", large, steps, state)
     if all(t % 2 == 0 for t in blocks.tile):
         run.on_half_grid(simulator, span, state)
@@ -49,7 +49,7 @@ class _Reference:
         from scaled_mpi.simulators.grids import prolong, restrict
 
         blocks = self.blocks.coarsen(2)
-        steps, coarse = simulator.on_half_grid().with_largest_step(span)
+        steps, coarse = simulator.on_half_grid().with_largest_step(span, len(blocks.tile))
         exchange = Halo(blocks, self.comm, halo_width(coarse, blocks), state.dtype)
         ring = Halo(blocks, self.comm, 1, state.dtype)
         self._run("simulator_half_grid", restrict(state),

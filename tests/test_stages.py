@@ -1,0 +1,140 @@
+"""The pipeline from end to end on the smoke experiment, and what decides an artefact's name."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scaled_mpi import stages
+from scaled_mpi.experiment import load
+from scaled_mpi.facts import read_facts
+from scaled_mpi.parallel.comm import SerialComm, world
+from scaled_mpi.parallel.store import Trajectory
+from scaled_mpi.run import main
+
+SMOKE = Path(__file__).parent.parent / "configs" / "smoke" / "ddm.yaml"
+
+
+def names(*overrides, ranks=1):
+    found = stages.artefacts(load(SMOKE, overrides), Path("none"), ranks)
+    return {stage: artefact.path.name for stage, artefact in found.items()}
+
+
+def changed(*overrides, ranks=1):
+    before, after = names(), names(*overrides, ranks=ranks)
+    return [stage for stage in before if before[stage] != after[stage]]
+
+
+ALL = ["simulate", "compress", "fit", "couple", "evaluate"]
+
+
+def test_a_name_covers_what_decides_the_result_and_nothing_else():
+    assert changed(ranks=7) == []
+    assert changed("machine=elsewhere", "name=other", "title=Other") == []
+    assert changed("coupling.checkpoint=3", "surrogate.training.checkpoint_every=7") == []
+    assert changed("seed=2") == ALL
+    assert changed("simulator.pattern=maze") == ALL
+    assert changed("surrogate.training.steps=41") == ["fit", "couple", "evaluate"]
+    assert changed("coupling.halo=3") == ["couple", "evaluate"]
+    assert changed("evaluation.stationary=1e-5") == ["evaluate"]
+    assert names("surrogate.training.mode=ddp", ranks=1)["fit"] != names(
+        "surrogate.training.mode=ddp", ranks=2)["fit"]
+
+
+def facts_of(folder):
+    return {f["name"]: f["value"] for f in read_facts(folder / "facts" / "facts.jsonl")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The smoke experiment, run once on one rank."""
+    root = tmp_path_factory.mktemp("smoke")
+    assert main([str(SMOKE), "--outputs", str(root)]) == 0
+    return root
+
+
+def test_the_smoke_experiment_leaves_a_page_and_its_facts(finished, capsys):
+    folder = finished / "smoke"
+    assert (folder / "report.html").stat().st_size > 10_000
+    facts = facts_of(folder)
+    stable = ["vrmse.jump1." + m for m in ("surrogate", "persistence", "linear", "quadratic",
+                                           "halo8", "nosweep")]
+    stable += ["seam.index", "sweeps.mean", "sweeps.max", "halo.bytes.counted",
+               "halo.bytes.formula", "halo.messages", "time.surrogate.jump",
+               "time.simulator.jump", "breakeven", "field.sha256"]
+    assert [name for name in stable if name not in facts] == []
+    assert facts["halo.bytes.counted"] == facts["halo.bytes.formula"]
+    assert len(facts["field.sha256"]) == 64
+    # The same command again finds everything done and prints the page last.
+    assert main([str(SMOKE), "--outputs", str(finished)]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[-1].endswith("smoke/report.html")
+    assert sum("done before" in line for line in lines) == len(ALL)
+
+
+def test_the_scores_are_those_of_the_stored_fields(finished):
+    truth, forecast = (
+        Trajectory(next((finished / "artefacts").glob(f"{stage}-*")), name)
+        for stage, name in (("simulate", "test-0000"), ("couple", "surrogate"))
+    )
+    p, t = forecast.read(0).astype(float), truth.read(3).astype(float)
+    axes = (1, 2)
+    by_hand = np.sqrt(((p - t) ** 2).mean(axes) / (t.var(axes) + 1e-7)).mean()
+    value = facts_of(finished / "smoke")["vrmse.jump1.surrogate"]
+    assert value == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_redo_couple_gives_the_same_field(finished):
+    before = facts_of(finished / "smoke")["field.sha256"]
+    assert main([str(SMOKE), "--outputs", str(finished), "--redo", "couple"]) == 0
+    assert facts_of(finished / "smoke")["field.sha256"] == before
+
+
+def test_a_dry_run_writes_nothing(tmp_path, capsys):
+    assert main([str(SMOKE), "--outputs", str(tmp_path / "none"), "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert "64 x 64 cells = 16 tiles of 16 x 16" in text
+    assert "to run" in text
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["nothing.yaml"], "nothing.yaml: No such file"),
+    ([str(SMOKE), "surogate.width=3"], "surogate: unknown key; did you mean surrogate?"),
+    ([str(SMOKE), "simulator.dt=9"], "simulator.dt: 9"),
+])
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys, arguments, words):
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--outputs", str(tmp_path / "none")])
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.mpi
+def test_ranks_change_no_bit_of_weights_or_field(mpi_tmp_path):
+    """All stages on all ranks, then again on one rank alone: the same weights, the same field."""
+    comm, root = world(), Path(mpi_tmp_path)
+    assert main([str(SMOKE), "--outputs", str(root / "together")]) == 0
+    if comm.rank == 0:
+        experiment = load(SMOKE)
+        for _ in stages.run_stages(experiment, root / "alone", SerialComm(), say=str):
+            pass
+        hashes = []
+        for folder in (root / "together" / "artefacts", root / "alone"):
+            couple, fit = (next(folder.glob(f"{stage}-*")) for stage in ("couple", "fit"))
+            field = [f["value"] for f in read_facts(couple / "facts.jsonl")
+                     if f["name"] == "field.sha256"]
+            weights = (fit / "best.safetensors").read_bytes()
+            hashes.append((field, weights))
+        assert hashes[0] == hashes[1]
+    comm.barrier()
+
+
+def test_provenance_stands_beside_every_artefact(finished):
+    for artefact in (finished / "artefacts").iterdir():
+        provenance = json.loads((artefact / "provenance.json").read_text())
+        assert {"versions", "ranks", "seed"} <= set(provenance)
