@@ -32,7 +32,7 @@ figcaption { margin-top: .5rem; max-width: 80ch; }
 .image img.sharp, .film img.sharp { image-rendering: pixelated; }
 .overlay { position: absolute; inset: 0; width: 100%; height: 100%; overflow: visible; }
 .overlay path, .overlay rect { fill: none; vector-effect: non-scaling-stroke; }
-.overlay .tiles { stroke: #808080; stroke-opacity: .45; stroke-width: 1; }
+.overlay .tiles { stroke: #808080; stroke-opacity: .65; stroke-width: 1; }
 .overlay .edge { stroke: #fff; stroke-width: 5; }
 .overlay .trained { stroke: #e8500a; stroke-width: 2.5; }
 .scale { display: flex; align-items: center; gap: .5rem; margin-top: .5rem; font-size: .76rem;
@@ -46,7 +46,8 @@ figcaption { margin-top: .5rem; max-width: 80ch; }
 .over { display: grid; grid-template-columns: repeat(3, 1fr); font-size: .86rem;
   font-weight: 600; margin-bottom: .35rem; }
 video, img.movie { width: 100%; display: block; border-radius: 3px; }
-svg.curve { width: 100%; height: auto; display: block; max-width: 980px; }
+svg.curve { width: 100%; height: auto; display: block; max-width: 980px; margin-bottom: .8rem; }
+.scroll + p { margin-top: 1.1rem; }
 table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem 1.1rem .3rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
