@@ -105,8 +105,13 @@ def restore(
     for part, module in modules.items():
         load_into(module, _under(tensors, f"{part}."), source)
     entries: dict[int, dict[str, Any]] = {}
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     for name, value in _under(tensors, "optimizer.").items():
         index, key = name.split(".", 1)
+        like = parameters[int(index)]
+        if value.shape == like.shape:
+            # A file keeps no memory order, and fused optimisers need that of the parameter.
+            value = torch.empty_like(like, dtype=value.dtype, device="cpu").copy_(value)
         entries.setdefault(int(index), {})[key] = value
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": entries, "param_groups": groups})

@@ -63,6 +63,17 @@ def _device_kind(spec: Training) -> str:
     return spec.device
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: sums over several are rounded otherwise than over one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class Micro:
     """Loss of one micro-batch on one device: its samples, its random numbers, its precision."""
 
@@ -159,9 +170,10 @@ class Ordered:
         return Outcome(tail[:, 0].copy(), bool(tail[:, 1].any()))
 
     def _as_parameters(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        views, start = [], 0
+        # In the memory order of the parameter, which need not be that of its axes.
+        views, start = [], flat.storage_offset()
         for parameter in self.parameters:
-            views.append(flat[start : start + parameter.numel()].view(parameter.shape))
+            views.append(flat.as_strided(parameter.shape, parameter.stride(), start))
             start += parameter.numel()
         return views
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 
 from scaled_mpi.config import InputError
 from scaled_mpi.learning.checkpoint import Account, Checkpoint, fingerprint, restore
-from scaled_mpi.learning.distributed import MODES, Micro, Outcome, pick_device
+from scaled_mpi.learning.distributed import MODES, Micro, Outcome, one_thread, pick_device
 from scaled_mpi.learning.optimisers import averaged, learning_rate, make_optimiser, set_rate
 from scaled_mpi.learning.training import NotFinite, Result, Task, Training
 from scaled_mpi.learning.weights import load_into, load_weights, save_weights
@@ -239,15 +239,14 @@ def _same_on_all(model: torch.nn.Module, comm: Comm) -> None:
 @contextmanager
 def _settings(spec: Training) -> Iterator[None]:
     """Torch's global settings for the time of a training; put back afterwards."""
-    threads = torch.get_num_threads()
-    quick, same = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
-    if spec.mode == "ordered":
-        # A convolution summed by two threads rounds otherwise than by one.
-        torch.set_num_threads(1)
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-    try:
-        with torch.random.fork_rng(devices=[]):
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        if spec.mode == "ordered":
+            stack.enter_context(one_thread())
+            cudnn.benchmark, cudnn.deterministic = False, True
+        try:
             yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = quick, same
+        finally:
+            cudnn.benchmark, cudnn.deterministic = before

@@ -1,0 +1,6 @@
+"""Compressors: a field to a coarser latent field and back. One file a member, one line here."""
+
+from scaled_mpi.compressors.autoencoder import Autoencoder
+from scaled_mpi.compressors.identity import Identity
+
+MEMBERS = {"identity": Identity, "autoencoder": Autoencoder}

@@ -1,0 +1,146 @@
+"""A convolutional autoencoder that can be cut anywhere: valid convolutions, nothing global.
+
+    z = P crop(x) + E(x)          P, U: linear maps of one factor x factor patch
+    y = U crop(z) + D(z)          E, D: residual blocks and strided convolutions, kernel = stride
+
+No layer pads and none normalises over cells, so a latent cell depends on its own patch and the
+cells within a known reach, and on no other: a tile with its halo gives the numbers that the whole
+domain gives. P and U begin as the principal components of the patches (the best linear code, in
+closed form), E and D begin at zero, so training starts from the linear answer and improves on it.
+Stage s halves the axes whose factor is at least 2^(s+1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from scaled_mpi.learning.networks.convolution import CONVOLUTIONS, Block, crop
+
+TRANSPOSED: dict[int, type[nn.Module]] = {
+    1: nn.ConvTranspose1d,
+    2: nn.ConvTranspose2d,
+    3: nn.ConvTranspose3d,
+}
+
+
+def strides(factor: Sequence[int]) -> list[tuple[int, ...]]:
+    """Stride of each stage, fine to coarse, for factors that are powers of two."""
+    stages = max(factor).bit_length() - 1
+    return [tuple(2 if f >> (s + 1) else 1 for f in factor) for s in range(stages)]
+
+
+def encode_reach(factor: Sequence[int], depth: int) -> tuple[int, ...]:
+    """Cells of the field that the encoder spends at both ends of each axis."""
+    stages = len(strides(factor))
+    return tuple(sum(depth * min(f, 2 ** (s + 1)) for s in range(stages)) for f in factor)
+
+
+def decode_margins(factor: Sequence[int], depth: int) -> list[tuple[int, ...]]:
+    """Cells beyond the core that are needed before each stage of the decoder, coarse to fine.
+
+    The first entry is the decoder's reach, in latent cells; the last is the cell that the last
+    convolution, on the field's own grid, spends.
+    """
+    margins = [(1,) * len(factor)]
+    for stride in strides(factor):
+        before = tuple(-(-m // s) + depth for m, s in zip(margins[0], stride, strict=True))
+        margins.insert(0, before)
+    return margins
+
+
+def _blocks(axes: int, width: int, depth: int) -> nn.ModuleList:
+    return nn.ModuleList(Block(width, (3,) * axes, 0) for _ in range(depth))
+
+
+class CodingNetwork(nn.Module):
+    """Field (N, channels, *cells) to latent (N, latent, *(cells / factor)) and back.
+
+    `width` features on the first coarser grid and twice as many on the others, `depth` blocks on
+    each. `encode_reach` is in cells of the field, `decode_reach` in cells of the latent field.
+    """
+
+    def __init__(
+        self, channels: int, latent: int, factor: Sequence[int], width: int, depth: int
+    ) -> None:
+        super().__init__()
+        self.factor, axes = tuple(factor), len(factor)
+        self.encode_reach = encode_reach(factor, depth)
+        self.margins = decode_margins(factor, depth)
+        self.decode_reach = self.margins[0]
+        self.strides = strides(factor)
+        widths = [width, *[2 * width] * (len(self.strides) - 1)]
+        last = max(8, width // 2)
+        convolution, transposed = CONVOLUTIONS[axes], TRANSPOSED[axes]
+        self.project = convolution(channels, latent, self.factor, self.factor)
+        self.lift = transposed(latent, channels, self.factor, self.factor)
+        levels = list(zip([channels, *widths[:-1]], widths, self.strides, strict=True))
+        self.down = nn.ModuleList(convolution(fine, coarse, s, s) for fine, coarse, s in levels)
+        levels[0] = (last, *levels[0][1:])
+        self.up = nn.ModuleList(transposed(coarse, fine, s, s) for fine, coarse, s in levels)
+        self.down_blocks = nn.ModuleList(_blocks(axes, w, depth) for w in widths)
+        self.up_blocks = nn.ModuleList(_blocks(axes, w, depth) for w in widths)
+        self.to_latent = convolution(widths[-1], latent, 1)
+        self.from_latent = convolution(latent, widths[-1], 1)
+        self.paint = convolution(last, channels, 3)
+        for layer in (self.to_latent, self.paint):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def encode(self, field: torch.Tensor) -> torch.Tensor:
+        """(N, channels, *(cells + 2 encode_reach)) to (N, latent, *(cells / factor))."""
+        linear = self.project(crop(field, self.encode_reach))
+        for halve, blocks in zip(self.down, self.down_blocks, strict=True):
+            field = halve(field)
+            for block in blocks:
+                field = block(field, None)
+        return linear + self.to_latent(field)
+
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        """(N, latent, *(cells + 2 decode_reach)) to (N, channels, *(cells * factor))."""
+        linear = self.lift(crop(latent, self.decode_reach))
+        field, alive = self.from_latent(latent), self.decode_reach
+        stages = list(zip(self.up, self.up_blocks, self.strides, strict=True))[::-1]
+        for (double, blocks, stride), wanted in zip(stages, self.margins[1:], strict=True):
+            for block in blocks:
+                field = block(field, None)
+            field = double(field)
+            alive = tuple((m - len(blocks)) * s for m, s in zip(alive, stride, strict=True))
+            field = crop(field, [a - w for a, w in zip(alive, wanted, strict=True)])
+            alive = wanted
+        return linear + self.paint(nn.functional.gelu(field))
+
+    def forward(self, field: torch.Tensor) -> torch.Tensor:
+        """What is left of a field after coding; spends encode_reach + factor * decode_reach."""
+        return self.decode(self.encode(field))
+
+    @torch.no_grad()
+    def start_linear(self, fields: torch.Tensor) -> None:
+        """Set the linear maps to the principal components of the patches of `fields`.
+
+        fields: (N, channels, *cells), cells a multiple of factor. The latents then have mean 0
+        and variance 1 (components without variance stay at their small size).
+        """
+        patches = _patches(fields, self.factor).double()
+        mean = patches.mean(0)
+        covariance = torch.cov((patches - mean).T)
+        variance, vectors = torch.linalg.eigh(covariance)
+        latent = self.project.out_channels
+        vectors = vectors.flip(1)[:, :latent]
+        spread = variance.flip(0)[:latent].clamp_min(1e-8 * float(variance[-1])).sqrt()
+        shape = (latent, fields.shape[1], *self.factor)
+        self.project.weight.copy_((vectors / spread).T.reshape(shape))
+        self.project.bias.copy_(-(mean @ vectors) / spread)
+        self.lift.weight.copy_((vectors * spread).T.reshape(shape))
+        self.lift.bias.copy_(mean.reshape(fields.shape[1], -1).mean(1))
+
+
+def _patches(fields: torch.Tensor, factor: Sequence[int]) -> torch.Tensor:
+    """(N, C, *cells) -> (patches, C * prod(factor))."""
+    axes = len(factor)
+    for axis, f in enumerate(factor, 2):
+        fields = fields.unfold(axis, f, f)
+    order = [0, *range(2, 2 + axes), 1, *range(2 + axes, 2 + 2 * axes)]
+    return fields.permute(order).flatten(0, axes).flatten(1)
