@@ -164,9 +164,12 @@ def cost(material: Material) -> str:
         parts.append(f"<h4>Where the time of the job went</h4>{figures.stages(spent)}")
     if not parts:
         return ""
-    return _section("What it costs", "Accuracy against time on this machine; nearer to the "
-                    "lower left is better, and left of the line is cheaper than the simulator.",
-                    "".join(parts))
+    sentence = "Seconds on this machine"
+    if any(errors.get(key, 0) > 0 for key in times):
+        sentence = "Accuracy against time on this machine; nearer to the lower left is better"
+        if "simulator" in times:
+            sentence += ", and left of the line is cheaper than the simulator"
+    return _section("What it costs", sentence + ".", "".join(parts))
 
 
 def traffic(material: Material) -> str:
@@ -198,7 +201,7 @@ def origin(material: Material) -> str:
     if not parts:
         return ""
     return _section("Where it comes from", "With the configuration below, all defaults filled "
-                    "in, the same numbers come out again.", "".join(parts))
+                    "in, the same fields come out again.", "".join(parts))
 
 
 SECTIONS: tuple[Callable[[Material], str], ...] = (
