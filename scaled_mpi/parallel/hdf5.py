@@ -250,6 +250,23 @@ def open_file(path: str | Path) -> Any:
         raise InputError(f"{path}: not a readable HDF5 file (damaged or cut short?)") from error
 
 
+def refuse_pointers(file: Any) -> None:
+    """InputError if anything in a file of others leads to another file, or is a link at all.
+
+    For libraries that open a file as a whole and would follow what `plain_dataset` refuses.
+    """
+    import h5py
+
+    def points_away(name: str, link: Any) -> str | None:
+        here = file[name] if isinstance(link, h5py.HardLink) else None
+        outside = isinstance(here, h5py.Dataset) and (here.external or here.is_virtual)
+        return name if here is None or outside else None
+
+    found = file.visititems_links(points_away)
+    if found is not None:
+        raise InputError(f"{file.filename}:{found}: a link; only data inside is allowed")
+
+
 def plain_dataset(file: Any, name: str) -> Any:
     """The numeric dataset `name` of an open file that may come from anyone.
 
