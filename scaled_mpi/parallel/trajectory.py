@@ -69,20 +69,24 @@ class Trajectory:
         frame: int | slice,
         box: Sequence[slice] | None = None,
         halo: int | Sequence[int] = 0,
+        channels: Sequence[int] | None = None,
     ) -> np.ndarray:
         """Values (C, *cells) of one frame, or (frames, C, *cells) of a slice of frames.
 
         `box` holds one slice an axis inside the grid (None: everything), `halo` cells are added at
-        both its ends: beyond the domain they wrap around, are mirrored (neumann) or
-        mirrored about the value on the face (dirichlet), axis after axis as a `Halo` fills them.
+        both its ends: beyond the domain they wrap around, are mirrored (neumann) or mirrored about
+        the value on the face (dirichlet), axis after axis as a `Halo` does. `channels`: those
+        to read, by number (None: all).
         """
-        frames = range(*frame.indices(len(self))) if isinstance(frame, slice) else None
-        if frames is None and not -len(self) <= frame < len(self):
+        one = not isinstance(frame, slice)
+        if one and not -len(self) <= frame < len(self):
             raise IndexError(f"frame {frame} of {len(self)}")
+        frames = (frame % len(self),) if one else range(*frame.indices(len(self)))
         spans = self._spans(box, halo)
-        result = self._gather(frames or range(frame % len(self), frame % len(self) + 1), spans)
+        wanted = range(self.shape[1]) if channels is None else channels
+        result = self._gather(frames, wanted, spans)
         self._reflect(result, spans)
-        return result[0] if frames is None else result
+        return result[0] if one else result
 
     def read_block(
         self, frame: int | slice, block: Block, halo: int | Sequence[int] = 0
@@ -111,20 +115,22 @@ class Trajectory:
             spans.append(range(start - width, stop + width))
         return spans
 
-    def _gather(self, frames: range, spans: Sequence[range]) -> np.ndarray:
+    def _gather(
+        self, frames: Sequence[int], channels: Sequence[int], spans: Sequence[range]
+    ) -> np.ndarray:
         """Stored values under `spans`, wrapped and mirrored, before any Dirichlet value."""
         runs = [
             _runs(span.start, span.stop, cells, boundary.periodic)
             for span, cells, boundary in zip(spans, *self._domain(), strict=True)
         ]
-        result = np.empty((len(frames), self.shape[1], *map(len, spans)), self.dtype)
+        result = np.empty((len(frames), len(channels), *map(len, spans)), self.dtype)
         for row, frame in enumerate(frames):
             number = int(np.searchsorted(self._firsts, frame, side="right")) - 1
             datasets = self._datasets(number)
             local = frame - int(self._firsts[number])
             for target, source, flip in _product(runs):
-                for c, dataset in enumerate(datasets):
-                    result[(row, c, *target)] = dataset[(local, *source)][flip]
+                for c, channel in enumerate(channels):
+                    result[(row, c, *target)] = datasets[channel][(local, *source)][flip]
         return result
 
     def _domain(self) -> tuple[tuple[int, ...], tuple[Boundary, ...]]:
