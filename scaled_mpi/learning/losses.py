@@ -1,0 +1,108 @@
+"""What a jump network is trained on: jumps with everything known, and jumps inside Schwarz sweeps.
+
+The second kind trains on the very iteration that the coupling runs. A patch is cut into 2^axes
+pieces that are coupled as tiles are: the first pass knows a halo of some width and nothing of the
+future; each later pass is given, on the halo that the pieces share, what the pass before made of
+the future, errors and all. (Given the true future instead, a network trusts its neighbours too
+much, and sweeping gains little.) Gradients do not flow from pass to pass, as in the pushforward of
+Brandstetter et al. 2022 (arXiv 2202.03376).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from scaled_mpi.learning.networks.convolution import crop
+from scaled_mpi.learning.networks.jump import JumpNetwork
+
+PIECES = 2  # an axis
+
+
+def box_mask(shape: Sequence[int], border: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    """(1, 1, *shape): 1 but for `border` cells at both ends of each axis, where it is 0."""
+    mask = like.new_zeros((1, 1, *shape))
+    inside = tuple(slice(b, n - b) for n, b in zip(shape, border, strict=True))
+    mask[(..., *inside)] = 1.0
+    return mask
+
+
+def cut(field: torch.Tensor, reach: Sequence[int]) -> torch.Tensor:
+    """(B, K, *(patch + 2 reach)) -> (B * pieces, K, *(patch / 2 + 2 reach)), overlapping."""
+    axes = len(reach)
+    for axis, r in enumerate(reach, 2):
+        piece = (field.shape[axis] - 2 * r) // PIECES
+        field = field.unfold(axis, piece + 2 * r, piece)
+    places = range(2, 2 + axes)
+    field = field.permute(0, *places, 1, *range(2 + axes, 2 + 2 * axes))
+    return field.flatten(0, axes)
+
+
+def join(pieces: torch.Tensor, axes: int) -> torch.Tensor:
+    """(B * pieces, C, *cells) -> (B, C, *(2 cells)), the inverse of `cut` for cores."""
+    cells = pieces.shape[2:]
+    field = pieces.view(-1, *(PIECES,) * axes, *pieces.shape[1:])
+    order = [0, axes + 1]
+    for axis in range(axes):
+        order += [1 + axis, axes + 2 + axis]
+    return field.permute(order).reshape(-1, pieces.shape[1], *(PIECES * n for n in cells))
+
+
+def square_error(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Mean square error in float32, also where the network ran in another precision."""
+    return (prediction.float() - truth.float()).square().mean()
+
+
+def jump_errors(
+    model: JumpNetwork, frames: torch.Tensor, memory: int, condition: torch.Tensor | None
+) -> list[torch.Tensor]:
+    """Errors of one jump with the whole reach known, from the model's own states.
+
+    frames: (B, M + J, C, *(core + 2 J reach)). The first J - 1 jumps run without gradient, each
+    eating its reach, so that the last starts where a forecast really is; one error is returned.
+    """
+    window = frames[:, :memory]
+    jumps = frames.shape[1] - memory
+    with torch.no_grad():
+        for _ in range(jumps - 1):
+            newest = model(window, condition)
+            window = torch.cat((crop(window[:, 1:], model.reach), newest[:, None]), 1)
+    truth = crop(frames[:, -1], [jumps * r for r in model.reach])
+    return [square_error(model(window, condition), truth)]
+
+
+def sweep_errors(
+    model: JumpNetwork,
+    frames: torch.Tensor,
+    memory: int,
+    condition: torch.Tensor | None,
+    halo: Sequence[int],
+    passes: int,
+) -> list[torch.Tensor]:
+    """Errors of `passes` Schwarz passes over the coupled pieces of each patch.
+
+    frames: (B, M + 1, C, *(patch + 2 reach)), patch even. `halo` <= reach, in cells, per axis.
+    """
+    batch, _, channels, *shape = frames.shape
+    reach, axes = model.reach, len(model.reach)
+    window = cut(frames[:, :memory].flatten(1, 2), reach).unflatten(1, (memory, channels))
+    truth = crop(cut(frames[:, memory], reach), reach)
+    if condition is not None:
+        condition = condition.repeat_interleave(PIECES**axes, 0)
+    own = window.shape[3:]
+    beyond = [r - h for r, h in zip(reach, halo, strict=True)]
+    mask = box_mask(own, beyond, window).expand(len(window), -1, *own)
+    ring = mask - box_mask(own, reach, window)
+    inside = cut(box_mask(shape, reach, window).expand(batch, -1, *shape), reach)
+    future = future_mask = None
+    errors = []
+    for _ in range(passes):
+        made = model(window, condition, mask, future, future_mask)
+        errors.append(square_error(made, truth))
+        whole = frames.new_zeros((batch, channels, *shape))
+        core = tuple(slice(r, n - r) for n, r in zip(shape, reach, strict=True))
+        whole[(..., *core)] = join(made.detach().to(frames.dtype), axes)
+        future_mask = inside * ring
+        future = cut(whole, reach) * future_mask
+    return errors

@@ -1,0 +1,1 @@
+"""Networks: torch modules, each imported only where it is trained or run."""

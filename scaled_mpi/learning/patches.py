@@ -1,0 +1,166 @@
+"""Random patches of stored runs: what a network that steps in time is trained and judged on.
+
+Which run, which moment, which place and which symmetry a sample shows depends on (seed, step,
+index in the step) alone, so that the same samples are drawn however the work is dealt to ranks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scaled_mpi.config import InputError
+from scaled_mpi.parallel.store import Trajectory
+from scaled_mpi.parallel.streams import uniform
+
+PATCHES = 101  # number of the random stream, so that no other purpose shares these draws
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Mean and spread of each channel (C,), of its change from frame to frame in units of the
+    spread, and of each condition (n,)."""
+
+    mean: np.ndarray
+    spread: np.ndarray
+    change: np.ndarray
+    condition_mean: np.ndarray
+    condition_spread: np.ndarray
+
+
+def condition_names(runs: Sequence[Trajectory]) -> tuple[str, ...]:
+    """Conditions that differ between runs. Errors: `InputError` where runs tell different ones."""
+    told = [run.attributes.get("condition", {}) for run in runs]
+    if any(one.keys() != told[0].keys() for one in told):
+        raise InputError("condition: the runs tell different names; the same in every run needed")
+    return tuple(name for name in told[0] if len({float(one[name]) for one in told}) > 1)
+
+
+def conditions(runs: Sequence[Trajectory], names: Sequence[str]) -> np.ndarray:
+    """(runs, n) float64."""
+    rows = [[float(run.attributes["condition"][name]) for name in names] for run in runs]
+    return np.array(rows, np.float64).reshape(len(runs), len(names))
+
+
+def measure(runs: Sequence[Trajectory], names: Sequence[str]) -> Scale:
+    """The scale of some runs, in float64 and one run at a time."""
+    first, second, change = [], [], []
+    for run in runs:
+        frames = run.read(slice(None)).astype(np.float64)
+        cells = (0, *range(2, frames.ndim))
+        first.append(frames.mean(cells))
+        second.append((frames**2).mean(cells))
+        change.append((np.diff(frames, axis=0) ** 2).mean(cells))
+    mean = np.mean(first, 0)
+    spread = np.sqrt(np.maximum(np.mean(second, 0) - mean**2, 0.0))
+    if not np.isfinite(spread).all():
+        raise InputError("data: the training runs hold values that are not finite")
+    spread = np.where(spread > 0, spread, 1.0)
+    moved = np.sqrt(np.mean(change, 0)) / spread
+    told = conditions(runs, names)
+    return Scale(mean, spread, np.where(moved > 0, moved, 1.0), told.mean(0), told.std(0))
+
+
+class Patches:
+    """Normalised patches (frames, C, *(core + 2 ring)) of runs held in memory as float32.
+
+    `frames` successive frames a patch; `core` and `ring` in cells, one entry an axis. Patches wrap
+    around periodic axes; on others their core stays inside and the ring is mirrored as a halo is.
+    With `symmetric` each is flipped and, where axes are alike, transposed at random, which is
+    right for scalar fields under an isotropic law. `moments` limits the frames used of each run.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Trajectory],
+        scale: Scale,
+        names: Sequence[str],
+        *,
+        frames: int,
+        core: Sequence[int],
+        ring: Sequence[int],
+        symmetric: bool,
+        moments: slice = slice(None),
+    ) -> None:
+        grid = runs[0].grid
+        self.frames, self.core, self.ring = frames, tuple(core), tuple(ring)
+        self.periodic = tuple(boundary.periodic for boundary in grid.boundary)
+        halo = [0 if p else r for p, r in zip(self.periodic, self.ring, strict=True)]
+        self.runs = [_normalised(run, moments, halo, scale) for run in runs]
+        shapes = {run.shape[1:] for run in self.runs}
+        if len(shapes) > 1:
+            raise InputError("data: the training runs differ in shape; one shape is needed")
+        self.shape = grid.shape
+        self.starts = [len(run) - frames + 1 for run in self.runs]
+        if min(self.starts) < 1:
+            raise InputError(
+                f"data.frames: a run of {min(map(len, self.runs))} frames is left to learn from; "
+                f"at least {frames} are needed"
+            )
+        spread = np.where(scale.condition_spread > 0, scale.condition_spread, 1.0)
+        values = (conditions(runs, names) - scale.condition_mean) / spread
+        self.conditions = values.astype(np.float32)
+        self.turns = _turns(self.core, self.ring, grid.spacing) if symmetric else []
+
+    def draw(self, seed: int, step: int, samples: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Frames (B, frames, C, *(core + 2 ring)) and conditions (B, n) of the named samples."""
+        index = np.asarray(list(samples), np.int64)
+        axes = len(self.core)
+        numbers = uniform(seed, step, index, draws=3 + 2 * axes, stream=PATCHES)
+        patches, told = [], []
+        for number in numbers.T:
+            which = int(number[0] * len(self.runs))
+            start = int(number[1] * self.starts[which])
+            patch = self._patch(which, start, number[3 : 3 + axes])
+            patches.append(self._turn(patch, number[2], number[3 + axes :]))
+            told.append(self.conditions[which])
+        return np.stack(patches), np.stack(told)
+
+    def _patch(self, which: int, start: int, place: np.ndarray) -> np.ndarray:
+        spans = []
+        for share, core, ring, cells, wraps in zip(
+            place, self.core, self.ring, self.shape, self.periodic, strict=True
+        ):
+            if wraps:
+                begin = int(share * cells) - ring
+                spans.append(np.arange(begin, begin + core + 2 * ring) % cells)
+            else:
+                begin = int(share * (cells - core + 1))
+                spans.append(np.arange(begin, begin + core + 2 * ring))
+        frames = slice(start, start + self.frames)
+        return self.runs[which][(frames, slice(None), *np.ix_(*spans))]
+
+    def _turn(self, patch: np.ndarray, turn: float, flips: np.ndarray) -> np.ndarray:
+        if not self.turns:
+            return patch
+        order = self.turns[int(turn * len(self.turns))]
+        patch = patch.transpose(0, 1, *(2 + axis for axis in order))
+        return patch[(..., *(slice(None, None, -1 if flip < 0.5 else 1) for flip in flips))]
+
+
+def _normalised(
+    run: Trajectory, moments: slice, halo: Sequence[int], scale: Scale
+) -> np.ndarray:
+    frames = run.read(moments, halo=halo)
+    shape = (-1, *[1] * len(run.grid.shape))
+    result = (frames - scale.mean.reshape(shape)) / scale.spread.reshape(shape)
+    return result.astype(np.float32)
+
+
+def _turns(
+    core: Sequence[int], ring: Sequence[int], spacing: Sequence[float]
+) -> list[tuple[int, ...]]:
+    """Permutations of the axes that leave patches and cells of the same shape."""
+    kinds = list(zip(core, ring, spacing, strict=True))
+    return [
+        order
+        for order in itertools.permutations(range(len(kinds)))
+        if all(
+            kinds[a][:2] == kinds[b][:2] and math.isclose(kinds[a][2], kinds[b][2])
+            for a, b in enumerate(order)
+        )
+    ]

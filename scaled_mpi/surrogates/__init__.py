@@ -1,0 +1,5 @@
+"""Surrogates: local operators that take a field one jump further. One file a member."""
+
+from scaled_mpi.surrogates.stepper import Stepper
+
+MEMBERS = {"stepper": Stepper}
