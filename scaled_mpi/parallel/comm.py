@@ -37,8 +37,8 @@ _FIRST_NAP, _LONGEST_NAP = 5e-5, 2e-2  # seconds
 class SerialComm:
     """One rank with the methods of an mpi4py communicator that this package uses.
 
-    Also for processes that MPI did not start (a Dask worker): they must not touch MPI at all, since
-    they inherit the launcher's variables of the job that started them.
+    Also for processes that MPI did not start (a Dask worker): they must not touch MPI, since they
+    inherit the launcher's variables of the job that started them.
 
     `rank`, `size`, `Get_rank`, `Get_size`, `bcast`, `gather`, `allgather`, `scatter`, `reduce`,
     `allreduce`, `alltoall`, `barrier`, `Barrier`, `Split`, `Dup`, `Free`, `Abort`.
