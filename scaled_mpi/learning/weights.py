@@ -23,6 +23,8 @@ from safetensors.torch import save
 from scaled_mpi.config import InputError
 from scaled_mpi.files import put_in_place
 
+HEAD = "scaled_mpi"  # the one entry of the file's metadata
+
 Tensors = dict[str, torch.Tensor]
 
 
@@ -31,7 +33,9 @@ def save_weights(path: str | Path, state: Mapping[str, torch.Tensor], meta: dict
     tensors = {name: _plain(tensor) for name, tensor in state.items()}
     words = json.dumps(meta, sort_keys=True, allow_nan=False)
     digest = _digest(tensors, words)
-    _write(Path(path), save(tensors, {"meta": words, "sha256": digest}))
+    # One entry, because safetensors writes several in an order that changes from run to run.
+    head = json.dumps({"meta": words, "sha256": digest})
+    _write(Path(path), save(tensors, {HEAD: head}))
     return digest
 
 
@@ -49,17 +53,16 @@ def load_weights(path: str | Path) -> tuple[Tensors, dict[str, Any]]:
         raise InputError(f"{path}: no such file; weights in safetensors are needed") from error
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from error
-    words, digest = head.get("meta"), head.get("sha256")
-    if words is None or digest is None:
-        raise InputError(f"{path}: safetensors of another program; 'meta' and 'sha256' are needed")
-    if _digest(tensors, words) != digest:
-        raise InputError(f"{path}: altered or damaged, its SHA-256 does not agree; remove it")
+    if HEAD not in head:
+        raise InputError(f"{path}: safetensors of another program; the entry {HEAD} is needed")
     try:
-        meta = json.loads(words)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: its metadata is not JSON") from error
-    if not isinstance(meta, dict):
-        raise InputError(f"{path}: its metadata is not a block of keys")
+        told = json.loads(head[HEAD])
+        whole = told["sha256"] == _digest(tensors, told["meta"])
+        meta = json.loads(told["meta"])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: its metadata cannot be read") from error
+    if not whole or not isinstance(meta, dict):
+        raise InputError(f"{path}: altered or damaged, its SHA-256 does not agree; remove it")
     return tensors, meta
 
 
