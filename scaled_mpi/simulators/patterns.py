@@ -25,6 +25,7 @@ class Family:
     dt: float
     dx: float
     clamp: bool
+    start: str
     first: str
     rates: dict[str, tuple[float, float]]
 
@@ -59,11 +60,9 @@ _WELL_RATES = {
 }
 
 FAMILIES = {
-    "pattern": Family(0.16, 0.08, 1.0, 1.0, True, "waves", _PATTERN_RATES),
-    "the_well": Family(2e-5, 1e-5, 1.0, 2 / 128, False, "gliders", _WELL_RATES),
+    "pattern": Family(0.16, 0.08, 1.0, 1.0, True, "discs", "waves", _PATTERN_RATES),
+    "the_well": Family(2e-5, 1e-5, 1.0, 2 / 128, False, "gaussians", "gliders", _WELL_RATES),
 }
-WELL_SHAPE = (128, 128)
-WELL_STORED_EVERY = 10.0  # s
 
 
 def diffusivities(family: str, pattern: str) -> tuple[float, float]:

@@ -1,40 +1,69 @@
-"""Initial states, painted into any block: the same bits whatever the split.
+"""Initial states of Gray-Scott, painted into any block: the same bits whatever the split.
 
-Every rank draws the same list of spots from a stream keyed by (seed, run), and paints those that
-touch its block. Overlapping spots combine by assignment of one value (discs) or by the maximum
-(bumps), neither of which depends on the order.
+Every rank draws the same list of spots from streams keyed by (seed, run), and paints those that
+touch its block. Overlapping spots combine by their maximum, which does not depend on the order,
+and a spot is computed whole before it is cut.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from scaled_mpi.parallel import streams
 from scaled_mpi.parallel.blocks import Block, Grid
 
-STREAM = 1  # of the initial state, beside other purposes that share a seed
+COUNTS, SPOTS_U, SPOTS_V, NODES = 1, 2, 3, 4  # streams, beside other purposes that share a seed
+REST = (1.0, 0.0)  # u, v where nothing happens
+INSIDE = (0.5, 0.25)  # u, v in a disc
 DENSITY_CELLS = 128 * 128
+DISCS = 5.0  # for each DENSITY_CELLS
 DISC_RADII = (3, 7)  # cells, both included
-BUMP_WIDTHS = (2.0, 5.0)  # standard deviation in cells
+BUMPS = (10.0, 100.0)  # for each DENSITY_CELLS, drawn for each run and species
+BUMP_HEIGHTS = (1 / 3, 1.0)
+BUMP_WIDTHS = (2.6, 3.7)  # standard deviation in cells
 BUMP_CUT = 6.0  # standard deviations; exp(-18) is below half a unit of float32's last place
+NODE_CELLS = 4  # cells between the nodes of the noise
 
 
-def uniform(block: Block, grid: Grid, seed: tuple[int, int], density: float) -> np.ndarray:
-    """Nothing painted: zeros (*block.size), float64."""
-    return np.zeros(block.size)
+@dataclass(frozen=True)
+class Canvas:
+    """Where to paint, and from which streams: one block of a grid, (seed, run)."""
+
+    block: Block
+    grid: Grid
+    seed: tuple[int, int]
+
+    def draw(self, stream: int, count: int, draws: int) -> np.ndarray:
+        """Uniform numbers (draws, count)."""
+        return streams.uniform(*self.seed, np.arange(count), draws=draws, stream=stream)
+
+    def places(self, cells: np.ndarray, axis: int) -> np.ndarray:
+        """Local index in the block of global cells; -1 where the block does not hold the cell."""
+        if self.grid.boundary[axis].periodic:
+            cells = cells % self.grid.shape[axis]
+        local = cells - self.block.start[axis]
+        return np.where((local >= 0) & (local < self.block.size[axis]), local, -1)
 
 
-def discs(block: Block, grid: Grid, seed: tuple[int, int], density: float) -> np.ndarray:
-    """1 inside discs (balls, intervals) of radius 3 to 7 cells, 0 outside, (*block.size) float64.
+def uniform(canvas: Canvas, density: float | None, rates: tuple[float, float]) -> np.ndarray:
+    """The rest state everywhere, (2, *block.size)."""
+    return _blend(REST, REST, np.zeros(canvas.block.size))
+
+
+def discs(canvas: Canvas, density: float | None, rates: tuple[float, float]) -> np.ndarray:
+    """u = 0.5, v = 0.25 inside discs (intervals, balls) of radius 3 to 7 cells, rest outside.
 
     The centre is a cell so that the disc lies inside the domain, and a cell belongs to a disc
     when its centre is at most a radius away. Radii shrink where the domain is narrower than 15.
     """
-    count = spot_count(grid, density)
-    draws = _draws(seed, count, 1 + grid.axes)
+    grid = canvas.grid
+    count = spot_count(grid, DISCS if density is None else density)
+    draws = canvas.draw(SPOTS_U, count, 1 + grid.axes)
     low, high = DISC_RADII
     fits = (min(grid.shape) - 1) // 2
     radii = np.minimum(low + np.floor(draws[0] * (high - low + 1)).astype(int), fits)
@@ -42,41 +71,96 @@ def discs(block: Block, grid: Grid, seed: tuple[int, int], density: float) -> np
         radii + np.floor(draw * (n - 2 * radii)).astype(int)
         for draw, n in zip(draws[1:], grid.shape, strict=True)
     ]
-    painted = np.zeros(block.size)
-
-    for spot in range(count):
-        radius = int(radii[spot])
-        squares, places = [], []
-        for axis, at in enumerate(centres):
-            offsets = np.arange(-radius, radius + 1)
-            squares.append(offsets**2)
-            places.append(_places(int(at[spot]) + offsets, block, grid, axis))
+    painted = np.zeros(canvas.block.size)
+    for radius, *centre in zip(radii.tolist(), *(c.tolist() for c in centres), strict=True):
+        offsets = np.arange(-radius, radius + 1)
+        places = [canvas.places(c + offsets, axis) for axis, c in enumerate(centre)]
+        squares = [offsets**2] * grid.axes
         _paint(painted, squares, places, lambda d2, r=radius: (d2 <= r * r).astype(float))
-    return painted
+    return _blend(REST, INSIDE, painted)
 
 
-def gaussians(block: Block, grid: Grid, seed: tuple[int, int], density: float) -> np.ndarray:
-    """Bumps exp(-d^2 / 2 s^2) anywhere, s of 2 to 5 cells, (*block.size) float64 in [0, 1].
+def gaussians(canvas: Canvas, density: float | None, rates: tuple[float, float]) -> np.ndarray:
+    """u = 1 - bumps, v = other bumps, of height 1/3 to 1 and width 2.6 to 3.7 cells.
 
-    A bump wraps around a periodic axis and is cut by the end of any other.
+    After the clusters of The Well: sizes and numbers are theirs, in cells of their grid, but
+    overlapping bumps combine by the maximum, so that no global scaling is needed. A bump wraps
+    around a periodic axis and is cut by the end of any other.
     """
-    count = spot_count(grid, density)
-    draws = _draws(seed, count, 1 + grid.axes)
-    low, high = BUMP_WIDTHS
-    widths = low + (high - low) * draws[0]
-    painted = np.zeros(block.size)
-    for spot in range(count):
-        width = float(widths[spot])
+    low, high = BUMPS
+    wanted = low + (high - low) * canvas.draw(COUNTS, 1, 2)[:, 0]
+    counts = [spot_count(canvas.grid, d if density is None else density) for d in wanted.tolist()]
+    u, v = (_bumps(canvas, s, n) for s, n in zip((SPOTS_U, SPOTS_V), counts, strict=True))
+    return np.stack([REST[0] - u, REST[1] + v])
+
+
+def _bumps(canvas: Canvas, stream: int, count: int) -> np.ndarray:
+    """The upper envelope of a exp(-d^2 / 2 s^2) over `count` bumps, (*block.size) in [0, 1]."""
+    grid = canvas.grid
+    draws = canvas.draw(stream, count, 2 + grid.axes)
+    heights = BUMP_HEIGHTS[0] + (BUMP_HEIGHTS[1] - BUMP_HEIGHTS[0]) * draws[0]
+    widths = BUMP_WIDTHS[0] + (BUMP_WIDTHS[1] - BUMP_WIDTHS[0]) * draws[1]
+    painted = np.zeros(canvas.block.size)
+    for height, width, *centre in zip(
+        heights.tolist(), widths.tolist(), *(d.tolist() for d in draws[2:]), strict=True
+    ):
         reach = math.ceil(BUMP_CUT * width)
         squares, places = [], []
-        for axis, n in enumerate(grid.shape):
-            centre = float(draws[1 + axis, spot]) * n
-            first = math.floor(centre) - reach
+        for axis, (part, n) in enumerate(zip(centre, grid.shape, strict=True)):
+            first = math.floor(part * n) - reach
             cells = np.arange(first, first + 2 * reach + 1)
-            squares.append((cells + 0.5 - centre) ** 2)
-            places.append(_places(cells, block, grid, axis))
-        _paint(painted, squares, places, lambda d2, s=width: np.exp(-d2 / (2 * s * s)))
+            squares.append((cells + 0.5 - part * n) ** 2)
+            places.append(canvas.places(cells, axis))
+        _paint(painted, squares, places,
+               lambda d2, a=height, s=width: a * np.exp(-d2 / (2 * s * s)))
     return painted
+
+
+def noise(canvas: Canvas, density: float | None, rates: tuple[float, float]) -> np.ndarray:
+    """A steady state + smooth noise: linear between random values at nodes 4 cells apart.
+
+    The noise is half the room that the steady state leaves in [0, 1] (`steady_state`): of the
+    state in which v lives on, where there is one; else of rest, and then v is taken as |v|.
+    """
+    means = steady_state(*rates)
+    lives = means[1] > 0
+    rooms = [0.9 * min(m, 1 - m) if lives else 1.0 for m in means]
+    u, v = (m + 0.5 * r * (n - 0.5) for m, r, n in zip(means, rooms, _nodes(canvas), strict=True))
+    return np.stack([np.minimum(u, 1.0), np.abs(v)])
+
+
+def steady_state(F: float, k: float) -> tuple[float, float]:
+    """(u, v) of the homogeneous state with the most v: u = (1 - w) / 2, v = F (1 + w) / 2 (F + k).
+
+    w = sqrt(1 - 4 (F + k)^2 / F); where it is not real, only rest is steady.
+    """
+    inside = 1 - 4 * (F + k) ** 2 / F if F else -1.0
+    if inside <= 0:
+        return REST
+    w = math.sqrt(inside)
+    return (1 - w) / 2, F * (1 + w) / (2 * (F + k))
+
+
+def _nodes(canvas: Canvas) -> np.ndarray:
+    """Noise in [0, 1] of both species, (2, *block.size)."""
+    grid, block = canvas.grid, canvas.block
+    nodes = [max(1, round(n / NODE_CELLS)) for n in grid.shape]
+    corners, weights = [], []
+    for axis, (n, count) in enumerate(zip(grid.shape, nodes, strict=True)):
+        place = (np.arange(block.start[axis], block.stop[axis]) + 0.5) / n * count - 0.5
+        low = np.floor(place).astype(int)
+        ends = [low, low + 1]
+        periodic = grid.boundary[axis].periodic
+        corners.append([e % count if periodic else np.clip(e, 0, count - 1) for e in ends])
+        weights.append([1 - (place - low), place - low])
+    total = np.zeros((2, *block.size))
+    for which in itertools.product((0, 1), repeat=grid.axes):
+        index, weight = np.zeros((), int), np.ones(())
+        for axis, end in enumerate(which):
+            index = index[..., None] * nodes[axis] + corners[axis][end]
+            weight = weight[..., None] * weights[axis][end]
+        total += weight * streams.uniform(*canvas.seed, index, draws=2, stream=NODES)
+    return total
 
 
 def spot_count(grid: Grid, density: float) -> int:
@@ -84,29 +168,20 @@ def spot_count(grid: Grid, density: float) -> int:
     return max(1, round(density * math.prod(grid.shape) / DENSITY_CELLS))
 
 
-def _draws(seed: tuple[int, int], count: int, draws: int) -> np.ndarray:
-    return streams.uniform(seed[0], seed[1], np.arange(count), draws=draws, stream=STREAM)
-
-
-def _places(cells: np.ndarray, block: Block, grid: Grid, axis: int) -> np.ndarray:
-    """Local index in the block of global cells; -1 where the block does not hold the cell."""
-    if grid.boundary[axis].periodic:
-        cells = cells % grid.shape[axis]
-    local = cells - block.start[axis]
-    return np.where((local >= 0) & (local < block.size[axis]), local, -1)
+def _blend(outside: Sequence[float], inside: Sequence[float], part: np.ndarray) -> np.ndarray:
+    """(2, *size): `outside` where part is 0, `inside` where it is 1."""
+    return np.stack([a + (b - a) * part for a, b in zip(outside, inside, strict=True)])
 
 
 def _paint(
     painted: np.ndarray,
-    squares: list[np.ndarray],
-    places: list[np.ndarray],
+    squares: Sequence[np.ndarray],
+    places: Sequence[np.ndarray],
     profile: Callable[[np.ndarray], np.ndarray],
 ) -> None:
     """Put the maximum of what is there and a spot; `squares` are squared distances an axis."""
     if any((place < 0).all() for place in places):
         return
-    # The profile is computed for the whole spot before it is cut to the block: the same bits
-    # wherever the cut falls.
     distance = np.zeros(())
     for square in squares:
         distance = distance[..., None] + square
@@ -117,4 +192,4 @@ def _paint(
     np.maximum.at(painted, there, values[np.ix_(*kept)])
 
 
-PAINTERS = {"discs": discs, "gaussians": gaussians, "uniform": uniform}
+STARTS = {"discs": discs, "gaussians": gaussians, "noise": noise, "uniform": uniform}
