@@ -80,7 +80,7 @@ class Coupling(Spec):
 
 
 class Evaluation(Spec):
-    """`stationary`: frames whose variance is below this are left out of the scores, and counted."""
+    """`stationary`: frames that vary less than this are left out of the mean, and counted."""
 
     stationary: PositiveFloat = 1e-6
 
@@ -121,7 +121,8 @@ class Experiment(Spec):
     @property
     def factor(self) -> tuple[int, ...]:
         """Cells of the field an axis for one cell of the surrogate's grid."""
-        return whole_per_axis("compressor.factor", getattr(self.compressor, "factor", 1), self.axes, 1)
+        factor = getattr(self.compressor, "factor", 1)
+        return whole_per_axis("compressor.factor", factor, self.axes, 1)
 
     @property
     def history(self) -> int:
@@ -173,7 +174,7 @@ def load(
 
 
 def check(experiment: Experiment) -> None:
-    """What no single block can know. Errors: `InputError` naming key, value and what is allowed."""
+    """What no single block can know. Errors: `InputError` with key, value, what is allowed."""
     if (experiment.simulator is None) == (experiment.dataset is None):
         raise InputError(
             "simulator, dataset: exactly one of them is needed; a simulator makes the data, "

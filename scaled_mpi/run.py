@@ -18,6 +18,8 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 from scaled_mpi import stages  # noqa: E402
+from scaled_mpi.artefacts import Artefact  # noqa: E402
+from scaled_mpi.config import InputError  # noqa: E402
 from scaled_mpi.experiment import Experiment, load  # noqa: E402
 from scaled_mpi.parallel.comm import abort_on_error, world  # noqa: E402
 from scaled_mpi.parallel.signals import EXIT_REQUEUE, Stopped, listen  # noqa: E402
@@ -32,7 +34,9 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="scaled_mpi", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    made.add_argument("config", metavar="CONFIG", help="YAML file of one experiment")
+    made.add_argument("config", metavar="CONFIG",
+                      help="YAML file of one experiment, or a folder of its results, which is\n"
+                           "shown again (--redo evaluate: scored again) with nothing else there")
     made.add_argument("overrides", metavar="key.sub=value", nargs="*",
                       help="change one key; surrogate=NAME takes that member's defaults")
     made.add_argument("--preset", choices=PRESETS, help="a size that the file names")
@@ -49,21 +53,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_intermixed_args(arguments)
     with abort_on_error():
         comm = world()
-        experiment = load(given.config, given.overrides, given.preset)
+        experiment, found, folder = _prepare(given, comm.size)
         if given.dry_run:
-            found = stages.artefacts(experiment, given.outputs / "artefacts", comm.size)
             _say(comm, describe(experiment, found, comm.size))
             return 0
         listen()
         try:
-            return _run(experiment, given, comm)
+            return _run(experiment, found, folder, given, comm)
         except Stopped as stop:
             _say(comm, f"{stop}; the same command continues")
             raise SystemExit(EXIT_REQUEUE) from None
     return 1
 
 
-def _run(experiment: Experiment, given: argparse.Namespace, comm: Any) -> int:
+def _prepare(
+    given: argparse.Namespace, ranks: int
+) -> tuple[Experiment, dict[str, Artefact], Path]:
+    """The experiment, its artefacts and its results folder, from a file or from that folder."""
+    if Path(given.config).is_dir():
+        if given.overrides or given.preset or given.redo not in (None, "evaluate", "report"):
+            raise InputError(
+                f"{given.config}: a folder of results; only --redo evaluate, --redo report are "
+                "allowed with it"
+            )
+        folder = Path(given.config).resolve()
+        return load(folder / "config.yaml"), stages.published(folder), folder
+    experiment = load(given.config, given.overrides, given.preset)
+    found = stages.artefacts(experiment, given.outputs / "artefacts", ranks)
+    return experiment, found, given.outputs / experiment.name
+
+
+def _run(
+    experiment: Experiment, found: dict[str, Artefact], folder: Path, given: argparse.Namespace,
+    comm: Any,
+) -> int:
     def say(line: str) -> None:
         _say(comm, line)
 
@@ -71,12 +94,12 @@ def _run(experiment: Experiment, given: argparse.Namespace, comm: Any) -> int:
     page, last = None, given.stage or "report"
     upto = None if last == "report" else last
     finished = stages.run_stages(
-        experiment, given.outputs / "artefacts", comm, upto=upto, redo=given.redo, say=say
+        experiment, found, comm, upto=upto, redo=given.redo, say=say
     )
-    for name, found in finished:
+    for name in finished:
         complete = name == stages.STAGES[-1].name and upto is None
         if complete or name in ("fit", "couple"):
-            page = present(experiment, found, given.outputs, comm, partial=not complete)
+            page = present(experiment, found, folder, comm, partial=not complete)
     if page is None:
         say(f"{last}: {found[last].path}")
     else:

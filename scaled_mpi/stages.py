@@ -39,7 +39,8 @@ class Stage:
 
 def _simulate_part(experiment: Experiment, ranks: int) -> dict[str, Any]:
     if experiment.dataset is not None:
-        return {"dataset": plain(experiment.dataset)}
+        dataset = experiment.dataset
+        return {"dataset": plain(dataset), "files": dataset.fingerprint()}
     return {
         "simulator": plain(experiment.simulator), "data": plain(experiment.data),
         "test": plain(experiment.test), "shape": experiment.domain.shape,
@@ -103,18 +104,36 @@ def artefacts(experiment: Experiment, root: Path, ranks: int) -> dict[str, Artef
     return found
 
 
+@dataclass(frozen=True)
+class Published(Artefact):
+    """An artefact where a person looks, `outputs/NAME/STAGE`, perhaps copied from elsewhere."""
+
+    @property
+    def name(self) -> str:
+        return self.stage
+
+
+def published(folder: Path) -> dict[str, Artefact]:
+    """The artefacts of a results folder. Errors: `InputError` if one that is read is missing."""
+    found: dict[str, Artefact] = {}
+    for stage in STAGES:
+        found[stage.name] = Published(folder, stage.name, "published")
+        if stage.name != "evaluate" and not found[stage.name].done:
+            raise InputError(f"{folder}: has no finished {stage.name}; a results folder is needed")
+    return found
+
+
 def run_stages(
-    experiment: Experiment, root: Path, comm: Any, *, upto: str | None = None,
+    experiment: Experiment, found: dict[str, Artefact], comm: Any, *, upto: str | None = None,
     redo: str | None = None, say: Callable[[str], None] = print,
-) -> Iterator[tuple[str, dict[str, Artefact]]]:
+) -> Iterator[str]:
     """Run what is not done, in order; yields after each stage, so that a report may be made.
 
-    `redo` names a stage that is computed again, with all that reads it; `upto` the last one to run.
+    `redo` names a stage that is computed again, with all that reads it; `upto` the last to run.
     """
     for name in (upto, redo):
         if name is not None and name not in NAMES:
             raise InputError(f"stage {name!r}: unknown; allowed: {', '.join(NAMES)}")
-    found = artefacts(experiment, root, comm.size)
     redone: set[str] = set()
     for stage in STAGES:
         artefact = found[stage.name]
@@ -126,7 +145,7 @@ def run_stages(
         else:
             say(f"{stage.name}: {artefact.path.name}")
             _run(stage, artefact, found, experiment, comm, again, say)
-        yield stage.name, found
+        yield stage.name
         if upto == stage.name:
             return
 
@@ -136,8 +155,10 @@ def _run(
     comm: Any, again: bool, say: Callable[[str], None],
 ) -> None:
     inputs = {name: found[name].path for name in stage.inputs}
-    provenance = {"experiment": plain(experiment), "stage": stage.name,
-                  "version": stage.version, "inputs": [path.name for path in inputs.values()]}
+    provenance = {
+        "experiment": plain(experiment), "seed": experiment.seed, "stage": stage.name,
+        "version": stage.version, "inputs": [path.name for path in inputs.values()],
+    }
     with building(artefact, comm, redo=again, provenance=provenance) as folder:
         path = folder / "facts.jsonl" if comm.rank == 0 else None
         if path is not None:

@@ -8,7 +8,7 @@ from scaled_mpi.config import InputError
 from scaled_mpi.experiment import load
 
 SMOKE = Path(__file__).parent.parent / "configs" / "smoke" / "ddm.yaml"
-CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/**/*.yaml"))
+CONFIGS = sorted([*SMOKE.parent.glob("*.yaml"), *SMOKE.parent.parent.glob("*.yaml")])
 
 
 @pytest.mark.parametrize(("override", "message"), [

@@ -1,6 +1,7 @@
 """The pipeline from end to end on the smoke experiment, and what decides an artefact's name."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +122,8 @@ def test_ranks_change_no_bit_of_weights_or_field(mpi_tmp_path):
     assert main([str(SMOKE), "--outputs", str(root / "together")]) == 0
     if comm.rank == 0:
         experiment = load(SMOKE)
-        for _ in stages.run_stages(experiment, root / "alone", SerialComm(), say=str):
+        found = stages.artefacts(experiment, root / "alone", 1)
+        for _ in stages.run_stages(experiment, found, SerialComm(), say=str):
             pass
         hashes = []
         for folder in (root / "together" / "artefacts", root / "alone"):
@@ -138,3 +140,23 @@ def test_provenance_stands_beside_every_artefact(finished):
     for artefact in (finished / "artefacts").iterdir():
         provenance = json.loads((artefact / "provenance.json").read_text())
         assert {"versions", "ranks", "seed"} <= set(provenance)
+
+
+def test_a_results_folder_copied_alone_is_shown_and_scored_again(finished, tmp_path):
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(finished / "smoke", folder)
+    (folder / "report.html").unlink()
+    before = facts_of(folder)
+    assert main([str(folder), "--redo", "evaluate"]) == 0
+    assert (folder / "report.html").exists()
+    after = facts_of(folder)
+    assert {k: v for k, v in before.items() if not k.startswith("time.")} == {
+        k: v for k, v in after.items() if not k.startswith("time.")}
+
+
+def test_a_folder_without_results_is_refused(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(SMOKE.read_text())
+    with pytest.raises(SystemExit) as caught:
+        main([str(tmp_path)])
+    assert caught.value.code == 2
+    assert "has no finished simulate" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from scaled_mpi.coupling.latent import Coding
 from scaled_mpi.coupling.schwarz import Jump, March, Sweeping
 from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.comm import exact_sum, largest
-from scaled_mpi.parallel.halo import expected_bytes, tile_bytes
+from scaled_mpi.parallel.halo import expected_bytes, expected_messages, tile_bytes
 from scaled_mpi.parallel.signals import Stopped, stop_agreed
 from scaled_mpi.parallel.store import (
     Trajectory,
@@ -97,7 +97,7 @@ def _march_all(context: Context, domain: Domain, jumps: int) -> None:
     sweeping = Sweeping(settings.sweeps, settings.tolerance, settings.fixed)
     march, frames = _march(context, domain, context.experiment.halo, sweeping)
     path = context.folder / "checkpoint.h5"
-    done, records, counts = 0, [], np.zeros(4)
+    done, records, counts = 0, [], np.zeros(5)
     if path.exists():
         arrays, scalars = load_checkpoint(path, domain.comm, domain.latent)
         frames = [arrays[f"frame{i}"] for i in range(len(frames))]
@@ -143,14 +143,15 @@ def _record(jump: Jump) -> dict[str, Any]:
 
 
 def _traffic(march: March) -> np.ndarray:
-    """Bytes counted, bytes by formula, messages (of all ranks), exchanges, since the start."""
+    """Bytes and messages of all ranks, both as counted and by formula, and exchanges so far."""
     exchange, comm = march.exchange, march.comm
-    counted = exact_sum(comm, [exchange.bytes])
-    messages = exact_sum(comm, [exchange.messages])
-    formula = march.exchanges * expected_bytes(
-        march.blocks, exchange.width, len(march.scale), exchange.dtype.itemsize
-    )
-    return np.array([counted, float(formula), messages, march.exchanges])
+    size = march.blocks, exchange.width, len(march.scale), exchange.dtype.itemsize
+    return np.array([
+        exact_sum(comm, [exchange.bytes]), float(march.exchanges * expected_bytes(*size)),
+        exact_sum(comm, [exchange.messages]),
+        float(march.exchanges * expected_messages(march.blocks, exchange.width)),
+        float(march.exchanges),
+    ])
 
 
 def _march_facts(context: Context, domain: Domain, march: March, records: list[dict],
@@ -163,14 +164,17 @@ def _march_facts(context: Context, domain: Domain, march: March, records: list[d
     sweeps = [record["sweeps"] for record in records]
     facts.record("sweeps.mean", sum(sweeps) / len(sweeps), "sweeps")
     facts.record("sweeps.max", max(sweeps), "sweeps")
-    counted, formula, messages, exchanges = traffic
-    facts.record("halo.bytes.counted", int(counted), "bytes")
-    facts.record("halo.bytes.formula", int(formula), "bytes")
-    facts.record("halo.messages", int(messages), "messages")
-    facts.record("halo.exchanges", int(exchanges), "exchanges")
-    facts.record("halo.bytes.tiles", int(exchanges) * tile_bytes(
-        domain.latent, march.exchange.width, len(march.scale), march.exchange.dtype.itemsize
+    facts.record("mismatch.tolerance", march.sweeping.tolerance)
+    names = ("bytes.counted", "bytes.formula", "messages", "messages.formula", "exchanges")
+    for name, value in zip(names, traffic, strict=True):
+        facts.record(f"halo.{name}", int(value), name.split(".")[0])
+    as_ranks = replace(domain.latent, split=domain.latent.counts)
+    exchanges, width = int(traffic[-1]), march.exchange.width
+    facts.record("halo.bytes.tiles", exchanges * tile_bytes(
+        domain.latent, width, len(march.scale), march.exchange.dtype.itemsize
     ), "bytes")
+    facts.record("halo.messages.tiles", exchanges * expected_messages(as_ranks, width),
+                 "messages")
     _time_fact(context, domain.comm, "surrogate", [record["seconds"] for record in records])
 
 

@@ -122,14 +122,20 @@ class _Scoring:
         """Seam index of the surrogate and of the truth on the same lattice, and their ratio."""
         if all(count == 1 for count in self.blocks.counts):
             return
-        forecast = Trajectory(self.context.inputs["couple"], "surrogate")
+        folder = self.context.inputs["couple"]
+        stored = {name: Trajectory(folder, name) for name in trajectory_names(folder)}
+        swept = {name: stored[name] for name in ("surrogate", "nosweep") if name in stored}
         ratios = []
         for lead in range(1, min(10, self.jumps) + 1):
-            mine = self._seam(lambda box, n=lead: forecast.read(n - 1, box, 1))
             true = self._seam(lambda box, n=lead: self.truth.read(self.start + n, box, 1))
-            self.facts.record("seam.lead", mine, method="surrogate", lead=lead)
             self.facts.record("seam.lead", true, method="simulator", lead=lead)
-            ratios.append(mine / true)
+            for method, forecast in swept.items():
+                if lead > forecast.shape[0]:
+                    continue
+                mine = self._seam(lambda box, n=lead, f=forecast: f.read(n - 1, box, 1))
+                self.facts.record("seam.lead", mine, method=method, lead=lead)
+                if method == "surrogate":
+                    ratios.append(mine / true)
         self.facts.record("seam.index", float(np.mean(ratios)))
 
     def _seam(self, read: Callable[[tuple[slice, ...]], np.ndarray]) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from scaled_mpi.coupling.latent import Coding
+from scaled_mpi.datasets.runs import handy_tile
 from scaled_mpi.facts import EventLog
 from scaled_mpi.parallel.blocks import Blocks, make_blocks
 from scaled_mpi.parallel.comm import first_ranks, member_groups, quiet_barrier
@@ -18,7 +19,6 @@ from scaled_mpi.parallel.store import (
     trajectory_names,
 )
 from scaled_mpi.pipeline.context import Context
-from scaled_mpi.pipeline.simulate import handy_tile
 
 
 def training_runs(folder: Any) -> list[Trajectory]:
@@ -49,7 +49,7 @@ def compress(context: Context) -> None:
 def _encode_run(context: Context, coder: Any, run: Trajectory, group: Any) -> None:
     tile = tuple(
         t if t % f == 0 else n
-        for t, f, n in zip(handy_tile(run.grid), coder.factor, run.grid.shape, strict=True)
+        for t, f, n in zip(handy_tile(run.grid.shape), coder.factor, run.grid.shape, strict=True)
     )
     blocks = make_blocks(run.grid, tile, group.size)
     comm = first_ranks(group, blocks.ranks)

@@ -19,14 +19,13 @@ from scaled_mpi.pipeline.evaluate import stage_facts
 
 
 def present(
-    experiment: Experiment, found: Mapping[str, Artefact], outputs: Path, comm: Any,
+    experiment: Experiment, found: Mapping[str, Artefact], folder: Path, comm: Any,
     partial: bool = False,
 ) -> Path:
-    """Write `outputs/NAME` from the finished artefacts; returns the page's path. Collective."""
-    folder = outputs / experiment.name
+    """Fill `folder` from the finished artefacts; returns the page's path. Collective."""
     if comm.rank == 0:
         done = {name: artefact for name, artefact in found.items() if artefact.done}
-        publish(done.values(), folder)
+        publish([one for one in done.values() if one.path.parent != folder], folder)
         facts = [fact for artefact in done.values() for fact in stage_facts(artefact.path)]
         _write_texts(folder, experiment, done, facts)
         _write_page(folder, experiment, done, facts, partial)
@@ -51,11 +50,41 @@ def _write_page(folder: Path, experiment: Experiment, done: Mapping[str, Artefac
                 facts: list[dict[str, Any]], partial: bool) -> None:
     from scaled_mpi.report import write_report
 
-    events = read_events(done["fit"].path) if "fit" in done else []
+    trainings = {"compress": "compressor", "fit": "surrogate"}
+    events = {
+        name: read_events(done[stage].path) for stage, name in trainings.items()
+        if stage in done and (done[stage].path / "events.jsonl").exists()
+    }
     write_report(
         folder, experiment.title or experiment.name, facts, events=events,
         pictures=_pictures(experiment, done), config_text=to_yaml(experiment), partial=partial,
+        provenance=_origin(experiment, done), labels=_labels(experiment),
     )
+
+
+def _origin(experiment: Experiment, done: Mapping[str, Artefact]) -> dict[str, Any]:
+    """Where the numbers come from, for the foot of the page."""
+    last = list(done.values())[-1].provenance()
+    return {
+        "experiment": experiment.name, "seed": experiment.seed,
+        "commit": last.get("git_commit") or "not in a repository",
+        "ranks": ", ".join(f"{name} {one.provenance()['ranks']}" for name, one in done.items()),
+        "python": last["python"], **last["versions"],
+    }
+
+
+def _labels(experiment: Experiment) -> dict[str, str]:
+    """What the methods are in this experiment."""
+    def times(cells: tuple[int, ...]) -> str:
+        return str(cells[0]) if len(set(cells)) == 1 else "x".join(map(str, cells))
+
+    halo, reach = times(experiment.halo), times(experiment.reach)
+    return {
+        "surrogate": f"surrogate, halo {halo} with sweeps",
+        "nosweep": f"halo {halo}, no sweep",
+        "halo8": f"halo {reach}, one exchange",
+        "plain": f"halo {reach}, network without mask",
+    }
 
 
 def _pictures(experiment: Experiment, done: Mapping[str, Artefact]) -> list[Any]:

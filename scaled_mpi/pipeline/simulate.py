@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from scaled_mpi.config import InputError
+from scaled_mpi.datasets.runs import handy_tile
 from scaled_mpi.experiment import check_tiles
-from scaled_mpi.parallel.blocks import Blocks, Grid, make_blocks
+from scaled_mpi.parallel.blocks import Blocks, make_blocks
 from scaled_mpi.parallel.comm import first_ranks, largest, member_groups, quiet_barrier
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
@@ -52,7 +53,7 @@ def _training_runs(context: Context) -> None:
     experiment = context.experiment
     runs, grid, data = experiment.runs(), experiment.training_grid(), experiment.data
     group, members = member_groups(len(runs), context.comm)
-    blocks = make_blocks(grid, handy_tile(grid), group.size)
+    blocks = make_blocks(grid, handy_tile(grid.shape), group.size)
     comm = first_ranks(group, blocks.ranks)
     if comm is None:
         return
@@ -63,13 +64,6 @@ def _training_runs(context: Context) -> None:
                 seed=(experiment.seed, run), burn_in=data.burn_in, frames=data.frames,
             )
             progress.step()
-
-
-def handy_tile(grid: Grid) -> tuple[int, ...]:
-    """Tiles of a run that is only split for speed: at most 8 an axis, none under the halo."""
-    return tuple(
-        n // 8 if n % 8 == 0 and n // 8 >= DEEPEST_HALO else n for n in grid.shape
-    )
 
 
 def _test_run(context: Context) -> None:
