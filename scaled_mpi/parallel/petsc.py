@@ -1,0 +1,320 @@
+"""PETSc: matrices on a DMDA, Krylov solvers, coarse spaces. The one importer of petsc4py.
+
+A DMDA numbers the cells rank by rank, and those of a rank like a C array: with our ranks and
+blocks handed to it, the local part of a vector *is* our block, reshaped. All objects are destroyed
+explicitly, by context managers: destruction is collective, and Python's collector is not.
+Everything here is collective over the communicator that is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import petsc4py
+
+from scaled_mpi.parallel.blocks import Blocks
+
+petsc4py.init(["scaled_mpi", "-no_signal_handler"])  # signals stay with whoever started the job
+from petsc4py import PETSc  # noqa: E402
+
+Apply = Callable[[np.ndarray], np.ndarray]
+Watch = Callable[[int, float], None]
+DIVERGED_LIMIT = 1e8  # growth of the residual over its start at which a solve is given up
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a Krylov solve did: my block of u, the residual norms it saw, its own verdict."""
+
+    solution: np.ndarray
+    residuals: tuple[float, ...]
+    iterations: int
+    reason: int  # PETSc's KSPConvergedReason: > 0 converged, < 0 not
+
+
+def petsc_comm(comm: Any) -> Any:
+    """The communicator as PETSc takes it; a SerialComm becomes COMM_SELF."""
+    return PETSc.COMM_SELF if type(comm).__name__ == "SerialComm" else comm
+
+
+class Subdomains(NamedTuple):
+    """Global rows of each of my tiles: with its overlap, and its own cells alone."""
+
+    overlapping: list[np.ndarray]
+    owned: list[np.ndarray]
+
+
+class Lattice:
+    """A DMDA with exactly our blocks; a context manager."""
+
+    def __init__(self, blocks: Blocks, comm: Any, width: int = 1) -> None:
+        if comm.size != blocks.ranks:
+            raise ValueError(f"communicator of {comm.size} ranks for {blocks.ranks} blocks")
+        self.blocks, self.block, self.width = blocks, blocks.block(comm.rank), width
+        kinds = {True: PETSc.DM.BoundaryType.PERIODIC, False: PETSc.DM.BoundaryType.NONE}
+        grid = blocks.grid
+        self.dm = PETSc.DMDA().create(
+            dim=grid.axes, dof=1, sizes=grid.shape[::-1], proc_sizes=blocks.split[::-1],
+            ownership_ranges=blocks.ownership()[::-1],
+            boundary_type=[kinds[b.periodic] for b in grid.boundary[::-1]],
+            stencil_type=PETSc.DMDA.StencilType.BOX, stencil_width=width,
+            comm=petsc_comm(comm),
+        )
+
+    def numbering(self) -> np.ndarray:
+        """Global row of every cell of the block and its ring, (*size + 2 width); -1 outside."""
+        ranges = self.dm.getGhostRanges()[::-1]
+        known = self.dm.getLGMap().getIndices().reshape([b - a for a, b in ranges])
+        numbers = np.full([n + 2 * self.width for n in self.block.size], -1, np.int64)
+        inside = tuple(
+            slice(a - start + self.width, b - start + self.width)
+            for (a, b), start in zip(ranges, self.block.start, strict=True)
+        )
+        numbers[inside] = known
+        return numbers
+
+    def __enter__(self) -> Lattice:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.dm.destroy()
+
+
+class LinearSystem:
+    """A u = b from one rank's stencil rows (see problems.stencil); a context manager."""
+
+    def __init__(self, stencil: Any, blocks: Blocks, comm: Any) -> None:
+        self.blocks, self.comm, self.singular = blocks, comm, stencil.singular
+        self.shape = tuple(blocks.block(comm.rank).size)
+        self._stack = ExitStack()
+        self.lattice = self._stack.enter_context(Lattice(blocks, comm))
+        self.matrix = self._keep(_assemble(stencil, self.lattice, petsc_comm(comm)))
+        if self.singular:
+            constants = self._keep(PETSc.NullSpace().create(constant=True, comm=petsc_comm(comm)))
+            self.matrix.setNullSpace(constants)
+            self.matrix.setTransposeNullSpace(constants)
+        self._x, self._y = (self._keep(v) for v in self.matrix.createVecs())
+        self.multiplications = 0
+
+    def _keep(self, thing: Any) -> Any:
+        """Note a PETSc object for destruction."""
+        self._stack.callback(thing.destroy)
+        return thing
+
+    def __enter__(self) -> LinearSystem:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def multiply(self, field: np.ndarray) -> np.ndarray:
+        """A u of my block, float64 (*block.size)."""
+        self.multiplications += 1
+        self._x.array[:] = field.ravel()
+        self.matrix.mult(self._x, self._y)
+        return self._y.array_r.reshape(self.shape).copy()
+
+    def solve(
+        self, load: np.ndarray, precondition: Apply | str, *, rtol: float = 1e-8,
+        most: int = 500, restart: int = 30, method: str = "fgmres",
+        start: np.ndarray | None = None, watch: Watch | None = None,
+        tiles: Subdomains | None = None,
+    ) -> Course:
+        """Run a Krylov method until ||b - A u|| <= rtol ||b||, as it sees it, or `most` steps.
+
+        `precondition` maps a residual block to a correction block (right preconditioning, true
+        residual norms), or is a name of `PRECONDITIONERS`; `tiles` are the subdomains of "asm".
+        `watch(iteration, norm)` is called at every iteration, its exceptions end the solve.
+        """
+        course: list[float] = []
+
+        def monitor(_: Any, iteration: int, norm: float) -> None:
+            course.append(norm)
+            if watch is not None:
+                watch(iteration, norm)
+
+        with ExitStack() as stack:
+            ksp = PETSc.KSP().create(petsc_comm(self.comm))
+            stack.callback(ksp.destroy)
+            ksp.setOperators(self.matrix)
+            ksp.setType(method)
+            if method in ("gmres", "fgmres"):
+                ksp.setGMRESRestart(restart)
+                ksp.setPCSide(PETSc.PC.Side.RIGHT)
+            ksp.setNormType(PETSc.KSP.NormType.UNPRECONDITIONED)
+            ksp.setTolerances(rtol=rtol, atol=1e-300, divtol=DIVERGED_LIMIT, max_it=most)
+            if callable(precondition):
+                ksp.getPC().setType("python")
+                ksp.getPC().setPythonContext(_Python(precondition, self.shape))
+            else:
+                PRECONDITIONERS[precondition](ksp, tiles, stack)
+            ksp.setMonitor(monitor)
+            b, x = (stack.enter_context(_vector(self.matrix)) for _ in range(2))
+            b.array[:] = load.ravel()
+            if start is not None:
+                x.array[:] = start.ravel()
+                ksp.setInitialGuessNonzero(True)
+            ksp.solve(b, x)
+            solution = x.array_r.reshape(self.shape).copy()
+            return Course(
+                solution, tuple(course), ksp.getIterationNumber(), ksp.getConvergedReason()
+            )
+
+
+class _vector:
+    """A vector for the rows of a matrix, zero, destroyed at the end of the block."""
+
+    def __init__(self, matrix: Any) -> None:
+        self.vector = matrix.createVecLeft()
+        self.vector.set(0.0)
+
+    def __enter__(self) -> Any:
+        return self.vector
+
+    def __exit__(self, *error: object) -> None:
+        self.vector.destroy()
+
+
+class _Python:
+    """A PC context: PETSc hands vectors, the callable sees blocks."""
+
+    def __init__(self, precondition: Apply, shape: tuple[int, ...]) -> None:
+        self.precondition, self.shape = precondition, shape
+
+    def apply(self, _: Any, x: Any, y: Any) -> None:
+        y.array[:] = self.precondition(x.array_r.reshape(self.shape)).ravel()
+
+
+def _assemble(stencil: Any, lattice: Lattice, comm: Any) -> Any:
+    """The matrix of a stencil: one row a cell, entries of the row in one go from arrays."""
+    numbers = lattice.numbering()
+    axes = numbers.ndim
+    core = (slice(1, -1),) * axes
+    columns, values = [numbers[core]], [stencil.diagonal]
+    for axis in range(axes):
+        for part, flow in ((slice(0, -2), stencil.low[axis]), (slice(2, None),
+                                                              stencil.high[axis])):
+            beside = tuple(part if a == axis else s for a, s in enumerate(core))
+            columns.append(numbers[beside])
+            values.append(-flow)
+    columns = np.stack([c.ravel() for c in columns], axis=1)
+    values = np.stack([v.ravel() for v in values], axis=1)
+    present = (columns >= 0) & ((values != 0) | (np.arange(columns.shape[1]) == 0))
+    indptr = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
+    rows, total = len(columns), int(np.prod(lattice.blocks.grid.shape))
+    matrix = PETSc.Mat().createAIJ(
+        ((rows, total), (rows, total)), comm=comm,
+        csr=(indptr.astype(PETSc.IntType), columns[present].astype(PETSc.IntType),
+             values[present]),
+    )
+    matrix.setDM(lattice.dm)
+    return matrix
+
+
+class Basis:
+    """Coarse vectors of each tile and their Galerkin matrix; a context manager.
+
+    `rows` are my tiles' coarse vectors as CSR (indptr, global cells, values), as many rows as
+    vectors. Coarse dofs are numbered rank by rank. A periodic axis with one or two tiles lets a
+    vector meet itself: entries of one cell are then added.
+    """
+
+    def __init__(self, system: LinearSystem, rows: tuple[np.ndarray, ...]) -> None:
+        indptr, cells, values = rows
+        comm, self.comm = petsc_comm(system.comm), system.comm
+        fine = (int(np.prod(system.shape)), int(np.prod(system.blocks.grid.shape)))
+        counts = system.comm.allgather(len(indptr) - 1)
+        self.count, self.shape = sum(counts), system.shape
+        self.mine = slice(sum(counts[: system.comm.rank]), sum(counts[: system.comm.rank + 1]))
+        self._stack = ExitStack()
+        index = PETSc.IntType
+        transposed = PETSc.Mat().createAIJ(
+            ((counts[system.comm.rank], self.count), fine), comm=comm,
+            csr=(indptr.astype(index), cells.astype(index), values),
+        )
+        self._stack.callback(transposed.destroy)
+        self.columns = PETSc.Mat()
+        transposed.transpose(self.columns)
+        self._stack.callback(self.columns.destroy)
+        self._coarse, self._fine = self.columns.createVecs()
+        self._stack.callback(self._coarse.destroy)
+        self._stack.callback(self._fine.destroy)
+
+    def __enter__(self) -> Basis:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def galerkin(self, system: LinearSystem) -> Any:
+        """Z^T A Z on every rank, a scipy CSC matrix (count, count)."""
+        from scipy import sparse
+
+        product = system.matrix.ptap(self.columns)
+        indptr, columns, values = (np.array(part) for part in product.getValuesCSR())
+        product.destroy()
+        parts = self.comm.allgather((np.diff(indptr), columns, values))
+        lengths, columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        return sparse.csr_matrix((values, columns, starts), (self.count, self.count)).tocsc()
+
+    def restrict(self, field: np.ndarray) -> np.ndarray:
+        """Z^T r on every rank, (count,); the one global reduction of an application."""
+        self._fine.array[:] = field.ravel()
+        self.columns.multTranspose(self._fine, self._coarse)
+        return np.concatenate(self.comm.allgather(self._coarse.array_r.copy()))
+
+    def prolong(self, weights: np.ndarray) -> np.ndarray:
+        """Z w on my block, from all weights (count,)."""
+        self._coarse.array[:] = weights[self.mine]
+        self.columns.mult(self._coarse, self._fine)
+        return self._fine.array_r.reshape(self.shape).copy()
+
+
+def _asm(ksp: Any, tiles: Subdomains, stack: ExitStack) -> None:
+    """One-level restricted additive Schwarz on the given subdomains, exact LU in each."""
+    pc = ksp.getPC()
+    pc.setType("asm")
+    overlapping, owned = ([_index_set(rows, stack) for rows in sets] for sets in tiles)
+    pc.setASMLocalSubdomains(len(overlapping), overlapping, owned)
+    pc.setASMOverlap(0)
+    pc.setASMType(PETSc.PC.ASMType.RESTRICT)
+    ksp.setUp()
+    for inner in pc.getASMSubKSP():
+        inner.setType("preonly")
+        inner.getPC().setType("lu")
+
+
+def _index_set(rows: np.ndarray, stack: ExitStack) -> Any:
+    made = PETSc.IS().createGeneral(np.sort(rows).astype(PETSc.IntType), PETSc.COMM_SELF)
+    stack.callback(made.destroy)
+    return made
+
+
+def _plain(kind: str) -> Callable[[Any, Subdomains | None, ExitStack], None]:
+    def prepare(ksp: Any, tiles: Subdomains | None, stack: ExitStack) -> None:
+        ksp.getPC().setType(kind)
+
+    return prepare
+
+
+def _direct(ksp: Any, tiles: Subdomains | None, stack: ExitStack) -> None:
+    ksp.setType("preonly")
+    ksp.setNormType(PETSc.KSP.NormType.NONE)
+    ksp.getPC().setType("lu")
+    ksp.getPC().setFactorSolverType("mumps")
+
+
+PRECONDITIONERS = {
+    "asm": _asm, "direct": _direct,
+    **{kind: _plain(kind) for kind in ("gamg", "hypre", "jacobi", "none")},
+}
+
+
+def has_package(name: str) -> bool:
+    """Whether this PETSc was built with an external package, such as hypre."""
+    return PETSc.Sys.hasExternalPackage(name)
