@@ -37,9 +37,11 @@ def pytest_configure(config):
         # runs after the MPI_Finalize of mpi4py, registered later: nobody reads the folder then
         atexit.register(shutil.rmtree, f"{option.basetemp}-rank{RANK}", ignore_errors=True)
     option.basetemp = f"{option.basetemp}-rank{RANK}"
-    if RANK > 0:
-        option.verbose, option.no_header, option.no_summary = -2, True, True
-        option.with_mpi = False  # until the summary of pytest-mpi has been given up
+
+
+def pytest_sessionstart(session):
+    if RANK > 0:  # one rank tells the story; the failures of the others are printed below
+        session.config.pluginmanager.unregister(name="terminalreporter")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-mpi marks the tests to skip
@@ -51,7 +53,7 @@ def pytest_collection_modifyitems(config, items):
     serial = [item for item in items if item.get_closest_marker("mpi") is None]
     if serial and RANK == 0:
         terminal = config.pluginmanager.get_plugin("terminalreporter")
-        terminal.write_line(f"\n{len(serial)} tests without the mark mpi left out under mpirun")
+        terminal.write_line(f"under mpirun {len(serial)} tests without the mark mpi are left out")
     config.hook.pytest_deselected(items=serial)
     items[:] = [item for item in items if item.get_closest_marker("mpi") is not None]
 

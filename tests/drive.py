@@ -63,7 +63,7 @@ def command(run: Run, arguments: list[str]) -> list[str]:
     files = [str(path.relative_to(ROOT)) for path in sorted((ROOT / run.folder).rglob("test_*.py"))
              if f"mark.{run.marked}" in path.read_text()]
     return ["mpirun", "-n", str(run.ranks), *pytest, "--with-mpi", f"--timeout={A_TEST}",
-            *arguments, *files]
+            "--timeout-method=thread", *arguments, *files]
 
 
 def execute(line: list[str], log: Path, limit: int) -> str:
