@@ -173,9 +173,8 @@ class TrajectoryWriter:
         Nothing is removed before `NAME.progress` tells of what stays: a kill in between must not
         cost frames that a checkpoint counts on.
         """
-        files, times, cut = on_root(self.comm, lambda: self._find(keep))
+        files, times, cut, self._number = on_root(self.comm, lambda: self._find(keep))
         self._files, self._times = files, times
-        self._number = 1 + max([_number(entry) for entry in [*files, *cut]], default=-1)
         error = None
         if cut and self._block is not None:  # the file in which the kept frames end
             try:
@@ -189,11 +188,15 @@ class TrajectoryWriter:
             on_root(self.comm, self._write_progress)
         on_root(self.comm, self._remove_stale)
 
-    def _find(self, keep: int) -> tuple[list, list, list]:
-        """Files that stay whole, the times of the kept frames, and the file cut by their end."""
+    def _find(self, keep: int) -> tuple[list, list, list, int]:
+        """Files that stay whole, times of the kept frames, the file they end in, the next number.
+
+        What is kept of the last is written anew while an index still tells of every file there is,
+        so it gets a number that none of them has.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         if keep == 0:
-            return [], [], []
+            return [], [], [], 0
         path = self._progress if self._progress.exists() else self.folder / f"{self.name}.json"
         index = unseal(path, FORMAT)
         mine = self._index()
@@ -206,8 +209,10 @@ class TrajectoryWriter:
         for entry in needed:
             check_size(self.folder, entry)
         ends = needed[-1]["first"] + needed[-1]["frames"] == keep
-        whole, cut = (needed, []) if ends else (needed[:-1], needed[-1:])
-        return whole, index["times"][:keep], cut
+        if ends:
+            return needed, index["times"][:keep], [], _number(needed[-1]) + 1
+        number = max(map(_number, index["files"])) + 1
+        return needed[:-1], index["times"][:keep], needed[-1:], number
 
     def _write_progress(self) -> None:
         write_text(self._progress, seal(self._index()))

@@ -20,7 +20,7 @@ from scaled_mpi.parallel import hdf5
 from scaled_mpi.parallel.blocks import Block, Boundary, Grid, whole_per_axis
 
 FORMAT = "scaled_mpi trajectory"
-_MOST_OPEN = 8  # files that one reader keeps open
+_MOST_OPEN = 64  # files that one reader keeps open
 
 
 class Trajectory:
