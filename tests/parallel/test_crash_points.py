@@ -34,7 +34,7 @@ BLOCKS = make_blocks(Grid((4, 6)), (2, 3), 1)
 
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch):
-    """A killed process loses nothing that it wrote, synced or not; syncing only takes time here."""
+    """A killed process loses nothing that it wrote, synced or not; syncing only takes time."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
