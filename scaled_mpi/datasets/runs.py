@@ -174,7 +174,9 @@ class TrajectoryFiles(Spec):
         space = "zyx"[-len(run.cells) :]
         unknown = (set(self.crop) | set(self.stride)) - {"t", *space}
         if unknown:
-            raise InputError(f"crop, stride: {sorted(unknown)}; axes t, {', '.join(space)} exist")
+            raise InputError(
+                f"dataset.crop, stride: {sorted(unknown)}; axes t, {', '.join(space)} exist"
+            )
         cells = tuple(
             self._cut_axis(run, axis, cut) for axis, cut in zip(space, run.cells, strict=True)
         )
@@ -186,7 +188,8 @@ class TrajectoryFiles(Spec):
         start, stop = self.crop.get(axis, (0, len(whole)))
         if not 0 <= start < stop <= len(whole):
             raise InputError(
-                f"crop.{axis}: {[start, stop]}; inside 0 to {len(whole)} of {run.path} is allowed"
+                f"dataset.crop.{axis}: {[start, stop]}; inside 0 to {len(whole)} ({run.path}) "
+                "is allowed"
             )
         return whole[start : stop : self.stride.get(axis, 1)]
 
@@ -194,13 +197,16 @@ class TrajectoryFiles(Spec):
         count = self.held_out or (1 if len(runs) > 1 and not self.test_frames else 0)
         if count:
             if count >= len(runs):
-                raise InputError(f"held_out: {count}; fewer than the {len(runs)} runs are allowed")
+                raise InputError(
+                    f"dataset.held_out: {count}; fewer than the {len(runs)} runs are allowed"
+                )
             return runs[:-count], runs[-count:]
         last = runs[-1]
         frames = self.test_frames or len(last.frames) // _TEST_SHARE
         if not 0 < frames < len(last.frames):
             raise InputError(
-                f"test_frames: {frames}; 1 to {len(last.frames) - 1} of the last run is allowed"
+                f"dataset.test_frames: {frames}; 1 to {len(last.frames) - 1} of the last run "
+                "is allowed"
             )
         early, late = last.frames[:-frames], last.frames[-frames:]
         return [*runs[:-1], replace(last, frames=early)], [replace(last, frames=late)]
