@@ -8,8 +8,6 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "scaled_mpi"
 
@@ -96,14 +94,12 @@ def test_every_room_has_a_floor():
     assert {room(path) for path in PATHS} <= set(FLOORS)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=str)
-def test_imports_keep_to_the_floors(path):
-    assert trespasses(path) == []
+def test_imports_keep_to_the_floors():
+    assert [line for path in PATHS for line in trespasses(path)] == []
 
 
-@pytest.mark.parametrize("path", PATHS, ids=str)
-def test_libraries_have_owners(path):
-    assert strangers(path) == []
+def test_libraries_have_owners():
+    assert [line for path in PATHS for line in strangers(path)] == []
 
 
 def test_no_import_goes_round_in_a_circle():
