@@ -1,9 +1,8 @@
 """Artefacts: finished results of stages, found again by the hash of everything that made them.
 
     ROOT/STAGE-HASH/           complete, never changed again; provenance.json tells its origin
-    ROOT/STAGE-HASH.partial/   in work; kept when a run is killed, so that the stage can go on in
-    it ROOT/STAGE-HASH.old/       the former one while `redo` replaces it ROOT/STAGE-HASH.lock
-    held by the run that works on it; freed by the system when that ends
+    ROOT/STAGE-HASH.partial/   in work; kept when a run is killed, so that the stage can go on
+    ROOT/STAGE-HASH.old/       the former one while `redo` replaces it
 
 A folder gets its final name only when all ranks are done and every file in it is on disk. The hash
 covers the stage's part of the configuration, the artefacts it read and the version of the stage,
@@ -110,8 +109,7 @@ def building(
     redo: bool = False,
     provenance: Mapping[str, Any] | None = None,
 ) -> Iterator[Path]:
-    """The folder in which all ranks build an artefact; at the end it becomes the artefact.
-    Collective.
+    """The folder in which all ranks build an artefact, which it becomes at the end. Collective.
 
     What a killed run left in it is still there, unless `redo`. A finished artefact of the same
     name stays until the new one is complete. `provenance` (configuration, inputs, seed) is written
