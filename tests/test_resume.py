@@ -65,7 +65,7 @@ def copy_without_couple(source, target):
 def test_a_march_killed_on_two_ranks_ends_on_three_with_the_same_bits(uninterrupted, tmp_path):
     copy_without_couple(uninterrupted, tmp_path)
     job = start(tmp_path, 2)
-    assert wait_for(job, tmp_path, "couple-*.partial/checkpoint.h5")
+    assert wait_for(job, tmp_path, "couple-*.partial/march")
     os.killpg(job.pid, signal.SIGKILL)
     job.wait()
     subprocess.run(["pkill", "-9", "-f", str(tmp_path)], check=False)
@@ -80,7 +80,7 @@ def test_a_march_killed_on_two_ranks_ends_on_three_with_the_same_bits(uninterrup
 def test_a_warned_job_saves_itself_and_asks_to_be_requeued(uninterrupted, tmp_path):
     copy_without_couple(uninterrupted, tmp_path)
     job = start(tmp_path, 2)
-    assert wait_for(job, tmp_path, "couple-*.partial/checkpoint.h5")
+    assert wait_for(job, tmp_path, "couple-*.partial/march")
     job.send_signal(signal.SIGUSR2)
     code, output = finish(job)
     assert code == EXIT_REQUEUE, output

@@ -10,7 +10,6 @@ saved every `coupling.checkpoint` jumps and continues there, on any number of ra
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,15 +18,12 @@ import numpy as np
 from scaled_mpi.coupling.latent import Coding
 from scaled_mpi.coupling.schwarz import Jump, March, Sweeping
 from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from scaled_mpi.parallel.comm import exact_sum, largest
 from scaled_mpi.parallel.halo import expected_bytes, expected_messages, tile_bytes
+from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.signals import Stopped, stop_agreed
-from scaled_mpi.parallel.store import (
-    Trajectory,
-    TrajectoryWriter,
-    load_checkpoint,
-    save_checkpoint,
-)
+from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from scaled_mpi.pipeline.context import Context
 from scaled_mpi.pipeline.reference import run_references
 from scaled_mpi.progress import Progress
@@ -96,13 +92,14 @@ def _march_all(context: Context, domain: Domain, jumps: int) -> None:
     settings = context.experiment.coupling
     sweeping = Sweeping(settings.sweeps, settings.tolerance, settings.fixed)
     march, frames = _march(context, domain, context.experiment.halo, sweeping)
-    path = context.folder / "checkpoint.h5"
+    path = context.folder / "march"
     done, records, counts = 0, [], np.zeros(5)
-    if path.exists():
-        arrays, scalars = load_checkpoint(path, domain.comm, domain.latent)
+    saved = load_checkpoint(path, domain.comm, domain.latent)
+    if saved is not None:
+        arrays, scalars = saved
         frames = [arrays[f"frame{i}"] for i in range(len(frames))]
-        done, records = scalars["done"], json.loads(scalars["records"])
-        counts = np.array(json.loads(scalars["counts"]))
+        done, records = scalars["done"], scalars["records"]
+        counts = np.array(scalars["counts"])
         context.say(f"couple: {done} of {jumps} jumps were saved; going on from there")
     writer = TrajectoryWriter(
         context.folder, "surrogate", domain.blocks, domain.comm, domain.truth.channels,
@@ -123,15 +120,14 @@ def _march_all(context: Context, domain: Domain, jumps: int) -> None:
                 save_checkpoint(
                     path, domain.comm, domain.latent,
                     {f"frame{i}": frame for i, frame in enumerate(frames)},
-                    {"done": jump.number, "records": json.dumps(records),
-                     "counts": json.dumps((counts + _traffic(march)).tolist())},
+                    {"done": jump.number, "records": records,
+                     "counts": (counts + _traffic(march)).tolist()},
                 )
             if stopping:
                 raise Stopped(f"couple: stopped after jump {jump.number} of {jumps}")
     if final is None:
         final = domain.coding.decode(frames[-1])
-    if domain.comm.rank == 0:
-        path.unlink(missing_ok=True)
+    on_root(domain.comm, lambda: remove_checkpoint(path))
     _march_facts(context, domain, march, records, counts + _traffic(march))
     context.facts.record("field.sha256", field_hash(domain, final), tiles=len(
         domain.blocks.tiles()))
