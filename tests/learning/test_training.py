@@ -20,9 +20,11 @@ from tests.learning.lesson import SMALL, learn, loss, network, sample, sha, stor
 ALONE = SerialComm()
 
 
-def shared_folder(tmp_path):
-    """Rank 0's folder on every rank."""
-    return world().bcast(tmp_path)
+@pytest.fixture
+def shared(tmp_path):
+    """Rank 0's folder on every rank; it is removed after the test, so all leave together."""
+    yield world().bcast(tmp_path)
+    world().barrier()
 
 
 # ------------------------------------------------------------------ closed forms
@@ -148,17 +150,16 @@ def test_bf16_learns_nearly_the_same(tmp_path):
 
 @pytest.mark.mpi
 @pytest.mark.ranks6
-def test_ordered_gives_the_same_bits_on_any_ranks(tmp_path):
+def test_ordered_gives_the_same_bits_on_any_ranks(tmp_path, shared):
     comm = world()
-    folder = shared_folder(tmp_path)
     alone, one = learn(tmp_path / f"alone{comm.rank}", ALONE)
-    together, many = learn(folder / "together", comm)
+    together, many = learn(shared / "together", comm)
     assert sha(one) == sha(many)
     assert alone.best_loss == together.best_loss and alone.sha256 == together.sha256
 
 
 @pytest.mark.mpi
-def test_ordered_with_channels_last_weights(tmp_path):
+def test_ordered_with_channels_last_weights(tmp_path, shared):
     import torch
 
     comm = world()
@@ -167,7 +168,7 @@ def test_ordered_with_channels_last_weights(tmp_path):
         return network(layout)[::3]  # dropout draws in the order of the memory
 
     _, one = learn(tmp_path / f"alone{comm.rank}", ALONE, net=net(torch.channels_last))
-    _, many = learn(shared_folder(tmp_path) / "together", comm, net=net(torch.channels_last))
+    _, many = learn(shared / "together", comm, net=net(torch.channels_last))
     _, contiguous = learn(tmp_path / f"contiguous{comm.rank}", ALONE, net=net(None))
     assert sha(one) == sha(many)
     for p, q in zip(one.parameters(), contiguous.parameters(), strict=True):
@@ -175,24 +176,24 @@ def test_ordered_with_channels_last_weights(tmp_path):
 
 
 @pytest.mark.mpi
-def test_ddp_agrees_with_ordered_after_fifty_steps(tmp_path):
+def test_ddp_agrees_with_ordered_after_fifty_steps(tmp_path, shared):
     comm = world()
     keys = {"steps": 50, "validate_every": 25, "learning_rate": 1e-3}
     _, one = learn(tmp_path / f"alone{comm.rank}", ALONE, **keys)
     ranks = useful_ranks(Training(**SMALL, mode="ddp"), comm.size)
     team = comm.Split(int(comm.rank >= ranks), comm.rank)
     if comm.rank < ranks:
-        _, many = learn(team.bcast(tmp_path) / "ddp", team, **keys, mode="ddp")
+        _, many = learn(shared / "ddp", team, **keys, mode="ddp")
         for p, q in zip(one.parameters(), many.parameters(), strict=True):
             np.testing.assert_allclose(p.detach(), q.detach(), atol=1e-6)
         assert len(set(team.allgather(sha(many)))) == 1
 
 
 @pytest.mark.mpi(min_size=2)
-def test_a_loss_that_is_not_finite_is_named_on_every_rank(tmp_path):
+def test_a_loss_that_is_not_finite_is_named_on_every_rank(shared):
     comm = world()
     owner = comm.size - 1
-    folder = shared_folder(tmp_path) / "nan"
+    folder = shared / "nan"
 
     calls = iter(range(1000))
 
@@ -288,9 +289,9 @@ def test_three_interruptions_change_no_bit_and_no_event(tmp_path, layout):
 
 
 @pytest.mark.mpi
-def test_a_stop_asked_of_one_rank_stops_all_and_resumes_on_fewer(tmp_path):
+def test_a_stop_asked_of_one_rank_stops_all_and_resumes_on_fewer(tmp_path, shared):
     comm = world()
-    folder = shared_folder(tmp_path) / "stop"
+    folder = shared / "stop"
     _, straight = learn(tmp_path / f"alone{comm.rank}", ALONE)
     calls = iter(range(100))
     with pytest.raises(Stopped, match="after step 5"):
