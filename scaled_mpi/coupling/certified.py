@@ -12,8 +12,8 @@ R~_i: the tile's own cells, S: local solver):
 S may be nonlinear and may be wrong, so the outer method is flexible GMRES (Saad 1993) with right
 preconditioning, whose residual is the true one. An answer is accepted on ||b - A u|| / ||b||
 recomputed at the end, and on nothing else. Where an iteration gains less than 2 %, or a local
-correction is not finite or absurd, tiles are given exact factors instead, the worst first, and counted: in
-the end the method is the exact two-level one, which converges.
+correction is not finite or absurd, tiles are given exact factors instead, the worst first, and
+counted: in the end the method is the exact two-level one, which converges.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveInt
 
-from scaled_mpi.config import InputError, Spec
-from scaled_mpi.coupling.coarse import Coarse, CoarseSpace
+from scaled_mpi.config import InputError
+from scaled_mpi.coupling.coarse import CoarseSpace
+from scaled_mpi.coupling.solving import NotConverged, Solving
 from scaled_mpi.local_solvers.exact import factorise
 from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.petsc import LinearSystem
@@ -38,31 +38,8 @@ from scaled_mpi.problems.tiles import TileOperators
 
 TRIES = 3  # solves one after the other, each from the last answer, before giving up
 ABSURD = 1e3  # local defect over local residual at which a tile becomes exact at once
-DIVISOR = 4  # of the tiles not yet exact, one in so many becomes exact at a time
-
-
-class NotConverged(ArithmeticError):
-    """No answer under the tolerance. `iterations` and the true relative `residual` reached."""
-
-    def __init__(self, iterations: int, residual: float, tolerance: float) -> None:
-        super().__init__(
-            f"not converged: true residual {residual:.2e} after {iterations} iterations, "
-            f"{tolerance:.1e} was asked for"
-        )
-        self.iterations, self.residual = iterations, residual
-
-
-class Solving(Spec):
-    """How a system is solved. `most` iterations; `gain` is the least an iteration must bring."""
-
-    tolerance: float = Field(1e-8, gt=0, lt=1)
-    overlap: PositiveInt = 4
-    coarse: Coarse = Coarse()
-    smooths: NonNegativeInt = 2
-    omega: float = Field(0.7, gt=0, le=1)
-    restart: PositiveInt = 60
-    most: PositiveInt = 300
-    gain: float = Field(0.02, ge=0, lt=1)
+POOR = 0.05  # local defect over local residual under which an exact factor would not help
+DIVISOR = 4  # of the poor tiles, one in so many becomes exact at a time
 
 
 @dataclass(frozen=True)
@@ -122,8 +99,9 @@ class TwoLevel:
     def _absurd(self, local: np.ndarray, residual: np.ndarray) -> np.ndarray:
         """Which corrections are not finite, or far worse than none at all, bool (n,)."""
         with np.errstate(invalid="ignore", over="ignore"):
-            self.defects = _norms(self.operators.apply(local) - residual)
-            return ~(self.defects <= ABSURD * _norms(residual))
+            sizes = np.maximum(_norms(residual), 1e-300)
+            self.defects = _norms(self.operators.apply(local) - residual) / sizes
+            return ~(self.defects <= ABSURD)
 
     def make_exact(self, tile: int) -> None:
         """Give one of my tiles an exact factor from now on."""
@@ -131,10 +109,10 @@ class TwoLevel:
             self.exact[tile] = factorise(self.operators, tile)
 
     def strengthen(self) -> bool:
-        """Make the tiles with the largest local defect exact; False if all are. Collective."""
+        """Make the worst of the poor tiles exact; False if there is none. Collective."""
         comm, tiles = self.operators.comm, self.operators.tiles
         mine = [(-float(self.defects[i]), index) for i, index in enumerate(tiles)
-                if i not in self.exact]
+                if self.defects[i] > POOR]
         waiting = sorted(entry for part in comm.allgather(mine) for entry in part)
         chosen = {index for _, index in waiting[: -(-len(waiting) // DIVISOR)]}
         for i, index in enumerate(tiles):

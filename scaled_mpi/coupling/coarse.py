@@ -20,12 +20,11 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field, PositiveInt
 
-from scaled_mpi.config import Spec
+from scaled_mpi.coupling.solving import Coarse
 from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.petsc import Basis, Lattice, LinearSystem
 from scaled_mpi.problems.elliptic import mean
@@ -33,15 +32,6 @@ from scaled_mpi.problems.tiles import TileOperators
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 SHIFT = 1e-9  # of the Neumann matrix, relative to its diagonal: its constants have no inverse
-
-
-class Coarse(Spec):
-    """`geneo` takes the eigenvectors under `threshold`, from `least` to `most` of them a tile."""
-
-    kind: Literal["hats", "geneo", "none"] = "hats"
-    threshold: float = Field(0.15, gt=0)
-    least: PositiveInt = 1
-    most: PositiveInt = 8
 
 
 class CoarseSpace:

@@ -5,5 +5,6 @@ A member's `load(folder)` returns a solver: `prepare(operators)` once a matrix, 
 """
 
 from scaled_mpi.local_solvers.exact import Exact
+from scaled_mpi.local_solvers.learned import Learned
 
-MEMBERS = {"exact": Exact}
+MEMBERS = {"exact": Exact, "learned": Learned}

@@ -1,7 +1,7 @@
 """The operator of every tile of a rank, in one batch: A_i = R_i A R_i^T on tile + overlap.
 
 Cut out of the global rows with the overlap's halo, so that a local problem has exactly the global
-coefficients and the value 0 beyond its edge. Cells beyond the domain are rows of the identity.
+coefficients and the value 0 beyond its edge. Cells beyond the domain are coupled to nothing.
 """
 
 from __future__ import annotations
@@ -39,11 +39,17 @@ class TileOperators:
                   *stencil.high]
         cut = self._windows(self.halo(np.stack(fields)))
         cut = np.where(self.inside, cut, 0.0)
-        self.diagonal = np.where(self.inside, cut[0], 1.0)
+        self.diagonal = np.where(self.inside, cut[0], self._typical(cut[0]))
         self.excess = cut[1]
         self.high = tuple(cut[2:])
         for axis, high in enumerate(self.high):
             high[(slice(None),) * (axis + 1) + (-1,)] = 0.0
+
+    def _typical(self, diagonal: np.ndarray) -> np.ndarray:
+        """Geometric mean of each tile's diagonal, (n, 1, ...): what rows beyond the domain get."""
+        axes = tuple(range(1, diagonal.ndim))
+        logs = np.log(np.where(self.inside, diagonal, 1.0)).sum(axes, keepdims=True)
+        return np.exp(logs / self.inside.sum(axes, keepdims=True))
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -137,7 +143,7 @@ class TileOperators:
         cells = math.prod(self.window)
         strides = [math.prod(self.window[axis + 1:]) for axis in range(len(self.window))]
         if neumann:
-            main = self.excess[tile] + np.where(self.inside[tile], 0.0, 1.0)
+            main = np.where(self.inside[tile], self.excess[tile], self.diagonal[tile])
             for axis, high in enumerate(self.high):
                 part = high[tile]
                 main = main + part

@@ -6,8 +6,8 @@ import pytest
 pytest.importorskip("petsc4py")
 
 from scaled_mpi.config import InputError
-from scaled_mpi.coupling.certified import NotConverged, Prepared, Solving
-from scaled_mpi.coupling.coarse import Coarse
+from scaled_mpi.coupling.certified import Prepared
+from scaled_mpi.coupling.solving import Coarse, NotConverged, Solving
 from scaled_mpi.local_solvers.exact import ExactSolver
 from scaled_mpi.parallel.blocks import make_blocks
 from scaled_mpi.parallel.comm import SerialComm, first_ranks, world

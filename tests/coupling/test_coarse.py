@@ -5,7 +5,8 @@ import pytest
 
 pytest.importorskip("petsc4py")
 
-from scaled_mpi.coupling.coarse import Coarse, CoarseSpace
+from scaled_mpi.coupling.coarse import CoarseSpace
+from scaled_mpi.coupling.solving import Coarse
 from scaled_mpi.parallel.blocks import make_blocks
 from scaled_mpi.parallel.comm import first_ranks, world
 from scaled_mpi.parallel.petsc import LinearSystem

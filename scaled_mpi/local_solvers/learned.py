@@ -1,0 +1,190 @@
+"""A learned solver of the tiles' local problems; see `learning/networks/local_solver.py`.
+
+Trained on residuals that occurred in running solves, by
+
+    loss = || A_i z - r || / || r ||,   z = S(A_i, r).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, PositiveInt
+
+from scaled_mpi.config import InputError, Spec, plain
+from scaled_mpi.learning.training import Training, on_team, train
+from scaled_mpi.local_solvers.residuals import Residuals, residual_files
+from scaled_mpi.parallel.comm import Comm
+from scaled_mpi.parallel.streams import integers
+from scaled_mpi.problems.tiles import TileOperators
+
+WEIGHTS = "best.safetensors"
+STREAM = 14
+JUDGED = 96  # held-out local problems that a validation looks at
+CHUNK = 64  # tiles in one call of the network, so that its fields stay in the cache
+
+
+class Learned(Spec):
+    """A V-cycle of convolutions under gates that see the coefficients, linear in the residual.
+
+    `widths`: channels a level, finest (half the resolution) first; `passes`: V-cycles, with the
+    local residual taken between them; `features`: channels of the network that makes the gates.
+    `held_out`: last solves, kept for validation. `device`: where it is applied, for example cuda.
+    """
+
+    kind: Literal["learned"] = "learned"
+    widths: tuple[PositiveInt, ...] = Field((16, 24, 32), min_length=1)
+    passes: PositiveInt = 2
+    features: PositiveInt = 16
+    held_out: PositiveInt = 4
+    device: Literal["cpu", "cuda"] = "cpu"
+    training: Training = Training(
+        steps=1500, batch=16, micro_batches=2, learning_rate=4e-3, ema=0.98, validate_every=250,
+        checkpoint_every=250,
+    )
+
+    def fit(
+        self, source: Path, comm: Comm, folder: Path, events: Any, seed: int
+    ) -> None:
+        """Train on the residuals in `source`, leave the weights in `folder`. Collective."""
+        files = residual_files(Path(source))
+        if len(files) <= self.held_out:
+            raise InputError(
+                f"local_solver.held_out: {self.held_out} given; fewer than the {len(files)} "
+                "solves are allowed"
+            )
+        on_team(comm, self.training, lambda team: self._train(
+            files, team, Path(folder), events, seed
+        ))
+
+    def load(self, folder: str | Path | None) -> LearnedSolver:
+        """The trained solver of a folder that `fit` filled."""
+        if folder is None:
+            raise InputError("local_solver: learned; a folder with its weights is needed")
+        return LearnedSolver(Path(folder), self.device)
+
+    def _train(
+        self, files: list[Path], comm: Comm, folder: Path, events: Any, seed: int
+    ) -> None:
+        lesson = Lesson(Residuals(files[: -self.held_out]), seed)
+        exam = Lesson(Residuals(files[-self.held_out:]), seed)
+        meta = {"kind": self.kind, "axes": lesson.problems.high.shape[1], "solver": plain(self)}
+        train(make_network(meta, seed), loss, lesson.sample, exam.judge, self.training, comm,
+              folder, events, seed, meta=meta)
+
+
+def make_network(meta: Mapping[str, Any], seed: int) -> Any:
+    """A network of the shape that `meta` tells, its first weights decided by `seed`."""
+    import torch
+
+    from scaled_mpi.learning.networks.local_solver import LocalSolverNetwork
+
+    spec = meta["solver"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LocalSolverNetwork(
+            meta["axes"], tuple(spec["widths"]), spec["passes"], spec["features"]
+        )
+
+
+def loss(model: Any, batch: Mapping[str, Any]) -> Any:
+    """Mean of ||A z - r|| / ||r|| over a batch, a scalar tensor."""
+    return relative_defects(model, batch).mean()
+
+
+def relative_defects(model: Any, batch: Mapping[str, Any]) -> Any:
+    """||A z - r|| / ||r|| of each local problem, a tensor (n,)."""
+    from scaled_mpi.learning.networks.local_solver import apply_scaled, scaled
+
+    diagonal, high, residual = batch["diagonal"], batch["high"], batch["residual"]
+    scale, couplings = scaled(diagonal, high)
+    z = model(diagonal, high, residual)
+    defect = apply_scaled(couplings, z / scale) / scale - residual
+    return defect.flatten(1).norm(dim=1) / residual.flatten(1).norm(dim=1)
+
+
+class Lesson:
+    """Samples of some files; see `learning.training.Task`."""
+
+    def __init__(self, problems: Residuals, seed: int) -> None:
+        self.problems, self.seed = problems, seed
+
+    def sample(self, step: int, micro: int, size: int) -> dict[str, np.ndarray]:
+        """A batch that its arguments decide."""
+        places = np.arange(micro * size, (micro + 1) * size)
+        return self.problems.batch(
+            integers(self.seed, step, places, len(self.problems), stream=STREAM)
+        )
+
+    def judge(self, model: Any) -> dict[str, float]:
+        """Mean and 95 % point of the relative defect on evenly spread local problems."""
+        import torch
+
+        chosen = np.linspace(0, len(self.problems) - 1, JUDGED).astype(int)
+        device = next(model.parameters()).device
+        batch = {name: torch.from_numpy(values).to(device)
+                 for name, values in self.problems.batch(chosen).items()}
+        found = relative_defects(model, batch).cpu().numpy()
+        return {"loss": float(found.mean()), "defect.high": float(np.quantile(found, 0.95))}
+
+
+class LearnedSolver:
+    """A trained network at work; `network` is the torch module."""
+
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        import torch
+
+        from scaled_mpi.learning.weights import load_into, load_weights
+
+        tensors, meta = load_weights(folder / WEIGHTS)
+        if meta.get("kind") != "learned":
+            raise InputError(f"{folder / WEIGHTS}: weights of another kind, not a local solver")
+        self.network = make_network(meta, 0)
+        load_into(self.network, tensors, str(folder / WEIGHTS))
+        self.device = torch.device(device)
+        self.network.to(self.device).eval()
+        self.axes: int = meta["axes"]
+
+    def prepare(self, operators: TileOperators) -> None:
+        """Make the gates of all tiles. InputError where the axes are not those learned."""
+        import torch
+
+        from scaled_mpi.learning.networks.local_solver import scaled
+
+        if len(operators.window) != self.axes:
+            raise InputError(
+                f"domain.tile: {len(operators.window)} axes; the solver learned {self.axes}"
+            )
+        self._kept = []
+        with torch.inference_mode():
+            for part in self._parts(len(operators)):
+                diagonal = self._put(operators.diagonal[part])
+                scale, couplings = scaled(
+                    diagonal, self._put(np.stack([h[part] for h in operators.high], axis=1))
+                )
+                self._kept.append((self.network.gates(diagonal, couplings), scale, couplings))
+
+    def correct(self, residual: np.ndarray) -> np.ndarray:
+        """z of r, float64 (n, *window)."""
+        import torch
+
+        found = np.empty(residual.shape)
+        with torch.inference_mode():
+            for part, kept in zip(self._parts(len(residual)), self._kept, strict=True):
+                # Norms of a Krylov method may lie outside the range of float32.
+                size = np.sqrt((residual[part] ** 2).sum(axis=tuple(range(1, residual.ndim))))
+                size = np.maximum(size, 1e-300).reshape(-1, *[1] * self.axes)
+                z = self.network.solve(*kept, self._put(residual[part] / size))
+                found[part] = z.cpu().numpy() * size
+        return found
+
+    def _parts(self, count: int) -> list[slice]:
+        return [slice(a, min(a + CHUNK, count)) for a in range(0, count, CHUNK)]
+
+    def _put(self, values: np.ndarray) -> Any:
+        import torch
+
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self.device)
