@@ -20,7 +20,8 @@ LIGHT = ("scaled_mpi", "scaled_mpi.experiment", "scaled_mpi.run")
 BANNED_IMPORTS = {"pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle"}
 BANNED_CALLS = {"eval", "exec", "torch.load", "torch.save", "yaml.unsafe_load", "yaml.full_load",
                 "os.system", "os.popen"}
-BANNED_WORDS = {("allow_pickle", "True"), ("shell", "True")}
+BANNED_WORDS = {("allow_pickle", "True"), ("shell", "True"), ("Loader", "yaml.Loader"),
+                ("Loader", "yaml.FullLoader"), ("Loader", "yaml.UnsafeLoader")}
 
 
 def test_a_file_can_be_read_in_one_sitting():
