@@ -1,0 +1,175 @@
+"""Schwarz sweeps for elliptic problems, as fixed points u = G(u), with and without a coarse level.
+
+What a sweep asks of the local solver S_i, with r = b - A u:
+
+    residual form    u_i = R_i u + S_i(R_i r)                 what is missing
+    solution form    u_i = S_i(R_i r + A_i R_i u)             the whole solution, its edge given
+
+The two agree where S_i = A_i^-1. A surrogate that gives solutions can only do the second, and
+then what it gets wrong is not seen by any residual: the iteration ends at a floor, which grows
+with the number of tiles. `coarse` adds Z (Z^T A Z)^-1 Z^T (b - A u) after every sweep: the growth
+goes, the surrogate's own error stays (only `certified.py` removes that).
+
+How the tiles' answers become one field:
+
+    owned     each tile's own cells (restricted additive Schwarz)
+    blended   a partition of unity over the overlaps
+    coloured  one colour of tiles after another, each seeing the last (multiplicative)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from scaled_mpi.coupling.anderson import Anderson
+from scaled_mpi.coupling.certified import Prepared
+from scaled_mpi.parallel.blocks import Blocks
+
+Form = Literal["residual", "solution"]
+Combination = Literal["owned", "blended", "coloured"]
+
+
+@dataclass(frozen=True)
+class Swept:
+    """Where an iteration ended: the field, ||b - A u|| / ||b|| after every sweep, and why."""
+
+    solution: np.ndarray
+    residuals: tuple[float, ...]
+    sweeps: int
+    converged: bool  # on the true residual; False at a floor or at the last sweep allowed
+
+
+class Sweeper:
+    """One Schwarz sweep on a prepared system; its local solver and coarse space are used.
+
+    `coarse` needs a prepared coarse space. Call it with u and b of my block.
+    """
+
+    def __init__(
+        self, prepared: Prepared, form: Form = "residual", combination: Combination = "owned",
+        coarse: bool = False,
+    ) -> None:
+        self.prepared, self.form, self.combination = prepared, form, combination
+        self.coarse = prepared.coarse if coarse else None
+        tiles = prepared.operators.tiles
+        self.colours = np.array([_colour(index, prepared.blocks) for index in tiles])
+
+    def __call__(self, u: np.ndarray, load: np.ndarray) -> np.ndarray:
+        """G(u), float64 (*block.size); collective."""
+        system, operators = self.prepared.system, self.prepared.operators
+        if self.combination == "coloured":
+            # Every rank takes part in every colour, with or without tiles of it.
+            for colour in range(3 ** len(operators.window)):
+                u = self._one_colour(u, load, colour)
+        else:
+            rest = load - system.multiply(u)
+            local = self.local(u, rest)
+            u = operators.owned(local) if self.combination == "owned" else (
+                operators.blended(local))
+        if self.coarse is not None:
+            u = u + self.coarse.correct(load - system.multiply(u))
+        return u
+
+    def local(self, u: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        """The new u_i of all tiles, (n, *window)."""
+        operators, solver = self.prepared.operators, self.prepared.preconditioner.solver
+        known, residual = operators.cut(u), operators.cut(rest)
+        if self.form == "solution":
+            return solver.correct(residual + operators.apply(known))
+        return known + solver.correct(residual)
+
+    def _one_colour(self, u: np.ndarray, load: np.ndarray, colour: int) -> np.ndarray:
+        operators = self.prepared.operators
+        mine = self.colours == colour
+        if not any(operators.comm.allgather(bool(mine.any()))):
+            return u
+        local = self.local(u, load - self.prepared.system.multiply(u))
+        change = local - operators.cut(u)
+        change[~mine] = 0.0  # windows of one colour do not overlap, so that sums are exchanges
+        return u + operators.summed(change)
+
+
+def _colour(index: tuple[int, ...], blocks: Blocks) -> int:
+    """Base-3 number whose digits alternate along each axis; an odd ring needs a third."""
+    number = 0
+    for i, count, boundary in zip(index, blocks.counts, blocks.grid.boundary, strict=True):
+        odd_end = boundary.periodic and count % 2 and i == count - 1 and count > 1
+        number = 3 * number + (2 if odd_end else i % 2)
+    return number
+
+
+def iterate(
+    sweeper: Sweeper, load: np.ndarray, *, tolerance: float = 1e-6, most: int = 200,
+    depth: int = 0, start: np.ndarray | None = None, still: float = 0.0,
+) -> Swept:
+    """Sweep until the true residual is under `tolerance`; Anderson with `depth` > 0. Collective.
+
+    `still` > 0 also ends it where a sweep changes u by less than that, relative to u: at the floor
+    of a solution form, which is no convergence and is not called so.
+    """
+    prepared = sweeper.prepared
+    anderson = Anderson(depth, lambda a, b: products(a, b, prepared.blocks, prepared.comm))
+    u = np.zeros_like(load) if start is None else start
+    one = load[None]
+    size = float(np.sqrt(anderson.products(one, one)[0, 0])) or 1.0
+    residuals: list[float] = []
+    for _ in range(most):
+        u = anderson.next(u, sweeper(u, load))
+        residuals.append(prepared.residual(load, u, size))
+        if residuals[-1] <= tolerance:
+            break
+        width = float(np.sqrt(anderson.products(u[None], u[None])[0, 0]))
+        if anderson.size <= still * width:
+            break
+    done = bool(residuals) and residuals[-1] <= tolerance
+    return Swept(u, tuple(residuals), len(residuals), done)
+
+
+def products(a: np.ndarray, b: np.ndarray, blocks: Blocks, comm: Any) -> np.ndarray:
+    """a_i . b_j over the whole domain, (m, n) of (m, *block) and (n, *block); collective.
+
+    Tiles are summed each for itself and then in their order, whoever owns them.
+    """
+    mine = []
+    for index in blocks.tiles(comm.rank):
+        part = (slice(None), *blocks.local_slices(comm.rank, index))
+        mine.append((index, a[part].reshape(len(a), -1) @ b[part].reshape(len(b), -1).T))
+    every = sorted((entry for part in comm.allgather(mine) for entry in part),
+                   key=lambda entry: entry[0])
+    return np.sum([entry[1] for entry in every], axis=0)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Errors relative to the discrete solution, in the Euclidean norm, and what they compare."""
+
+    local: float  # of the surrogate, its neighbours exact
+    coupled: float  # of the coupled tiles
+    sweeps: int
+    residual: float
+
+    @property
+    def ratio(self) -> float:
+        """How much the coupling amplifies the surrogate's own error."""
+        return self.coupled / self.local
+
+
+def floor(
+    prepared: Prepared, load: np.ndarray, exact: np.ndarray, coarse: bool, *, most: int = 120,
+    depth: int = 10,
+) -> Floor:
+    """Where a solution-form surrogate ends, with or without the coarse level. Collective.
+
+    `exact` is the discrete solution on my block.
+    """
+    sweeper = Sweeper(prepared, "solution", "owned", coarse)
+    rest = np.zeros_like(load)
+    alone = prepared.operators.owned(sweeper.local(exact, rest))
+    swept = iterate(sweeper, load, tolerance=1e-12, most=most, depth=depth, still=1e-7)
+    stack = np.stack([alone - exact, swept.solution - exact, exact])
+    sizes = np.sqrt(np.diag(products(stack, stack, prepared.blocks, prepared.comm)))
+    return Floor(float(sizes[0] / sizes[2]), float(sizes[1] / sizes[2]), swept.sweeps,
+                 swept.residuals[-1])
