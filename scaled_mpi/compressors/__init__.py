@@ -2,5 +2,6 @@
 
 from scaled_mpi.compressors.autoencoder import Autoencoder
 from scaled_mpi.compressors.identity import Identity
+from scaled_mpi.compressors.pod import Pod
 
-MEMBERS = {"identity": Identity, "autoencoder": Autoencoder}
+MEMBERS = {"identity": Identity, "autoencoder": Autoencoder, "pod": Pod}

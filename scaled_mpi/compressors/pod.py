@@ -1,0 +1,175 @@
+"""POD: a field on tiles as a few coefficients a tile, the best linear code of the training runs.
+
+A snapshot is one tile of one frame, x (n,) with n = channels x cells of a tile. With the mean mu
+and the orthonormal modes Phi (n, r) of largest variance (Lumley 1967; Sirovich 1987)
+
+    z = Phi' (x - mu),        x ~ mu + Phi z.
+
+The latent field has r channels and one cell a tile, so that a POD of the whole domain is the case
+of one tile. Modes of snapshots of equal mass sum to zero: then every decoded field has that mass,
+to rounding. With `transform` = sqrt the code is of sqrt(x + 1e-10), which keeps densities positive
+but not their mass; `mass` restores it: rescale (by a factor) or simplex (the nearest field that is
+not negative and has the mass; Duchi et al. 2008, https://doi.org/10.1145/1390156.1390191).
+
+The shorter side of the snapshot matrix decides: with fewer snapshots than cells the cells are
+spread over the ranks (method of snapshots), else the snapshots; neither is ever gathered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, PositiveInt, model_validator
+
+from scaled_mpi.compressors.snapshots import Snapshots, from_snapshots, to_snapshots
+from scaled_mpi.config import InputError, Spec
+from scaled_mpi.parallel.arrays import load_arrays, save_arrays
+from scaled_mpi.parallel.blocks import whole_per_axis
+from scaled_mpi.parallel.comm import Comm
+from scaled_mpi.parallel.root import on_root
+from scaled_mpi.parallel.store import Trajectory
+
+FILE = "pod.h5"
+FLOOR = 1e-10  # added under the root
+SMALLEST = 1e-8  # of the first singular value: below, the Gram matrix knows nothing
+
+
+class Pod(Spec):
+    """POD on tiles of `factor` cells; keeps `rank` modes, or as many as hold `energy`.
+
+    `normalise` divides each channel by its standard deviation first, for channels of different
+    units. `mass` other than "free" needs one tile that is the whole domain.
+    """
+
+    kind: Literal["pod"] = "pod"
+    factor: PositiveInt | tuple[PositiveInt, ...] = 16
+    rank: PositiveInt | None = None
+    energy: Annotated[float, Field(gt=0, le=1)] = 0.995
+    method: Literal["gram", "tsqr", "randomized"] = "gram"
+    normalise: bool = False
+    transform: Literal["none", "sqrt"] = "none"
+    mass: Literal["free", "rescale", "simplex"] = "free"
+
+    @model_validator(mode="after")
+    def _enough_said(self) -> Pod:
+        if self.method == "randomized" and self.rank is None:
+            raise InputError("compressor.rank: missing; with method randomized it is needed")
+        return self
+
+    def fit(
+        self, trajectories: Sequence[Trajectory], comm: Comm, folder: str | Path, events: Any,
+        seed: int,
+    ) -> None:
+        """Find mean and modes of stored runs and leave them in `folder`. Collective.
+
+        Errors: `InputError` for a rank above the number of snapshots, or tiles that do not fit.
+        """
+        runs = list(trajectories)
+        if not runs:
+            raise InputError("data: no run is given; the compressor needs at least one")
+        grid = runs[0].grid
+        factor = whole_per_axis("compressor.factor", self.factor, grid.axes, 1)
+        if any(n % f for n, f in zip(grid.shape, factor, strict=True)):
+            raise InputError(
+                f"compressor.factor: {list(factor)} given; tiles that divide the domain "
+                f"{list(grid.shape)} are allowed"
+            )
+        if self.mass != "free" and factor != grid.shape:
+            raise InputError(
+                f"compressor.mass: {self.mass} given; free is allowed where a tile {list(factor)}"
+                f" is not the whole domain {list(grid.shape)}"
+            )
+        shots = Snapshots(runs, factor, comm, self._forward, self.normalise)
+        self._check_rank(shots.count)
+        values, modes, total = shots.modes(self.method, self._wanted, seed)
+        arrays = {"singular_values": values, "modes": modes, "mean": shots.mean,
+                  "spread": shots.spread}
+        meta = {"factor": list(factor), "fields": runs[0].shape[1], "mass": shots.mass,
+                "transform": self.transform, "restore": self.mass,
+                "snapshots": shots.count, "total": total}
+        on_root(comm, lambda: save_arrays(Path(folder) / FILE, arrays, meta))
+
+    def load(self, folder: str | Path) -> PodCoder:
+        """The coder of a folder that `fit` filled."""
+        return PodCoder(Path(folder) / FILE)
+
+    def _check_rank(self, count: int) -> None:
+        if self.rank is not None and self.rank > count - 1:
+            raise InputError(
+                f"compressor.rank: {self.rank} given; at most {count - 1} is allowed with "
+                f"{count} snapshots"
+            )
+
+    def _forward(self, field: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.maximum(field, 0.0) + FLOOR) if self.transform == "sqrt" else field
+
+    def _wanted(self, values: np.ndarray, total: float) -> int:
+        """How many modes to keep, out of all singular values and the sum of their squares."""
+        real = max(1, int(np.count_nonzero(values > SMALLEST * values[0])))
+        if self.rank is not None:
+            if self.rank > real:
+                raise InputError(
+                    f"compressor.rank: {self.rank} given; at most {real} modes differ from zero"
+                )
+            return self.rank
+        held = np.cumsum(values**2) / total if total > 0 else np.ones(len(values))
+        return min(real, int(np.searchsorted(held, self.energy - 1e-15)) + 1)
+
+
+class PodCoder:
+    """Mean and modes, applied one tile a call. `modes` (n, r), `mean` (n,), `energy` held."""
+
+    def __init__(self, path: Path) -> None:
+        arrays, meta = load_arrays(path)
+        self.modes, self.mean, self.spread = arrays["modes"], arrays["mean"], arrays["spread"]
+        self.singular_values = arrays["singular_values"]
+        self.factor: tuple[int, ...] = tuple(meta["factor"])
+        self.fields: int = meta["fields"]
+        self.transform, self.restore, self.mass = meta["transform"], meta["restore"], meta["mass"]
+        self.rank = self.modes.shape[1]
+        kept = float(np.sum(self.singular_values[: self.rank] ** 2))
+        self.energy = kept / meta["total"] if meta["total"] > 0 else 1.0
+        self.encode_reach = self.decode_reach = (0,) * len(self.factor)
+
+    def channels(self, fields: int) -> int:
+        """Latent channels for `fields` channels, which must be those of the training."""
+        if fields != self.fields:
+            raise InputError(f"compressor: trained on {self.fields} channels, {fields} given")
+        return self.rank
+
+    def encode(self, field: np.ndarray) -> np.ndarray:
+        """(C, *tile) to (r, *(tile / factor)), in the type of `field`."""
+        x = field.astype(np.float64)
+        if self.transform == "sqrt":
+            x = np.sqrt(np.maximum(x, 0.0) + FLOOR)
+        places, shots = to_snapshots(x, self.factor)
+        code = ((shots - self.mean) / self.spread) @ self.modes
+        return np.ascontiguousarray(code.T).reshape(-1, *places).astype(field.dtype)
+
+    def decode(self, latent: np.ndarray) -> np.ndarray:
+        """(r, *(tile / factor)) to (C, *tile), in the type of `latent`."""
+        places = latent.shape[1:]
+        code = latent.reshape(self.rank, -1).T.astype(np.float64)
+        shots = self.mean + self.spread * (code @ self.modes.T)
+        field = from_snapshots(shots, places, self.factor, self.fields)
+        if self.transform == "sqrt":
+            field = np.maximum(np.maximum(field, 0.0) ** 2 - FLOOR, 0.0)
+        return self._with_mass(field).astype(latent.dtype)
+
+    def _with_mass(self, field: np.ndarray) -> np.ndarray:
+        if self.restore == "rescale":
+            return field * (self.mass / field.sum())
+        if self.restore == "simplex":
+            return onto_simplex(field.ravel(), self.mass).reshape(field.shape)
+        return field
+
+
+def onto_simplex(values: np.ndarray, mass: float) -> np.ndarray:
+    """The nearest point to `values` (n,) with no negative entry and the sum `mass`."""
+    falling = np.sort(values)[::-1]
+    excess = np.cumsum(falling) - mass
+    support = int(np.count_nonzero(falling > excess / np.arange(1, len(values) + 1)))
+    return np.maximum(values - excess[support - 1] / support, 0.0)

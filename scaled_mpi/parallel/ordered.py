@@ -1,0 +1,77 @@
+"""Sums of large arrays whose bits do not depend on the ranks: fixed parts, added in their order.
+
+The work is cut into PARTS parts, whoever does them; each rank makes a run of consecutive ones and
+sends one partial result at a time to rank 0, which adds them in the order of the parts. So at most
+two partial results wait in memory, and 1, 2 or 16 ranks make the same rounding errors. More ranks
+than PARTS have nothing to do here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from scaled_mpi.parallel.comm import quiet_barrier, shares
+
+PARTS = 16
+TAG = 483
+
+
+def parts_of(items: int) -> list[range]:
+    """`items` in order dealt to at most PARTS parts, none of them empty."""
+    return shares(items, max(1, min(PARTS, items)))
+
+
+def my_parts(count: int, comm: Any) -> range:
+    """Which of `count` parts this rank does."""
+    return shares(count, comm.size)[comm.rank]
+
+
+def in_order(comm: Any, count: int, make: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
+    """On rank 0 the results of parts 0, 1, ..., whoever made them; nothing elsewhere.
+
+    `make(part)` gives a float64 array, of any shape. Exhaust it on every rank: collective.
+    """
+    owners = shares(count, comm.size)
+    if comm.rank != 0:
+        for part in owners[comm.rank]:
+            made = np.ascontiguousarray(make(part), np.float64)
+            comm.send(made.shape, 0, TAG)
+            comm.Send(made, 0, TAG)
+        return
+    for rank, parts in enumerate(owners):
+        for part in parts:
+            if rank == 0:
+                yield np.asarray(make(part), np.float64)
+            else:
+                received = np.empty(comm.recv(source=rank, tag=TAG), np.float64)
+                comm.Recv(received, rank, TAG)
+                yield received
+
+
+def ordered_sum(comm: Any, count: int, make: Callable[[int], np.ndarray]) -> np.ndarray:
+    """The sum over all parts of `make(part)`, equal bits on every rank. Collective."""
+    total = None
+    for value in in_order(comm, count, make):
+        total = value.copy() if total is None else total.__iadd__(value)
+    return share(comm, total)
+
+
+def stacked(comm: Any, count: int, make: Callable[[int], np.ndarray]) -> np.ndarray | None:
+    """All parts' rows one below the other, on rank 0 alone. Collective."""
+    rows = list(in_order(comm, count, make))
+    return np.concatenate(rows) if comm.rank == 0 else None
+
+
+def share(comm: Any, array: np.ndarray | None) -> np.ndarray:
+    """Rank 0's float64 array on every rank; collective, the others sleep until it is there."""
+    if comm.size == 1:
+        return array
+    quiet_barrier(comm)
+    shape = comm.bcast(None if array is None else array.shape)
+    if array is None:
+        array = np.empty(shape, np.float64)
+    comm.Bcast(np.ascontiguousarray(array) if comm.rank == 0 else array)
+    return array
