@@ -1,5 +1,6 @@
 """Surrogates: local operators that take a field one jump further. One file a member."""
 
+from scaled_mpi.surrogates.mvar import Mvar
 from scaled_mpi.surrogates.stepper import Stepper
 
-MEMBERS = {"stepper": Stepper}
+MEMBERS = {"stepper": Stepper, "mvar": Mvar}

@@ -1,0 +1,190 @@
+"""MVAR: a linear surrogate of latent fields; `autoregression.py` has its equations.
+
+On a POD of the whole domain it is the multivariate autoregression of the Oscar system; on a POD of
+tiles with `reach` 1 it is a linear 3 x 3 convolution on the lattice of tiles, and couples over a
+decomposed domain as any other surrogate does, one exchange a jump. With `rank` only the leading
+latent channels are modelled; the others are forecast as their training mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from scaled_mpi.config import InputError, Spec
+from scaled_mpi.parallel.arrays import load_arrays, save_arrays
+from scaled_mpi.parallel.blocks import whole_per_axis
+from scaled_mpi.parallel.comm import Comm
+from scaled_mpi.parallel.ordered import ordered_sum, parts_of
+from scaled_mpi.parallel.root import on_root
+from scaled_mpi.parallel.store import Trajectory
+from scaled_mpi.surrogates.autoregression import Linear, Sums, offsets
+from scaled_mpi.surrogates.selection import Selection, choose
+
+FILE = "mvar.h5"
+
+
+class Mvar(Spec):
+    """A ridge autoregression. `memory` frames are known before a forecast, at most as many lags.
+
+    `selection` chooses rank, lag and alpha on held-out training runs; without it `rank` (None:
+    all), `memory` and `alpha` are taken. `bound` shrinks all eigenvalues until the companion
+    matrix has at most this spectral radius.
+    """
+
+    kind: Literal["mvar"] = "mvar"
+    jump: PositiveInt = Field(1, description="simulator steps of one application")
+    memory: PositiveInt = 4
+    reach: NonNegativeInt | tuple[NonNegativeInt, ...] = 0
+    rank: PositiveInt | None = None
+    alpha: NonNegativeFloat = 1e-6
+    selection: Selection | None = None
+    bound: Annotated[float, Field(gt=0)] | None = None
+
+    def fit(
+        self, trajectories: Sequence[Trajectory], comm: Comm, folder: str | Path, events: Any,
+        seed: int,
+    ) -> None:
+        """Fit to latent runs and leave the model in `folder`. Collective.
+
+        Errors: `InputError` for runs that are too short, a rank above the latent channels, or
+        equations that `alpha` leaves undetermined.
+        """
+        runs = list(trajectories)
+        self._check(runs)
+        reach = whole_per_axis("surrogate.reach", self.reach, runs[0].grid.axes, 0)
+        periodic = [boundary.periodic for boundary in runs[0].grid.boundary]
+        rank, lag, alpha = self.rank or runs[0].shape[1], self.memory, self.alpha
+        scores: dict = {}
+        if self.selection is not None:
+            latents = [_latents(run, run.shape[1]) for run in runs]
+            (rank, lag, alpha), scores = choose(
+                self.selection, latents, self.memory, reach, periodic, comm
+            )
+        sums = _all_sums(runs, rank, lag, reach, periodic, comm)
+        weights, covariance = sums.solve(alpha)
+        model = Linear(weights, lag, reach)
+        if self.bound is not None:
+            model = model.bounded(self.bound)
+        arrays = {"weights": model.weights, "covariance": covariance, "mean": _mean(runs)}
+        total = np.trace(sums.squares) - np.sum(sums.total**2) / sums.rows
+        meta = {
+            "reach": list(reach), "memory": self.memory, "lag": lag, "rank": rank,
+            "alpha": alpha, "radius": model.radius(), "latents": runs[0].shape[1],
+            "train_r2": 1.0 - _residual(sums, model) / float(total),
+            "train_rmse": (max(_residual(sums, model), 0.0) / (sums.rows * rank)) ** 0.5,
+            "scores": [[*candidate, value] for candidate, value in sorted(scores.items())],
+        }
+        on_root(comm, lambda: save_arrays(Path(folder) / FILE, arrays, meta))
+
+    def load(self, folder: str | Path) -> MvarOperator:
+        """The fitted operator of a folder that `fit` filled."""
+        return MvarOperator(Path(folder) / FILE)
+
+    def _check(self, runs: Sequence[Trajectory]) -> None:
+        if not runs:
+            raise InputError("data: no run is given; the surrogate needs at least one")
+        channels = runs[0].shape[1]
+        if self.rank is not None and self.rank > channels:
+            raise InputError(
+                f"surrogate.rank: {self.rank} given; at most {channels} latent channels are there"
+            )
+        for run in runs:
+            if len(run) <= self.memory:
+                raise InputError(
+                    f"surrogate.memory: {self.memory} given; {run.name} has {len(run)} frames, "
+                    "more than the memory are needed"
+                )
+            told = run.attributes.get("jump", self.jump)
+            if told != self.jump:
+                raise InputError(
+                    f"surrogate.jump: {self.jump} given; the frames of {run.name} are {told} "
+                    "steps apart"
+                )
+
+
+def _latents(run: Trajectory, rank: int) -> np.ndarray:
+    """(T, rank, *cells) of one run, float64."""
+    return run.read(slice(None), channels=range(rank)).astype(np.float64)
+
+
+def _all_sums(
+    runs: Sequence[Trajectory], rank: int, lag: int, reach: Sequence[int],
+    periodic: Sequence[bool], comm: Any,
+) -> Sums:
+    """The normal equations of all runs, each rank reading its share; the same bits on any."""
+    parts = parts_of(len(runs))
+
+    def make(part: int) -> np.ndarray:
+        found = [Sums.of_run(_latents(runs[n], rank), lag, reach, periodic) for n in parts[part]]
+        return sum(found[1:], found[0]).packed()
+
+    size = 1 + lag * rank * len(offsets(reach))
+    return Sums.unpacked(ordered_sum(comm, len(parts), make), size, rank)
+
+
+def _mean(runs: Sequence[Trajectory]) -> np.ndarray:
+    """Mean of every latent channel over all runs."""
+    totals = [_latents(run, run.shape[1]) for run in runs]
+    rows = sum(values.size // values.shape[1] for values in totals)
+    axes = (0, *range(2, totals[0].ndim))
+    return sum(values.sum(axis=axes) for values in totals) / rows
+
+
+def _residual(sums: Sums, model: Linear) -> float:
+    """Sum of squared one-step errors over all windows."""
+    w = model.weights
+    return float(np.trace(sums.squares - 2 * w.T @ sums.cross + w.T @ sums.gram @ w))
+
+
+class MvarOperator:
+    """A fitted autoregression as a local operator, float64, one tile a call.
+
+    Attributes: `reach`, `memory`, `model`, `rank`, `radius`, `covariance` (rank, rank) of the
+    one-step residuals, `mean` (latents,), `told` (everything the fit noted).
+    """
+
+    stochastic = False
+
+    def __init__(self, path: Path) -> None:
+        arrays, self.told = load_arrays(path)
+        self.reach: tuple[int, ...] = tuple(self.told["reach"])
+        self.memory: int = self.told["memory"]
+        self.rank: int = self.told["rank"]
+        self.radius: float = self.told["radius"]
+        self.model = Linear(arrays["weights"], self.told["lag"], self.reach)
+        self.covariance, self.mean = arrays["covariance"], arrays["mean"]
+
+    def condition(self, told: Mapping[str, float]) -> np.ndarray:
+        """No condition is read."""
+        return np.zeros(0)
+
+    def advance(
+        self, window: np.ndarray, mask: np.ndarray, condition: np.ndarray,
+        future: tuple[np.ndarray, np.ndarray] | None = None, noise: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The tile one jump later, (latents, *tile), in the type of `window`.
+
+        window (M, latents, *(tile + 2 reach)), newest last. `noise` (rank, *tile), standard
+        normal, is coloured by the residual covariance and added. ValueError where the halo does
+        not cover the reach: this operator cannot do without.
+        """
+        if not mask.all():
+            raise ValueError("an autoregression needs the whole of its reach known")
+        made = self.model.step(window[:, : self.rank].astype(np.float64))
+        if noise is not None:
+            made = made + np.tensordot(self.noise_factor(), noise, axes=1)
+        rest = np.broadcast_to(
+            self.mean[self.rank :].reshape(-1, *[1] * len(self.reach)),
+            (len(self.mean) - self.rank, *made.shape[1:]),
+        )
+        return np.concatenate([made, rest]).astype(window.dtype)
+
+    def noise_factor(self) -> np.ndarray:
+        """L (rank, rank) with L L' the residual covariance."""
+        values, vectors = np.linalg.eigh(self.covariance)
+        return vectors * np.sqrt(np.maximum(values, 0.0))

@@ -1,0 +1,119 @@
+"""Rank, lag and penalty of an autoregression, chosen on runs that the fit has not seen.
+
+The training runs are dealt to `folds` folds, run i to fold i modulo folds. For each fold the
+others give principal axes of the latents (so that rank means the same as in the final fit: the
+leading axes), the normal equations and their solutions; the runs left out are forecast in closed
+loop from their first frames, and scored by 1 - |error|^2 / |deviation from the training mean|^2,
+averaged over runs. What lies outside the leading axes is forecast as its mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+from scaled_mpi.config import InputError, Spec
+from scaled_mpi.parallel.comm import shares
+from scaled_mpi.surrogates.autoregression import Linear, Sums
+
+
+class Selection(Spec):
+    """What to choose from; candidates above what the data allow are left out."""
+
+    folds: PositiveInt = Field(4, ge=2)
+    ranks: tuple[PositiveInt, ...] = (10, 20, 30, 40, 60, 80)
+    lags: tuple[PositiveInt, ...] = (1, 2, 3, 4)
+    alphas: tuple[NonNegativeFloat, ...] = (1e-6, 1.0, 10.0, 100.0, 1000.0)
+
+
+Candidate = tuple[int, int, float]
+
+
+def choose(
+    spec: Selection, runs: Sequence[np.ndarray], memory: int, reach: Sequence[int],
+    periodic: Sequence[bool], comm: Any,
+) -> tuple[Candidate, dict[Candidate, float]]:
+    """The best (rank, lag, alpha) and the mean score of every candidate; collective.
+
+    runs: latents (T, r, *cells), the same list on every rank. Every forecast starts after the
+    first `memory` frames, whatever the lag.
+    """
+    folds = [list(range(first, len(runs), spec.folds)) for first in range(spec.folds)]
+    if not all(folds):
+        raise InputError(
+            f"surrogate.selection.folds: {spec.folds} given; at most {len(runs)} runs are there"
+        )
+    jobs = [(fold, lag) for fold in range(spec.folds) for lag in spec.lags if lag <= memory]
+    found: dict[Candidate, list[tuple[int, float]]] = {}
+    mine = shares(len(jobs), comm.size)[comm.rank]
+    results = [_score(spec, runs, folds[jobs[n][0]], jobs[n], memory, reach, periodic)
+               for n in mine]
+    for part in comm.allgather(results):
+        for scores in part:
+            for candidate, values in scores.items():
+                found.setdefault(candidate, []).extend(values)
+    means = {
+        candidate: float(np.mean([value for _, value in sorted(values)]))
+        for candidate, values in found.items() if len(values) == len(runs)
+    }
+    if not means:
+        raise InputError(
+            "surrogate.selection: no candidate can be fitted; lower ranks or lags, or a larger "
+            "alpha, are needed"
+        )
+    return max(sorted(means), key=means.__getitem__), means
+
+
+def _score(
+    spec: Selection, runs: Sequence[np.ndarray], left_out: Sequence[int], job: tuple[int, int],
+    memory: int, reach: Sequence[int], periodic: Sequence[bool],
+) -> dict[Candidate, list[tuple[int, float]]]:
+    """Scores of all ranks and penalties for one fold and one lag: candidate -> (run, score)."""
+    lag = job[1]
+    learned = [run for number, run in enumerate(runs) if number not in set(left_out)]
+    mean, axes = principal_axes(learned)
+    learned = [turned_run(run, mean, axes) for run in learned]
+    judged = [(number, turned_run(runs[number], mean, axes)) for number in left_out]
+    scores: dict[Candidate, list[tuple[int, float]]] = {}
+    for rank in spec.ranks:
+        if rank > axes.shape[1]:
+            continue
+        parts = [Sums.of_run(run[:, :rank], lag, reach, periodic) for run in learned]
+        total = sum(parts[1:], parts[0])
+        for alpha in spec.alphas:
+            try:
+                weights, _ = total.solve(alpha)
+            except InputError:  # not determined at this alpha: no candidate
+                continue
+            model = Linear(weights, lag, tuple(reach))
+            scores[rank, lag, alpha] = [
+                (number, _skill(model, run, rank, memory, periodic)) for number, run in judged
+            ]
+    return scores
+
+
+def _skill(
+    model: Linear, run: np.ndarray, rank: int, memory: int, periodic: Sequence[bool]
+) -> float:
+    late = run[memory:]
+    made = model.forecast(run[:memory, :rank], len(late), periodic)
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = np.sum((made - late[:, :rank]) ** 2) + np.sum(late[:, rank:] ** 2)
+    score = 1.0 - error / np.sum(late**2)
+    return float(score) if np.isfinite(score) else -1e300
+
+
+def principal_axes(runs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (r,) and orthonormal axes (r, r), of largest variance first, of all runs' latents."""
+    rows = np.concatenate([np.moveaxis(run, 1, -1).reshape(-1, run.shape[1]) for run in runs])
+    mean = rows.mean(axis=0)
+    _, axes = np.linalg.eigh((rows - mean).T @ (rows - mean))
+    return mean, axes[:, ::-1]
+
+
+def turned_run(run: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """A run's latents in other axes, (T, r, *cells)."""
+    return np.moveaxis((np.moveaxis(run, 1, -1) - mean) @ axes, -1, 1)
