@@ -85,7 +85,10 @@ class Micro:
         """Scalar loss, with whatever the model draws keyed by (seed, step, micro) alone."""
         batch = move(self.task.sample(step, micro, self.size), self.device)
         key = np.random.SeedSequence((self.seed % 2**63, step, micro))
-        torch.manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
+        number = int(key.generate_state(1, np.uint64)[0] >> 1)
+        torch.default_generator.manual_seed(number)  # torch.manual_seed looks for every device
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).manual_seed(number)
         kind = torch.autocast(self.device.type, torch.bfloat16) if self.cast else nullcontext()
         with kind:
             return self.task.loss(model, batch)
@@ -207,7 +210,7 @@ class Replicated:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.loss: torch.nn.Module = _Loss(model, micro)
         if comm.size > 1:
-            _join_group(comm, micro.device)
+            join_group(comm, micro.device)
             self.loss = torch.nn.parallel.DistributedDataParallel(
                 self.loss, gradient_as_bucket_view=True
             )
@@ -235,7 +238,7 @@ class Replicated:
 MODES: dict[str, Callable[..., Ordered | Replicated]] = {"ordered": Ordered, "ddp": Replicated}
 
 
-def _join_group(comm: Comm, device: torch.device) -> None:
+def join_group(comm: Comm, device: torch.device) -> None:
     """Start torch's process group on the ranks of `comm`: nccl with a GPU a rank, else gloo."""
     hosts = comm.allgather(socket.gethostname())
     alone = len(set(hosts)) == 1
