@@ -15,6 +15,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from scaled_mpi import compressors, datasets, simulators, surrogates
 from scaled_mpi.config import InputError, Spec, apply_overrides, parse, read_yaml
+from scaled_mpi.elliptic import EllipticExperiment, load_elliptic
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 
 HISTORY = 3  # frames before the forecast that quadratic extrapolation needs
@@ -156,10 +157,16 @@ class Experiment(Spec):
         return self.simulator.grid(self.domain.shape)
 
 
+AnyExperiment = Experiment | EllipticExperiment
+
+
 def load(
     path: str | Path, overrides: Iterable[str] = (), preset: str | None = None
-) -> Experiment:
-    """Read, override and check an experiment. Errors: `InputError`, one line."""
+) -> AnyExperiment:
+    """Read, override and check an experiment. Errors: `InputError`, one line.
+
+    A file with a key `problem` is an experiment without time, see `elliptic.py`.
+    """
     tree = read_yaml(path)
     presets = tree.pop("presets", {})
     if preset is not None:
@@ -168,6 +175,8 @@ def load(
             raise InputError(f"--preset {preset}: {path} has no such preset; allowed: {known}")
         overrides = [*(f"{key}={json.dumps(value)}" for key, value in presets[preset].items()),
                      *overrides]
+    if "problem" in tree:
+        return load_elliptic(tree, overrides)
     experiment = parse(Experiment, apply_overrides(tree, overrides, FAMILIES))
     check(experiment)
     return experiment

@@ -20,7 +20,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 from scaled_mpi import stages  # noqa: E402
 from scaled_mpi.artefacts import Artefact  # noqa: E402
 from scaled_mpi.config import InputError  # noqa: E402
-from scaled_mpi.experiment import Experiment, load  # noqa: E402
+from scaled_mpi.experiment import AnyExperiment, load  # noqa: E402
 from scaled_mpi.parallel.comm import abort_on_error, world  # noqa: E402
 from scaled_mpi.parallel.signals import EXIT_REQUEUE, Stopped, listen  # noqa: E402
 from scaled_mpi.pipeline.plan import describe  # noqa: E402
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _prepare(
     given: argparse.Namespace, ranks: int
-) -> tuple[Experiment, dict[str, Artefact], Path]:
+) -> tuple[AnyExperiment, dict[str, Artefact], Path]:
     """The experiment, its artefacts and its results folder, from a file or from that folder."""
     if Path(given.config).is_dir():
         if given.overrides or given.preset or given.redo not in (None, "evaluate", "report"):
@@ -77,14 +77,15 @@ def _prepare(
                 "allowed with it"
             )
         folder = Path(given.config).resolve()
-        return load(folder / "config.yaml"), stages.published(folder), folder
+        experiment = load(folder / "config.yaml")
+        return experiment, stages.published(folder, experiment), folder
     experiment = load(given.config, given.overrides, given.preset)
     found = stages.artefacts(experiment, given.outputs / "artefacts", ranks)
     return experiment, found, given.outputs / experiment.name
 
 
 def _run(
-    experiment: Experiment, found: dict[str, Artefact], folder: Path, given: argparse.Namespace,
+    experiment: AnyExperiment, found: dict[str, Artefact], folder: Path, given: argparse.Namespace,
     comm: Any,
 ) -> int:
     def say(line: str) -> None:
@@ -97,7 +98,7 @@ def _run(
         experiment, found, comm, upto=upto, redo=given.redo, say=say
     )
     for name in finished:
-        complete = name == stages.STAGES[-1].name and upto is None
+        complete = name == stages.stages_of(experiment)[-1].name and upto is None
         if complete or name in ("fit", "couple"):
             page = present(experiment, found, folder, comm, partial=not complete)
     if page is None:

@@ -3,6 +3,8 @@
     simulate -> compress -> fit -> couple -> evaluate -> report
     (or import)
 
+    residuals -> fit -> solve -> report          of an experiment without time
+
 A stage reads finished artefacts and writes one: a folder named stage-hash. The hash covers the
 stage's part of the configuration, its inputs and its version, never the ranks; what is finished is
 used again. Raise a stage's version when its results change.
@@ -18,11 +20,12 @@ from typing import Any
 
 from scaled_mpi.artefacts import Artefact, artefact_hash, building
 from scaled_mpi.config import InputError, plain
-from scaled_mpi.experiment import Experiment
+from scaled_mpi.elliptic import EllipticExperiment
+from scaled_mpi.experiment import AnyExperiment, Experiment
 from scaled_mpi.facts import FactLog
 from scaled_mpi.parallel.comm import quiet_barrier
 from scaled_mpi.parallel.root import on_root
-from scaled_mpi.pipeline import couple, evaluate, learn, simulate
+from scaled_mpi.pipeline import couple, evaluate, learn, residuals, simulate, solve
 from scaled_mpi.pipeline.context import Context
 
 
@@ -33,7 +36,7 @@ class Stage:
     name: str
     version: int
     inputs: tuple[str, ...]
-    part: Callable[[Experiment, int], dict[str, Any]]
+    part: Callable[[Any, int], dict[str, Any]]
     work: Callable[[Context], None]
 
 
@@ -83,6 +86,33 @@ def _evaluate_part(experiment: Experiment, ranks: int) -> dict[str, Any]:
     return {"evaluation": plain(experiment.evaluation)}
 
 
+def _residuals_part(experiment: EllipticExperiment, ranks: int) -> dict[str, Any]:
+    if experiment.local_solver.kind != "learned":
+        return {}
+    solving = plain(experiment.solving)
+    for key in ("coarse", "gain"):  # set by the harvest itself
+        del solving[key]
+    return {
+        "problems": [plain(problem) for problem in experiment.lessons], "seed": experiment.seed,
+        "tile": experiment.domain.tile, "harvest": plain(experiment.harvest),
+        "solving": solving,
+    }
+
+
+def _local_fit_part(experiment: EllipticExperiment, ranks: int) -> dict[str, Any]:
+    part = _learned(experiment, experiment.local_solver, ranks)
+    part["member"].pop("device", None)  # where it is applied, not what was learned
+    return part
+
+
+def _solve_part(experiment: EllipticExperiment, ranks: int) -> dict[str, Any]:
+    return {
+        "problem": plain(experiment.problem), "domain": plain(experiment.domain),
+        "solving": plain(experiment.solving), "comparison": plain(experiment.comparison),
+        "seed": experiment.seed,
+    }
+
+
 STAGES = (
     Stage("simulate", 1, (), _simulate_part, simulate.work),
     Stage("compress", 1, ("simulate",), _compress_part, learn.compress),
@@ -91,13 +121,23 @@ STAGES = (
     Stage("evaluate", 1, ("simulate", "compress", "fit", "couple"), _evaluate_part,
           evaluate.work),
 )
-NAMES = tuple(stage.name for stage in STAGES) + ("report",)
+WITHOUT_TIME = (
+    Stage("residuals", 1, (), _residuals_part, residuals.work),
+    Stage("fit", 1, ("residuals",), _local_fit_part, residuals.fit),
+    Stage("solve", 1, ("residuals", "fit"), _solve_part, solve.work),
+)
+NAMES = tuple(dict.fromkeys(stage.name for stage in STAGES + WITHOUT_TIME)) + ("report",)
 
 
-def artefacts(experiment: Experiment, root: Path, ranks: int) -> dict[str, Artefact]:
+def stages_of(experiment: AnyExperiment) -> tuple[Stage, ...]:
+    """The stages of an experiment, in order."""
+    return WITHOUT_TIME if isinstance(experiment, EllipticExperiment) else STAGES
+
+
+def artefacts(experiment: AnyExperiment, root: Path, ranks: int) -> dict[str, Artefact]:
     """The artefact of every stage, finished or not, by stage name."""
     found: dict[str, Artefact] = {}
-    for stage in STAGES:
+    for stage in stages_of(experiment):
         inputs = [found[name].path.name for name in stage.inputs]
         code = artefact_hash(stage.name, stage.version, stage.part(experiment, ranks), inputs)
         found[stage.name] = Artefact(root, stage.name, code)
@@ -113,10 +153,12 @@ class Published(Artefact):
         return self.stage
 
 
-def published(folder: Path) -> dict[str, Artefact]:
+def published(
+    folder: Path, experiment: AnyExperiment
+) -> dict[str, Artefact]:
     """The artefacts of a results folder. Errors: `InputError` if one that is read is missing."""
     found: dict[str, Artefact] = {}
-    for stage in STAGES:
+    for stage in stages_of(experiment):
         found[stage.name] = Published(folder, stage.name, "published")
         if stage.name != "evaluate" and not found[stage.name].done:
             raise InputError(f"{folder}: has no finished {stage.name}; a results folder is needed")
@@ -124,18 +166,19 @@ def published(folder: Path) -> dict[str, Artefact]:
 
 
 def run_stages(
-    experiment: Experiment, found: dict[str, Artefact], comm: Any, *, upto: str | None = None,
-    redo: str | None = None, say: Callable[[str], None] = print,
+    experiment: AnyExperiment, found: dict[str, Artefact], comm: Any, *,
+    upto: str | None = None, redo: str | None = None, say: Callable[[str], None] = print,
 ) -> Iterator[str]:
     """Run what is not done, in order; yields after each stage, so that a report may be made.
 
     `redo` names a stage that is computed again, with all that reads it; `upto` the last to run.
     """
     for name in (upto, redo):
-        if name is not None and name not in NAMES:
-            raise InputError(f"stage {name!r}: unknown; allowed: {', '.join(NAMES)}")
+        known = [*(stage.name for stage in stages_of(experiment)), "report"]
+        if name is not None and name not in known:
+            raise InputError(f"stage {name!r}: unknown; allowed: {', '.join(known)}")
     redone: set[str] = set()
-    for stage in STAGES:
+    for stage in stages_of(experiment):
         artefact = found[stage.name]
         again = redo == stage.name or not redone.isdisjoint(stage.inputs)
         if again:

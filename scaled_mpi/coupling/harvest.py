@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from scaled_mpi.coupling.certified import Prepared
-from scaled_mpi.coupling.solving import Harvest, Solving
+from scaled_mpi.coupling.solving import Coarse, Harvest, Solving
 from scaled_mpi.local_solvers.exact import ExactSolver
 from scaled_mpi.local_solvers.residuals import write_residuals
 from scaled_mpi.parallel.blocks import make_blocks
@@ -48,7 +48,8 @@ def _one(
     stencil = problem.stencil(blocks, alone, seed + number)
     load = problem.load(blocks, alone, seed + number)
     rough = RoughSolver(spec.roughness, seed + number)
-    solving = solving.model_copy(update={"gain": 0.0})
+    # Always the same coarse space, so that problems that differ in theirs share one network.
+    solving = solving.model_copy(update={"gain": 0.0, "coarse": Coarse()})
     with Prepared(stencil, blocks, alone, rough, solving) as ready:
         ready.solve(load)
         write_residuals(folder, number, ready.operators, rough.residuals, rough.tiles)

@@ -144,8 +144,9 @@ def products(a: np.ndarray, b: np.ndarray, blocks: Blocks, comm: Any) -> np.ndar
 
 @dataclass(frozen=True)
 class Floor:
-    """Errors relative to the discrete solution, in the Euclidean norm, and what they compare."""
+    """Errors relative to the discrete solution, in the Euclidean norm."""
 
+    solution: np.ndarray  # of the coupled tiles, my block
     local: float  # of the surrogate, its neighbours exact
     coupled: float  # of the coupled tiles
     sweeps: int
@@ -171,5 +172,5 @@ def floor(
     swept = iterate(sweeper, load, tolerance=1e-12, most=most, depth=depth, still=1e-7)
     stack = np.stack([alone - exact, swept.solution - exact, exact])
     sizes = np.sqrt(np.diag(products(stack, stack, prepared.blocks, prepared.comm)))
-    return Floor(float(sizes[0] / sizes[2]), float(sizes[1] / sizes[2]), swept.sweeps,
-                 swept.residuals[-1])
+    local, coupled = float(sizes[0] / sizes[2]), float(sizes[1] / sizes[2])
+    return Floor(swept.solution, local, coupled, swept.sweeps, swept.residuals[-1])

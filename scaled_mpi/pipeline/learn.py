@@ -32,7 +32,7 @@ def compress(context: Context) -> None:
     source, compressor = context.inputs["simulate"], context.experiment.compressor
     runs = training_runs(source)
     begun = time.perf_counter()
-    compressor.fit(runs, context.comm, context.folder, _events(context), context.experiment.seed)
+    compressor.fit(runs, context.comm, context.folder, event_log(context), context.experiment.seed)
     context.facts.record("time.compress", time.perf_counter() - begun, "s")
     coder = compressor.load(context.folder)
     if all(f == 1 for f in coder.factor):
@@ -60,7 +60,7 @@ def _encode_run(context: Context, coder: Any, run: Trajectory, group: Any) -> No
     latent_blocks: Blocks = blocks.coarsen(coder.factor)
     with TrajectoryWriter(
         context.folder, run.name, latent_blocks, comm, channels,
-        dtype=np.float32, attributes=run.attributes,
+        dtype=np.float32, attributes={**run.attributes, "scalars": False},
     ) as writer:
         for frame, moment in enumerate(run.times):
             writer.append(moment, coding.encode(run, frame))
@@ -72,13 +72,14 @@ def fit(context: Context) -> None:
     begun = time.perf_counter()
     experiment = context.experiment
     experiment.surrogate.fit(
-        runs, context.comm, context.folder, _events(context), experiment.seed
+        runs, context.comm, context.folder, event_log(context), experiment.seed
     )
     quiet_barrier(context.comm)
     context.facts.record("time.fit", time.perf_counter() - begun, "s")
 
 
-def _events(context: Context) -> EventLog:
+def event_log(context: Context) -> EventLog:
+    """The course of this stage's training."""
     return EventLog(
         context.folder, f"{context.experiment.name}-{context.folder.stem}",
         context.experiment.seed, context.comm.rank, context.comm.size,

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from scaled_mpi.experiment import Experiment
+from scaled_mpi.elliptic import EllipticExperiment
+from scaled_mpi.experiment import AnyExperiment, Experiment
 from scaled_mpi.parallel.blocks import Blocks, make_blocks
 from scaled_mpi.parallel.halo import expected_bytes, expected_messages, tile_bytes
 
@@ -14,10 +15,12 @@ FLOAT = 4  # bytes of a learned number
 TORCH = 200e6  # bytes a rank that runs a network holds before its first tile
 
 
-def describe(experiment: Experiment, artefacts: Mapping[str, Any], ranks: int) -> str:
+def describe(experiment: AnyExperiment, artefacts: Mapping[str, Any], ranks: int) -> str:
     """The text of `--dry-run`."""
     lines = [f"{experiment.name}: {experiment.title}".rstrip(": ")]
-    if experiment.simulator is not None:
+    if isinstance(experiment, EllipticExperiment):
+        lines += _without_time(experiment, ranks)
+    elif experiment.simulator is not None:
         lines += _domain(experiment, ranks)
     else:
         lines.append("  domain      as the files of the dataset say, tiles "
@@ -27,6 +30,22 @@ def describe(experiment: Experiment, artefacts: Mapping[str, Any], ranks: int) -
         state = "done before" if artefact.done else "to run"
         lines.append(f"    {name:10s}{state:13s}{artefact.path.name}")
     return "\n".join(lines)
+
+
+def _without_time(experiment: EllipticExperiment, ranks: int) -> list[str]:
+    lines = [
+        f"  problem     {experiment.problem.kind}, tiles of {_times(experiment.domain.tile)}, "
+        f"overlap {experiment.solving.overlap}, coarse space {experiment.solving.coarse.kind}"
+    ]
+    for lattice in experiment.domain.lattices:
+        grid = experiment.problem.grid(experiment.shape(lattice))
+        blocks = make_blocks(grid, experiment.domain.tile, ranks)
+        crossing = expected_bytes(blocks, experiment.solving.overlap, 1, 8)
+        lines.append(
+            f"  domain      {_times(grid.shape)} cells = {math.prod(blocks.counts)} tiles; "
+            f"{blocks.ranks} of {ranks} ranks, {crossing} bytes a halo exchange"
+        )
+    return lines
 
 
 def _domain(experiment: Experiment, ranks: int) -> list[str]:

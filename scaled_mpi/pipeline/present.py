@@ -10,16 +10,18 @@ from typing import Any
 
 from scaled_mpi.artefacts import Artefact, publish
 from scaled_mpi.config import to_yaml
-from scaled_mpi.experiment import Experiment
+from scaled_mpi.elliptic import EllipticExperiment
+from scaled_mpi.experiment import AnyExperiment, Experiment
 from scaled_mpi.facts import read_events
 from scaled_mpi.files import write_text
 from scaled_mpi.parallel.comm import quiet_barrier
 from scaled_mpi.parallel.store import Trajectory, trajectory_names
+from scaled_mpi.pipeline import solve
 from scaled_mpi.pipeline.evaluate import stage_facts
 
 
 def present(
-    experiment: Experiment, found: Mapping[str, Artefact], folder: Path, comm: Any,
+    experiment: AnyExperiment, found: Mapping[str, Artefact], folder: Path, comm: Any,
     partial: bool = False,
 ) -> Path:
     """Fill `folder` from the finished artefacts; returns the page's path. Collective."""
@@ -73,8 +75,11 @@ def _origin(experiment: Experiment, done: Mapping[str, Artefact]) -> dict[str, A
     }
 
 
-def _labels(experiment: Experiment) -> dict[str, str]:
+def _labels(experiment: AnyExperiment) -> dict[str, str]:
     """What the methods are in this experiment."""
+    if isinstance(experiment, EllipticExperiment):
+        return {}
+
     def times(cells: tuple[int, ...]) -> str:
         return str(cells[0]) if len(set(cells)) == 1 else "x".join(map(str, cells))
 
@@ -87,9 +92,13 @@ def _labels(experiment: Experiment) -> dict[str, str]:
     }
 
 
-def _pictures(experiment: Experiment, done: Mapping[str, Artefact]) -> list[Any]:
+def _pictures(
+    experiment: AnyExperiment, done: Mapping[str, Artefact]
+) -> list[Any]:
     from scaled_mpi.report import Pictures
 
+    if isinstance(experiment, EllipticExperiment):
+        return solve.pictures(experiment, done["solve"].path) if "solve" in done else []
     if "couple" not in done or "surrogate" not in trajectory_names(done["couple"].path):
         return []
     trained = None

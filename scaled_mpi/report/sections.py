@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from scaled_mpi.report import figures, movies, tables
+from scaled_mpi.report import elliptic, figures, movies, tables
 from scaled_mpi.report.palette import method
 from scaled_mpi.report.pictures import Pictures, film, strip
 from scaled_mpi.report.series import Numbers, Series, milestones, number, quantity
@@ -204,9 +204,19 @@ def origin(material: Material) -> str:
                     "in, the same fields come out again.", "".join(parts))
 
 
+def without_time(material: Material) -> str:
+    """Problems without time: iterations, convergence, floors."""
+    parts, numbers = [], material.numbers
+    for heading, sentence, content in elliptic.SECTIONS:
+        if shown := content(numbers):
+            note = elliptic.certificate(numbers) if content is elliptic.iterations else ""
+            parts.append(_section(heading, sentence, shown, note))
+    return "".join(parts)
+
+
 SECTIONS: tuple[Callable[[Material], str], ...] = (
-    cards, domain, motion, accuracy, coupling, spectra, seams, training, cost, traffic, facts,
-    origin)
+    cards, without_time, domain, motion, accuracy, coupling, spectra, seams, training, cost,
+    traffic, facts, origin)
 
 
 def _section(heading: str, sentence: str, content: str, note: str = "") -> str:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Keys that tell one fact of a name from another; all others are remarks.
-PLACES = ("method", "lead", "jump", "sweep", "k", "channel", "band", "window", "member")
+PLACES = ("method", "lead", "jump", "sweep", "k", "channel", "band", "window", "member", "tiles",
+          "iteration")
 Series = dict[str, tuple[list[float], list[float]]]
 
 

@@ -1,0 +1,195 @@
+"""Solve one elliptic problem on more and more tiles; what it took, and what the others take.
+
+Facts, with N the number of tiles: `iterations.N4`, `iterations.onelevel.N4` (text where it did
+not converge), `iterations.exact.N4`, `growth` (from the second to the last count),
+`residual.true` (the worst), `fallback.tiles`, `coarse.vectors.N4` (a tile), `convergence` (a
+history), `floor.ratio.*`, `floor.local`, `floor.coupled.*`, `time.certified`, `time.setup`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from scaled_mpi.coupling.solving import Coarse, NotConverged
+from scaled_mpi.parallel.blocks import Blocks, make_blocks
+from scaled_mpi.parallel.comm import first_ranks, largest, quiet_barrier
+from scaled_mpi.parallel.store import TrajectoryWriter
+from scaled_mpi.pipeline.context import Context
+
+PROBLEM_SEED = 1_000_000  # the problem that is solved: never one of those learned from
+TIGHT = 1e-11  # residual of the solution that floors are measured against
+FORMS = (("onelevel", False), ("twolevel", True))
+
+
+def work(context: Context) -> None:
+    """Solve on all lattices, then measure the floor of solution-form coupling."""
+    experiment = context.experiment
+    solver = experiment.local_solver.load(context.inputs["fit"])
+    table = _Table(context)
+    for lattice in experiment.domain.lattices:
+        case = _Case(context, lattice)
+        if case.comm is not None:
+            table.certified(case, solver)
+            table.compared(case)
+            if lattice == max(experiment.domain.lattices):
+                case.write_coefficient()
+        quiet_barrier(context.comm)
+    table.finish()
+    if experiment.comparison.floor:
+        case = _Case(context, experiment.comparison.floor)
+        if case.comm is not None:
+            _floor(case, solver)
+        quiet_barrier(context.comm)
+
+
+class _Case:
+    """The problem on one lattice: rows and load of this rank; `comm` None without a block."""
+
+    def __init__(self, context: Context, lattice: int) -> None:
+        experiment = context.experiment
+        self.context, self.problem = context, experiment.problem
+        self.seed = experiment.seed + PROBLEM_SEED
+        grid = self.problem.grid(experiment.shape(lattice))
+        self.blocks: Blocks = make_blocks(grid, experiment.domain.tile, context.comm.size)
+        self.comm = first_ranks(context.comm, self.blocks.ranks)
+        self.tiles = math.prod(self.blocks.counts)
+        if self.comm is not None:
+            self.stencil = self.problem.stencil(self.blocks, self.comm, self.seed)
+            self.load = self.problem.load(self.blocks, self.comm, self.seed)
+
+    def prepared(self, solver: Any, **changes: Any) -> Any:
+        """The matrix made ready, with the experiment's solving as changed."""
+        from scaled_mpi.coupling.certified import Prepared
+
+        solving = self.context.experiment.solving.model_copy(update=changes)
+        return Prepared(self.stencil, self.blocks, self.comm, solver, solving)
+
+    def write(self, name: str, field: np.ndarray, channel: str) -> None:
+        """One field (*block.size) as a trajectory of one frame."""
+        with TrajectoryWriter(
+            self.context.folder, name, self.blocks, self.comm, (channel,), dtype=np.float64
+        ) as writer:
+            writer.append(0.0, field[None])
+
+    def write_coefficient(self) -> None:
+        """log10 of k on the largest domain."""
+        k = self.problem.coefficient_values(self.blocks, self.comm, self.seed)
+        inner = k[(slice(1, -1),) * k.ndim]
+        self.write("coefficient", np.log10(inner), "log10_k")
+
+
+class _Table:
+    """Iterations by number of tiles."""
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.facts = context, context.facts
+        self.iterations: list[int] = []
+        self.residual, self.fallback = 0.0, 0
+
+    def certified(self, case: _Case, solver: Any) -> None:
+        """The certified solve; NotConverged ends the stage, since nothing else is an answer."""
+        with case.prepared(solver) as ready:
+            answer = ready.solve(case.load)
+        n = f"N{case.tiles}"
+        self.iterations.append(answer.iterations)
+        self.residual = max(self.residual, answer.residual)
+        self.fallback += answer.fallback_tiles
+        self.facts.record(f"iterations.{n}", answer.iterations)
+        self.facts.record(f"coarse.vectors.{n}", answer.vectors / case.tiles, "a tile")
+        self.facts.record(f"halo.bytes.{n}", sum(case.comm.allgather(answer.bytes)), "bytes")
+        seconds, setup = (largest(case.comm, s) for s in (answer.seconds, answer.seconds_setup))
+        for place in (f".{n}", ""):  # without a place: the last and largest
+            self.facts.record(f"time.certified{place}", seconds, "s")
+            self.facts.record(f"time.setup{place}", setup, "s")
+        self._history(answer.history, "certified", case)
+        self._say(case, "certified", f"{answer.iterations} iterations, true residual "
+                  f"{answer.residual:.1e}, {answer.fallback_tiles} tiles fell back")
+        if case.tiles == max(self.context.experiment.domain.lattices) ** len(case.blocks.tile):
+            case.write("solution", answer.solution, "u")
+
+    def compared(self, case: _Case) -> None:
+        """Exact local solves: with the same coarse space, and without any."""
+        from scaled_mpi.local_solvers.exact import ExactSolver
+
+        wanted = self.context.experiment.comparison
+        others = {}
+        if wanted.exact:
+            others["exact"] = {"smooths": 0}
+        if wanted.onelevel:
+            others["onelevel"] = {
+                "smooths": 0, "coarse": Coarse(kind="none"), "most": wanted.onelevel,
+            }
+        for name, changes in others.items():
+            with case.prepared(ExactSolver(), **changes) as ready:
+                try:
+                    answer = ready.solve(case.load)
+                    said, history = answer.iterations, answer.history
+                except NotConverged as error:
+                    said, history = "not converged", ()
+                    self.facts.record(
+                        f"residual.{name}.N{case.tiles}", error.residual, "",
+                        iterations=error.iterations,
+                    )
+            self.facts.record(f"iterations.{name}.N{case.tiles}", said)
+            self._history(history, name, case)
+            self._say(case, name, f"{said} iterations" if history else str(said))
+
+    def finish(self) -> None:
+        """What holds for all lattices."""
+        self.facts.record("residual.true", self.residual)
+        self.facts.record("residual.tolerance", self.context.experiment.solving.tolerance)
+        self.facts.record("fallback.tiles", self.fallback, "tiles")
+        if len(self.iterations) > 2:
+            self.facts.record("growth", self.iterations[-1] / self.iterations[1])
+
+    def _history(self, history: tuple[float, ...], method: str, case: _Case) -> None:
+        for iteration, residual in enumerate(history):
+            self.facts.record("convergence", residual, "", method=method, tiles=case.tiles,
+                              iteration=iteration)
+
+    def _say(self, case: _Case, method: str, words: str) -> None:
+        self.context.say(f"  {case.tiles} tiles, {method}: {words}")
+
+
+def _floor(case: _Case, solver: Any) -> None:
+    """Solution-form coupling of the same local solver, with and without the coarse level."""
+    from scaled_mpi.coupling.stationary import floor
+
+    facts = case.context.facts
+    with case.prepared(solver, tolerance=TIGHT) as ready:
+        exact = ready.solve(case.load).solution
+        case.write("floor_exact", exact, "u")
+        for name, coarse in FORMS:
+            found = floor(ready, case.load, exact, coarse)
+            facts.record(f"floor.ratio.{name}", found.ratio)
+            facts.record(f"floor.coupled.{name}", found.coupled)
+            facts.record(f"floor.residual.{name}", found.residual)
+            facts.record(f"floor.sweeps.{name}", found.sweeps)
+            case.write(f"floor_{name}", found.solution, "u")
+            case.context.say(
+                f"  {case.tiles} tiles, solutions coupled, {name}: error {found.coupled:.2e}, "
+                f"{found.ratio:.2f} times the surrogate's own"
+            )
+        facts.record("floor.local", found.local)
+        facts.record("floor.tiles", case.tiles)
+
+
+def pictures(experiment: Any, folder: Any) -> list[Any]:
+    """What the page shows of a finished solve: the answer, and the floor of the other way."""
+    from scaled_mpi.parallel.store import Trajectory, trajectory_names
+    from scaled_mpi.report import Pictures
+
+    names, tile = trajectory_names(folder), experiment.domain.tile
+    found = []
+    for name, label in (("floor_onelevel", "solutions coupled, one level"),
+                        ("floor_twolevel", "solutions coupled, two levels")):
+        if name in names and "floor_exact" in names:
+            found.append(Pictures(
+                Trajectory(folder, "floor_exact"), Trajectory(folder, name), tile=tile,
+                truth_label="certified", predicted_label=label,
+                heading="Without a certificate: " + label,
+            ))
+    return found

@@ -1,0 +1,125 @@
+"""Sections for problems without time: iterations, convergence, what only a certificate removes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from scaled_mpi.report import figures, tables
+from scaled_mpi.report.palette import INK
+from scaled_mpi.report.series import Numbers, quantity
+
+METHODS = (("", "learned, two levels", "#d55e00", "-"), ("exact.", "exact, two levels", INK, "-"),
+           ("onelevel.", "exact, one level", "#0072b2", (0, (5, 2))))
+STROKES = {"certified": METHODS[0], "exact": METHODS[1], "onelevel": METHODS[2]}
+
+
+def iterations(numbers: Numbers) -> str:
+    """Iterations over the number of tiles: a figure and the table behind it; "" without facts."""
+    found = {kind: _by_tiles(numbers, f"iterations.{kind}") for kind, *_ in METHODS}
+    if not found[""]:
+        return ""
+
+    def paint(figure: Any) -> None:
+        axes = figure.add_subplot()
+        for kind, label, colour, dash in METHODS:
+            points = [(n, value) for n, value in sorted(found[kind].items())
+                      if not isinstance(value, str)]
+            if points:
+                axes.plot(*zip(*points, strict=True), color=colour, linestyle=dash, marker="o",
+                          label=label)
+        axes.set_xscale("log", base=2)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("tiles")
+        axes.set_ylabel("iterations")
+        axes.legend()
+
+    counts = sorted(found[""])
+    rows = [[escape(label), *(_said(found[kind].get(n)) for n in counts)]
+            for kind, label, *_ in METHODS if found[kind]]
+    vectors = _by_tiles(numbers, "coarse.vectors.")
+    if vectors:
+        rows.append(["coarse vectors a tile", *(_said(vectors.get(n)) for n in counts)])
+    head = ("iterations", *(f"{n} tiles" for n in counts))
+    return figures.draw(paint, "iterations") + tables.table(
+        head, rows, [False] + [True] * len(counts)
+    )
+
+
+def convergence(numbers: Numbers) -> str:
+    """Relative residual by iteration of all methods and numbers of tiles; "" without facts."""
+    counts = sorted({int(fact["tiles"]) for fact in numbers.facts
+                     if fact["name"] == "convergence"})
+    if not counts:
+        return ""
+
+    def paint(figure: Any) -> None:
+        axes = figure.add_subplot()
+        for place, n in enumerate(counts):
+            lines = numbers.series("convergence", "iteration", tiles=n)
+            for name, (x, y) in lines.items():
+                _, label, colour, dash = STROKES[name]
+                axes.plot(x, y, color=colour, linestyle=dash, linewidth=0.8 + 0.5 * place,
+                          label=label if n == counts[0] else None)
+        axes.set_yscale("log")
+        axes.set_xlabel("iteration (thicker: more tiles)")
+        axes.set_ylabel("residual")
+        tolerance = numbers.value("residual.tolerance")
+        if tolerance is not None:
+            axes.axhline(tolerance, color=INK, linewidth=0.7)
+        axes.legend()
+
+    return figures.draw(paint, "convergence histories")
+
+
+def certificate(numbers: Numbers) -> str:
+    """One sentence: how far the answers were checked, and how often the network was not used."""
+    residual, tiles = numbers.value("residual.true"), numbers.value("fallback.tiles")
+    if residual is None:
+        return ""
+    used = "in no tile" if not tiles else f"in {quantity(tiles)} tiles"
+    return (f"The largest true residual, recomputed from the answer, is {residual:.1e}; an exact "
+            f"factor took the network's place {used}.")
+
+
+def floors(numbers: Numbers) -> str:
+    """Solution-form coupling against the surrogate's own error; "" without facts."""
+    rows = []
+    for name, label in (("onelevel", "one level"), ("twolevel", "with the coarse level")):
+        ratio = numbers.value(f"floor.ratio.{name}")
+        if ratio is not None:
+            cells = [numbers.value(f"floor.{key}.{name}") for key in
+                     ("coupled", "residual", "sweeps")]
+            rows.append([label, *(f"{c:.3g}" if c is not None else "" for c in cells),
+                         f"{ratio:.2f}"])
+    if not rows:
+        return ""
+    head = ("solutions coupled", "error", "true residual", "sweeps", "error / surrogate's own")
+    return tables.table(head, rows, [False, True, True, True, True])
+
+
+def _by_tiles(numbers: Numbers, prefix: str) -> dict[int, Any]:
+    """N -> value of the facts called prefix + N...; text where it is text."""
+    found = {}
+    for fact in numbers.facts:
+        match = re.fullmatch(re.escape(prefix) + r"N(\d+)", fact["name"])
+        if match:
+            found[int(match[1])] = fact["value"]
+    return found
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return ""
+    return escape(value) if isinstance(value, str) else f"{value:.3g}"
+
+
+SECTIONS: Sequence[tuple[str, str, Any]] = (
+    ("Does it stay flat?", "Iterations to the tolerance by the number of tiles, the network "
+     "frozen; without a coarse level they grow.", iterations),
+    ("How it converges", "The true residual, as the flexible Krylov method sees it.", convergence),
+    ("What only a certificate removes", "The same local solver, coupled by its solutions as is "
+     "usual: what it gets wrong no iteration can see.", floors),
+)
