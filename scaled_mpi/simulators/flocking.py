@@ -89,6 +89,44 @@ def neighbour_sums(
 
 
 @numba.njit(**_OPTIONS)
+def all_pairs(
+    position: np.ndarray, heading: np.ndarray, shifts: np.ndarray, radius: float, scale: float,
+    morse: tuple, force_scale: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `neighbour_sums`, of a few particles alone on one block, without cells or ghosts.
+
+    `shifts` (K, 2) moves a particle to each of its periodic images, first (0, 0). A partner is
+    moved first and then subtracted, as a ghost would be: the same bits.
+    """
+    count = len(position)
+    headings = np.zeros((count, 2))
+    forces = np.zeros((count, 2))
+    repel, repel_length, attract, attract_length, cut = morse
+    reach = max(radius, cut)
+    for i in range(count):
+        sum_y, sum_x, force_y, force_x = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+        for shift in shifts:
+            for j in range(count):
+                away_y = position[i, 0] - (position[j, 0] + shift[0])
+                if abs(away_y) > reach:
+                    continue
+                away_x = position[i, 1] - (position[j, 1] + shift[1])
+                square = away_y * away_y + away_x * away_x
+                if square <= radius * radius:
+                    sum_y += np.int64(np.rint(heading[j, 0] * scale))
+                    sum_x += np.int64(np.rint(heading[j, 1] * scale))
+                if 0.0 < square <= cut * cut:
+                    distance = np.sqrt(square)
+                    push = repel / repel_length * np.exp(-distance / repel_length)
+                    push -= attract / attract_length * np.exp(-distance / attract_length)
+                    force_y += np.int64(np.rint(push * away_y / distance * force_scale))
+                    force_x += np.int64(np.rint(push * away_x / distance * force_scale))
+        headings[i, 0], headings[i, 1] = sum_y / scale, sum_x / scale
+        forces[i, 0], forces[i, 1] = force_y / force_scale, force_x / force_scale
+    return headings, forces
+
+
+@numba.njit(**_OPTIONS)
 def turned(heading: np.ndarray, angle: np.ndarray) -> np.ndarray:
     """Headings (N, 2) in the order y, x, rotated by angles (N,), one at a time.
 

@@ -19,6 +19,7 @@ trajectories have the same bits on any number of ranks.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 NOISE = 212  # stream, beside other purposes that share a seed
 LOST = 1e-12  # a sum of headings shorter than this has no direction
 FORCE_CUT = 5.0  # longest of lr and la
+FEW = 400  # particles below which all pairs are faster than cells
 
 
 class Noise(Spec):
@@ -195,28 +197,43 @@ class Vicsek(Spec):
         grid = exchange.blocks.grid
         position, signs = reflect(grid, wrap(grid, mine.position + self.dt * velocity))
         moved = Particles(mine.ids, position, {"velocity": velocity * signs})
-        return replace(flock, particles=exchange.migrate(moved), step=flock.step + 1)
+        alone = exchange.blocks.ranks == 1
+        return replace(
+            flock, particles=moved if alone else exchange.migrate(moved), step=flock.step + 1
+        )
 
     def _sums(
         self, mine: Particles, exchange: ParticleExchange
     ) -> tuple[np.ndarray, np.ndarray]:
         """Headings and forces of neighbours, summed, (N, 2) each."""
-        from scaled_mpi.simulators.flocking import neighbour_sums
+        from scaled_mpi.simulators.flocking import all_pairs, neighbour_sums
 
+        morse, strength = (0.0, 1.0, 0.0, 1.0, 0.0), 1.0
+        if self.speed_mode != "constant" and self.forces is not None:
+            f = self.forces
+            morse, strength = (f.Cr, f.lr, f.Ca, f.la, f.cut), max(f.largest, 1e-300)
+        point, force_point = self._point(1.0), self._point(strength)
+        if exchange.blocks.ranks == 1 and len(mine) <= FEW:
+            return all_pairs(
+                mine.position, _unit(mine.payload["velocity"]), self._shifts(), self.radius,
+                point, morse, force_point,
+            )
         near = joined([mine, exchange.ghosts(mine, ["velocity"])])
         lower = exchange.lower - self.cutoff
         span = exchange.upper + self.cutoff - lower
         counts = np.maximum(1, np.floor(span / self.cutoff)).astype(np.int64)
         cells = lower, span / counts, counts
-        morse = (0.0, 1.0, 0.0, 1.0, 0.0)
-        strength = 1.0
-        if self.speed_mode != "constant" and self.forces is not None:
-            f = self.forces
-            morse, strength = (f.Cr, f.lr, f.Ca, f.la, f.cut), max(f.largest, 1e-300)
         return neighbour_sums(
             len(mine), near.position, _unit(near.payload["velocity"]), cells, self.radius,
-            self._point(1.0), morse, self._point(strength),
+            point, morse, force_point,
         )
+
+    def _shifts(self) -> np.ndarray:
+        """Where the periodic images of a particle lie, (K, 2), itself first."""
+        if self.boundaries != "periodic":
+            return np.zeros((1, 2))
+        turns = sorted(itertools.product((-1, 0, 1), repeat=2), key=lambda t: t != (0, 0))
+        return -np.array(turns) * np.array(self.box)
 
     def _point(self, largest: float) -> float:
         """Fixed-point units of 1 such that no sum over all particles overflows 63 bits."""

@@ -137,6 +137,32 @@ class Sums:
         return weights, (residual + residual.T) / (2 * free)
 
 
+    def path(self, alphas: Sequence[float]) -> list[np.ndarray | None]:
+        """The weights of `solve` for many alphas by one eigenproblem; None: not determined.
+
+        The unpenalised intercept is eliminated first, which leaves centred sums.
+        """
+        mean, target = self.gram[0, 1:] / self.rows, self.total / self.rows
+        centred = self.gram[1:, 1:] - self.rows * np.outer(mean, mean)
+        cross = self.cross[1:] - self.rows * np.outer(mean, target)
+        values, axes = np.linalg.eigh(centred)
+        turned = axes.T @ cross
+        found: list[np.ndarray | None] = []
+        for alpha in alphas:
+            if values[0] + alpha <= SINGULAR * len(values) * values[-1]:
+                found.append(None)
+                continue
+            weights = axes @ (turned / (values + alpha)[:, None])
+            found.append(np.vstack([target - mean @ weights, weights]))
+        return found
+
+    def leading(self, rank: int, channels: int, blocks: int) -> Sums:
+        """The sums of the first `rank` of `channels` latents; `blocks` is lags x neighbours."""
+        kept = [0, *(1 + b * channels + c for b in range(blocks) for c in range(rank))]
+        return Sums(self.gram[np.ix_(kept, kept)], self.cross[np.ix_(kept, range(rank))],
+                    self.total[:rank], self.squares[:rank, :rank], self.rows)
+
+
 @dataclass(frozen=True)
 class Linear:
     """A fitted autoregression: weights (1 + p K r, r), lag p, reach, periodic axes."""

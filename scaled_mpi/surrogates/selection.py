@@ -17,16 +17,16 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from scaled_mpi.config import InputError, Spec
 from scaled_mpi.parallel.comm import shares
-from scaled_mpi.surrogates.autoregression import Linear, Sums
+from scaled_mpi.surrogates.autoregression import Linear, Sums, offsets
 
 
 class Selection(Spec):
     """What to choose from; candidates above what the data allow are left out."""
 
     folds: PositiveInt = Field(4, ge=2)
-    ranks: tuple[PositiveInt, ...] = (10, 20, 30, 40, 60, 80)
+    ranks: tuple[PositiveInt, ...] = (10, 20, 30, 40, 50, 60)
     lags: tuple[PositiveInt, ...] = (1, 2, 3, 4)
-    alphas: tuple[NonNegativeFloat, ...] = (1e-6, 1.0, 10.0, 100.0, 1000.0)
+    alphas: tuple[NonNegativeFloat, ...] = (1e-6, 1.0, 10.0, 100.0)
 
 
 Candidate = tuple[int, int, float]
@@ -77,32 +77,40 @@ def _score(
     mean, axes = principal_axes(learned)
     learned = [turned_run(run, mean, axes) for run in learned]
     judged = [(number, turned_run(runs[number], mean, axes)) for number in left_out]
+    ranks = [rank for rank in spec.ranks if rank <= axes.shape[1]]
     scores: dict[Candidate, list[tuple[int, float]]] = {}
-    for rank in spec.ranks:
-        if rank > axes.shape[1]:
-            continue
-        parts = [Sums.of_run(run[:, :rank], lag, reach, periodic) for run in learned]
-        total = sum(parts[1:], parts[0])
-        for alpha in spec.alphas:
-            try:
-                weights, _ = total.solve(alpha)
-            except InputError:  # not determined at this alpha: no candidate
-                continue
-            model = Linear(weights, lag, tuple(reach))
-            scores[rank, lag, alpha] = [
-                (number, _skill(model, run, rank, memory, periodic)) for number, run in judged
-            ]
+    if not ranks:
+        return scores
+    most = max(ranks)
+    parts = [Sums.of_run(run[:, :most], lag, reach, periodic) for run in learned]
+    total, blocks = sum(parts[1:], parts[0]), lag * len(offsets(reach))
+    for rank in ranks:
+        path = total.leading(rank, most, blocks).path(spec.alphas)
+        for alpha, weights in zip(spec.alphas, path, strict=True):
+            if weights is not None:
+                model = Linear(weights, lag, tuple(reach))
+                skills = _skills(model, [run for _, run in judged], rank, memory, periodic)
+                numbers = [number for number, _ in judged]
+                scores[rank, lag, alpha] = list(zip(numbers, skills, strict=True))
     return scores
 
 
-def _skill(
-    model: Linear, run: np.ndarray, rank: int, memory: int, periodic: Sequence[bool]
-) -> float:
-    late = run[memory:]
-    made = model.forecast(run[:memory, :rank], len(late), periodic)
+def _skills(
+    model: Linear, runs: Sequence[np.ndarray], rank: int, memory: int, periodic: Sequence[bool]
+) -> list[float]:
+    """Scores of closed-loop forecasts of runs; where no neighbours are read, all side by side."""
+    if any(model.reach) or len({run.shape for run in runs}) > 1:
+        made = [model.forecast(run[:memory, :rank], len(run) - memory, periodic) for run in runs]
+    else:
+        together = np.concatenate([run[:memory, :rank] for run in runs], axis=-1)
+        made = np.split(model.forecast(together, len(runs[0]) - memory, periodic), len(runs), -1)
+    return [_skill(one, run[memory:], rank) for one, run in zip(made, runs, strict=True)]
+
+
+def _skill(made: np.ndarray, late: np.ndarray, rank: int) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         error = np.sum((made - late[:, :rank]) ** 2) + np.sum(late[:, rank:] ** 2)
-    score = 1.0 - error / np.sum(late**2)
+        score = 1.0 - error / np.sum(late**2)
     return float(score) if np.isfinite(score) else -1e300
 
 

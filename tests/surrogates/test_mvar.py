@@ -84,6 +84,10 @@ def test_ridge_spares_the_intercept_and_windows_stay_in_their_run():
     without = total - parts[2]
     again = parts[0] + parts[1] + parts[3] + parts[4]
     np.testing.assert_allclose(without.solve(alpha)[0], again.solve(alpha)[0], atol=1e-9)
+    np.testing.assert_allclose(total.path([alpha])[0], expected, atol=1e-9)
+    few = [Sums.of_run(run[:, :2], lag, (0, 0), (True, True)) for run in runs]
+    np.testing.assert_allclose(
+        total.leading(2, 3, lag).path([alpha])[0], sum(few[1:], few[0]).solve(alpha)[0], atol=1e-9)
     packed = Sums.unpacked(total.packed(), 7, 3)
     assert np.array_equal(packed.gram, total.gram) and packed.rows == 50
 

@@ -1,0 +1,151 @@
+"""Experiments on ensembles: many runs of a particle system, their densities, and forecasts.
+
+    members -> compress -> fit -> forecast -> score -> report
+
+A file with a key `ensemble` is such an experiment. Every block below is one of its keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from scaled_mpi.compressors.pod import Pod
+from scaled_mpi.config import InputError, Spec, apply_overrides, parse
+from scaled_mpi.simulators.vicsek import Vicsek
+from scaled_mpi.surrogates.mvar import Mvar
+from scaled_mpi.surrogates.stepper import Stepper
+
+FAMILIES = {"simulator": "vicsek", "compressor": "pod", "surrogate": "mvar", "rival": "stepper"}
+KINDS = ("train", "test")
+TEST_RUNS = 1_000_000  # the first test run's place among the runs
+Start = Literal["uniform", "gaussian_cluster", "ring", "two_clusters"]
+
+
+class Members(Spec):
+    """`training` and `test` runs of `duration`, member i from start i modulo their number.
+
+    A frame is stored every `save_every` steps, the first at time 0.
+    """
+
+    training: PositiveInt = 100
+    test: PositiveInt = 20
+    starts: tuple[Start, ...] = Field(
+        ("uniform", "gaussian_cluster", "ring", "two_clusters"), min_length=1
+    )
+    duration: PositiveFloat = 2.0
+    save_every: PositiveInt = 1
+
+
+class DensityMap(Spec):
+    """The density's grid, and the width of its Gaussian in cells."""
+
+    shape: tuple[PositiveInt, PositiveInt] = (64, 64)
+    bandwidth: Annotated[float, Field(ge=0)] = 2.0
+
+
+class Forecasting(Spec):
+    """`limit`: runs of the simulator from the true state that are averaged (0: none).
+
+    `band`: forecasts with drawn residuals, for a band (0: none). `tolerance`: relative error
+    that ends the horizon, over `window` frames. `sets`: ensembles of other seeds, this one
+    included, over which the score is averaged.
+    """
+
+    limit: NonNegativeInt = 64
+    band: NonNegativeInt = 0
+    tolerance: PositiveFloat = 0.10
+    window: PositiveInt = 10
+    sets: PositiveInt = 1
+
+
+@dataclass(frozen=True, order=True)
+class Member:
+    """One run of an ensemble."""
+
+    kind: str
+    number: int
+
+    @property
+    def name(self) -> str:
+        """The name of its files."""
+        return f"{self.kind}-{self.number:04d}"
+
+    @property
+    def run(self) -> int:
+        """Its place among all runs of a seed."""
+        return self.number + (TEST_RUNS if self.kind == "test" else 0)
+
+
+class EnsembleExperiment(Spec):
+    """One ensemble experiment, every key typed. `launch` and `machine` never enter a hash."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    title: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    simulator: Vicsek = Vicsek()
+    ensemble: Members = Members()
+    density: DensityMap = DensityMap()
+    compressor: Pod = Pod(factor=(64, 64))
+    surrogate: Mvar = Mvar()
+    rival: Stepper | None = None
+    forecast: Forecasting = Forecasting()
+    launch: Literal["local", "dask", "slurm", "pbs", "htcondor"] = "local"
+    machine: str | None = None
+
+    @property
+    def frames(self) -> int:
+        """Frames of a run, that of time 0 included."""
+        steps = round(self.ensemble.duration / self.simulator.dt)
+        return steps // self.ensemble.save_every + 1
+
+    def members(self) -> list[Member]:
+        """All members, in order."""
+        return [
+            Member(kind, number) for kind in KINDS for number in range(self.count(kind))
+        ]
+
+    def count(self, kind: str) -> int:
+        """Members of one kind."""
+        return self.ensemble.training if kind == "train" else self.ensemble.test
+
+    def system(self, member: Member) -> Vicsek:
+        """The simulator of a member, from its own start."""
+        starts = self.ensemble.starts
+        return self.simulator.model_copy(update={"start": starts[member.number % len(starts)]})
+
+    def select(self, text: str) -> list[Member]:
+        """`train:17`, `test:0-4` or `train` as members. Errors: `InputError`."""
+        found = re.fullmatch(r"(train|test)(?::(\d+)(?:-(\d+))?)?", text)
+        count = self.count(found[1]) if found else 0
+        first = int(found[2]) if found and found[2] else 0
+        last = int(found[3]) if found and found[3] else (first if found and found[2] else count - 1)
+        if not found or not first <= last < count:
+            raise InputError(
+                f"--member {text}: not there; train:0-{self.count('train') - 1} and "
+                f"test:0-{self.count('test') - 1} are, or one of them, or a range"
+            )
+        return [Member(found[1], number) for number in range(first, last + 1)]
+
+
+def load_ensemble(tree: Mapping[str, Any], overrides: Iterable[str]) -> EnsembleExperiment:
+    """Override and check. Errors: `InputError`, one line."""
+    experiment = parse(EnsembleExperiment, apply_overrides(tree, overrides, FAMILIES))
+    if experiment.frames <= experiment.surrogate.memory:
+        raise InputError(
+            f"ensemble.duration: {experiment.ensemble.duration} given; {experiment.frames} "
+            f"frames, more than surrogate.memory = {experiment.surrogate.memory} are needed"
+        )
+    shape, factor = experiment.density.shape, experiment.compressor.factor
+    if (factor if isinstance(factor, tuple) else (factor, factor)) != shape:
+        raise InputError(
+            f"compressor.factor: {factor} given; one tile, {list(shape)} as density.shape, is "
+            "allowed in an ensemble"
+        )
+    if experiment.surrogate.jump != 1 or experiment.surrogate.reach not in (0, (0, 0)):
+        raise InputError("surrogate.jump, surrogate.reach: 1 and 0 are allowed in an ensemble")
+    return experiment

@@ -1,0 +1,128 @@
+"""The members of an ensemble: each a run of its own, in files of its own, done once.
+
+    train-0017.particles.h5    positions and velocities (T, N, 2), order parameters, times
+    train-0017.json, ...       the density as a trajectory; its index comes last
+    ledger/train-0017.log      one line a start and one at the end, with the sha256
+
+A member whose index is there is done and skipped; a killed one leaves none and starts anew. What a
+member's files hold depends on the experiment and the member alone, never on who makes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scaled_mpi.config import InputError
+from scaled_mpi.ensemble import EnsembleExperiment, Member
+from scaled_mpi.files import sha256
+from scaled_mpi.parallel.arrays import save_arrays
+from scaled_mpi.parallel.comm import SerialComm
+from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
+from scaled_mpi.simulators.density import Density, filter_radius, order_parameters
+from scaled_mpi.simulators.vicsek import Flock
+
+ORDERS = ("polarization", "mean_speed", "nematic", "speed_std")
+
+
+class Run:
+    """One member simulated on this process alone: frames of particles and of density."""
+
+    def __init__(self, experiment: EnsembleExperiment, seed: int, member: Member) -> None:
+        self.system = experiment.system(member)
+        comm, shape = SerialComm(), experiment.density.shape
+        self.save_every = experiment.ensemble.save_every
+        least = filter_radius(experiment.density.bandwidth)
+        self.blocks = self.system.blocks(shape, 1, least)
+        self.exchange = self.system.exchange(self.blocks, comm)
+        self.density = Density(self.blocks, comm, experiment.density.bandwidth)
+        self.flock = self.system.initial(self.exchange, (seed, member.run))
+        self.times = [
+            frame * self.save_every * self.system.dt for frame in range(experiment.frames)
+        ]
+
+    def frames(self) -> Iterable[tuple[Flock, np.ndarray]]:
+        """(particles, density (1, ny, nx)) of every stored frame."""
+        for frame in range(len(self.times)):
+            if frame:
+                self.flock = self.system.advance(self.flock, self.save_every, self.exchange)
+            yield self.flock, self.density(self.flock.particles)
+
+    def resumed(self, position: np.ndarray, velocity: np.ndarray, frame: int, seed: int) -> None:
+        """Go on from a stored state with other noise."""
+        from scaled_mpi.parallel.particles import Particles
+
+        particles = Particles(np.arange(len(position)), position, {"velocity": velocity})
+        self.flock = Flock(particles, frame * self.save_every, seed)
+
+
+def write_member(experiment: EnsembleExperiment, folder: Path, member: Member) -> dict[str, Any]:
+    """Make one member, unless it is done; tells its name, its index file and that file's sha256.
+
+    Errors: whatever the simulator raises; the ledger then has a start and no end.
+    """
+    if not is_done(folder, member):
+        _note(folder, member, "start")
+        _make(experiment, folder, member)
+        _note(folder, member, "done")
+    path = folder / f"{member.name}.json"
+    return {"member": member.name, "path": str(path), "sha256": sha256(path)}
+
+
+def is_done(folder: Path, member: Member) -> bool:
+    """Whether its index is there and all that it names; a damaged one counts as not done."""
+    try:
+        Trajectory(folder, member.name)
+    except InputError:
+        return False
+    return (folder / f"{member.name}.particles.h5").is_file()
+
+
+def _make(experiment: EnsembleExperiment, folder: Path, member: Member) -> None:
+    run = Run(experiment, experiment.seed, member)
+    positions, velocities, orders, fields = [], [], [], []
+    for flock, field in run.frames():
+        positions.append(flock.particles.position)
+        velocities.append(flock.particles.payload["velocity"])
+        found = order_parameters(flock.particles, SerialComm())
+        orders.append([found[name] for name in ORDERS])
+        fields.append(field)
+    meta = {"start": run.system.start, "seed": experiment.seed, "run": member.run}
+    arrays = {"positions": np.stack(positions), "velocities": np.stack(velocities),
+              "times": np.array(run.times), "orders": np.array(orders)}
+    save_arrays(folder / f"{member.name}.particles.h5", arrays, meta)
+    with TrajectoryWriter(
+        folder, member.name, run.blocks, SerialComm(), run.system.channels, dtype=np.float64,
+        attributes={**meta, "jump": 1, "condition": {}},
+    ) as writer:
+        for moment, field in zip(run.times, fields, strict=True):
+            writer.append(moment, field)
+
+
+def _note(folder: Path, member: Member, what: str) -> None:
+    """One line in the member's own ledger; a short append is whole or not there."""
+    path = folder / "ledger" / f"{member.name}.log"
+    path.parent.mkdir(exist_ok=True)
+    line = {"what": what, "time": time.time(), "host": platform.node(), "process": os.getpid()}
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def ledger(folder: Path, members: Iterable[Member]) -> dict[str, dict[str, Any]]:
+    """For each member its state (done, started, waiting), its starts and its ends."""
+    found = {}
+    for member in members:
+        path = folder / "ledger" / f"{member.name}.log"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        starts = sum('"start"' in line for line in lines)
+        ends = sum('"done"' in line for line in lines)
+        state = "done" if is_done(folder, member) else "started" if starts else "waiting"
+        found[member.name] = {"state": state, "starts": starts, "ends": ends}
+    return found

@@ -1,0 +1,46 @@
+"""How good the forecast of a density is: all scores of one run, frame by frame.
+
+    r2          1 - sum |x - f|^2 / sum |x - mu|^2 over forecast frames, mu the training mean field
+    r2_spatial  the mean over frames of 1 - |x - f|^2 / |x - <x>|^2, <x> the frame's own mean
+    e2          |x - f| / |x| of each frame; median, 10th and 90th percentile
+    tau         the first forecast frame (from 0) at which the mean of e2 over a window is not below
+                the tolerance; the number of frames if none is
+    mass        |sum f - sum x| / sum x of each frame; mean and maximum
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+COLUMNS = ("r2", "r2_spatial", "median_e2", "p10_e2", "p90_e2", "tau_tol", "mean_mass_error",
+           "max_mass_error")
+
+
+def scores(
+    truth: np.ndarray, forecast: np.ndarray, mean: np.ndarray, tolerance: float, window: int
+) -> dict[str, float]:
+    """Every score of forecast frames (T, ny, nx) against the truth; `mean` (ny, nx)."""
+    squares = np.sum((truth - forecast) ** 2, axis=(1, 2))
+    about_mean = np.sum((truth - mean) ** 2, axis=(1, 2))
+    own = np.sum((truth - truth.mean(axis=(1, 2), keepdims=True)) ** 2, axis=(1, 2))
+    e2 = np.sqrt(squares / np.sum(truth**2, axis=(1, 2)))
+    masses = [(math.fsum(x.ravel()), math.fsum(f.ravel()))
+              for x, f in zip(truth, forecast, strict=True)]
+    mass = np.array([abs(found - true) / abs(true) for true, found in masses])
+    return {
+        "r2": float(1.0 - squares.sum() / about_mean.sum()),
+        "r2_spatial": float(np.mean(1.0 - squares / own)),
+        "median_e2": float(np.median(e2)), "p10_e2": float(np.percentile(e2, 10)),
+        "p90_e2": float(np.percentile(e2, 90)), "tau_tol": horizon(e2, tolerance, window),
+        "mean_mass_error": float(mass.mean()), "max_mass_error": float(mass.max()),
+    }
+
+
+def horizon(errors: np.ndarray, tolerance: float, window: int) -> float:
+    """The first frame at which the mean of the last `window` errors reaches the tolerance."""
+    for frame in range(len(errors)):
+        if errors[max(0, frame - window + 1) : frame + 1].mean() >= tolerance:
+            return float(frame)
+    return float(len(errors))
