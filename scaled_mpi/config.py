@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import pydantic
 import yaml
@@ -133,11 +133,50 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
 def parse(cls: type[SpecType], tree: Mapping[str, Any]) -> SpecType:
     """A typed object from plain data. Errors: `InputError` for the first thing that is wrong."""
     try:
-        return cls.model_validate_json(json.dumps(tree), strict=True)
+        return cls.model_validate_json(json.dumps(_with_defaults(cls, tree)), strict=True)
     except pydantic.ValidationError as error:
         raise InputError(_one_line(cls, tree, error)) from error
     except TypeError as error:  # a YAML date or the like, which JSON does not know
         raise InputError(f"a value is of a kind that no key takes ({error})") from error
+
+
+def _with_defaults(cls: type[Spec], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree with the defaults that a block's owner gives it, where the block names a few keys.
+
+    One key of an inner block must change that key alone; left to itself, pydantic would take the
+    other keys from the inner block's class, not from the default that its owner declares.
+    """
+    whole = dict(tree)
+    for name, field in cls.model_fields.items():
+        inner = whole.get(name)
+        if not isinstance(inner, Mapping):
+            continue
+        default = field.default
+        if isinstance(default, Spec):
+            kind = getattr(default, "kind", None)
+            if inner.get("kind", kind) == kind:
+                inner = _merged(plain(default), inner)
+        member = _member(field.annotation, inner.get("kind"))
+        whole[name] = _with_defaults(member, inner) if member else inner
+    return whole
+
+
+def _merged(default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` over `default`, block by block."""
+    result = {**default, **given}
+    for key, value in given.items():
+        if isinstance(value, Mapping) and isinstance(default.get(key), Mapping):
+            result[key] = _merged(default[key], value)
+    return result
+
+
+def _member(annotation: Any, kind: Any) -> type[Spec] | None:
+    """The class that a block of this annotation becomes, None if it is no block."""
+    if isinstance(annotation, type) and issubclass(annotation, Spec):
+        known = annotation.model_fields.get("kind")
+        return annotation if known is None or kind in (None, known.default) else None
+    found = (_member(option, kind) for option in get_args(annotation))
+    return next((member for member in found if member is not None), None)
 
 
 def _one_line(cls: type[Spec], tree: Any, error: pydantic.ValidationError) -> str:

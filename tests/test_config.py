@@ -112,3 +112,23 @@ def test_files_that_cannot_be_a_configuration(tmp_path):
     large.write_text("#" * 1_000_001)
     with pytest.raises(InputError, match="at most 1 MB"):
         read_yaml(large)
+
+
+class Inner(Spec):
+    steps: int = 1
+    rate: float = 0.5
+
+
+class Outer(Spec):
+    inner: Inner = Inner(steps=7, rate=0.1)
+
+
+class Deepest(Spec):
+    outer: Outer = Outer(inner=Inner(steps=9))
+
+
+def test_one_key_of_an_inner_block_leaves_the_others_as_they_were():
+    assert parse(Outer, {"inner": {"rate": 0.3}}).inner == Inner(steps=7, rate=0.3)
+    assert parse(Outer, {"inner": {}}).inner == Inner(steps=7, rate=0.1)
+    deep = parse(Deepest, {"outer": {"inner": {"rate": 0.3}}})
+    assert deep.outer.inner == Inner(steps=9, rate=0.3)

@@ -3,9 +3,8 @@
 The second kind trains on the very iteration that the coupling runs. A patch is cut into 2^axes
 pieces that are coupled as tiles are: the first pass knows a halo of some width and nothing of the
 future; each later pass is given, on the halo that the pieces share, what the pass before made of
-the future, errors and all. (Given the true future instead, a network trusts its neighbours too
-much, and sweeping gains little.) Gradients do not flow from pass to pass, as in the pushforward of
-Brandstetter et al. 2022 (arXiv 2202.03376).
+the future, errors and all, and the truth on the halo outside the patch. Gradients do not flow from
+pass to pass, as in the pushforward of Brandstetter et al. 2022 (arXiv 2202.03376).
 """
 
 from __future__ import annotations
@@ -90,19 +89,17 @@ def sweep_errors(
     truth = crop(cut(frames[:, memory], reach), reach)
     if condition is not None:
         condition = condition.repeat_interleave(PIECES**axes, 0)
-    own = window.shape[3:]
+    size = window.shape[3:]
     beyond = [r - h for r, h in zip(reach, halo, strict=True)]
-    mask = box_mask(own, beyond, window).expand(len(window), -1, *own)
-    ring = mask - box_mask(own, reach, window)
-    inside = cut(box_mask(shape, reach, window).expand(batch, -1, *shape), reach)
-    future = future_mask = None
-    errors = []
-    for _ in range(passes):
-        made = model(window, condition, mask, future, future_mask)
-        errors.append(square_error(made, truth))
-        whole = frames.new_zeros((batch, channels, *shape))
-        core = tuple(slice(r, n - r) for n, r in zip(shape, reach, strict=True))
+    mask = box_mask(size, beyond, window).expand(len(window), -1, *size)
+    ring = mask - box_mask(size, reach, window)
+    core = tuple(slice(r, n - r) for n, r in zip(shape, reach, strict=True))
+    own = made = model.alone(window, condition, mask)
+    errors = [square_error(own, truth)]
+    own = own.detach()
+    for _ in range(passes - 1):
+        whole = frames[:, memory].clone()
         whole[(..., *core)] = join(made.detach().to(frames.dtype), axes)
-        future_mask = inside * ring
-        future = cut(whole, reach) * future_mask
+        made = model.agreed(own, window, condition, mask, cut(whole, reach), ring)
+        errors.append(square_error(made, truth))
     return errors

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.optim.swa_utils import AveragedModel
 
+from scaled_mpi.learning.muon import Muon
+
 if TYPE_CHECKING:
     from scaled_mpi.learning.training import Training
 
@@ -30,10 +32,15 @@ def _sgd(groups: Groups, spec: Training, fused: bool) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=spec.learning_rate, momentum=spec.momentum, fused=fused)
 
 
+def _muon(groups: Groups, spec: Training, fused: bool) -> torch.optim.Optimizer:
+    return Muon(groups, lr=spec.learning_rate, betas=spec.betas)
+
+
 OPTIMISERS: dict[str, Callable[[Groups, Training, bool], torch.optim.Optimizer]] = {
     "adamw": _adamw,
     "adam": _adam,
     "sgd": _sgd,
+    "muon": _muon,
 }
 
 

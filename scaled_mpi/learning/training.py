@@ -35,7 +35,7 @@ class Training(Spec):
     batch: int = Field(16, ge=1, description="samples an optimiser step")
     micro_batches: int = Field(4, ge=1, description="parts of a batch; at most so many ranks")
     mode: Literal["ordered", "ddp"] = "ordered"
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     betas: tuple[float, float] = (0.9, 0.99)

@@ -42,6 +42,7 @@ class Stepper(Spec):
     width: PositiveInt = Field(64, description="channels inside")
     depth: PositiveInt = Field(4, description="residual blocks; each can reach `coarsen` cells")
     masked: bool = Field(True, description="also learn halos narrower than the reach, and sweeps")
+    agreement: PositiveInt = Field(32, description="channels of the network that sweeps")
     halos: tuple[PositiveInt, ...] = Field((4, 4, 4, 3, 5, 6), min_length=1)
     passes: tuple[PositiveInt, ...] = Field((2, 3), min_length=1)
     full: float = Field(0.3, ge=0, le=1, description="share of steps with everything known")
@@ -51,7 +52,8 @@ class Stepper(Spec):
     symmetric: bool = Field(True, description="learn all flips and turns (scalar fields)")
     held_out: PositiveInt = Field(2, description="last runs, kept for validation")
     training: Training = Training(
-        steps=1200, batch=4, micro_batches=4, learning_rate=4e-3, warmup=60, ema=0.99,
+        steps=1200, batch=4, micro_batches=4, optimizer="muon", learning_rate=4e-3, warmup=60,
+        ema=0.99,
     )
 
     @model_validator(mode="after")
@@ -158,8 +160,8 @@ def _network(meta: Mapping[str, Any], seed: int) -> Any:
         return JumpNetwork(
             meta["channels"], spec["memory"],
             whole_per_axis("surrogate.reach", spec["reach"], meta["axes"], 1), meta["change"],
-            masked=spec["masked"], factor=spec["coarsen"], width=spec["width"],
-            depth=spec["depth"], conditions=len(meta["conditions"]),
+            masked=spec["masked"], agreement=spec["agreement"], factor=spec["coarsen"],
+            width=spec["width"], depth=spec["depth"], conditions=len(meta["conditions"]),
         )
 
 
@@ -180,7 +182,11 @@ class Lesson:
         def patches(jumps: int) -> Patches:
             return Patches(
                 runs, scale, names, frames=spec.memory + jumps, core=core,
-                ring=[jumps * r for r in self.reach], symmetric=spec.symmetric, moments=moments,
+                ring=[jumps * r for r in self.reach], moments=moments,
+                # The channels of a latent field do not turn with the field.
+                symmetric=spec.symmetric and all(
+                    run.attributes.get("scalars", True) for run in runs
+                ),
             )
 
         self.single = patches(1)

@@ -1,6 +1,17 @@
-"""One jump of a field by a local network: from what a tile knows to its core one jump later.
+"""One jump of a field by a local network: what a tile knows goes in, its core one jump on comes out.
 
-    u(t + jump) = crop(u(t)) + scale * N(past frames, mask, future halo, its mask; condition)
+Two networks, both local operators of the same reach. The first knows nothing of the future,
+
+    v = crop(u(t)) + scale * N(past frames, their mask; condition).
+
+The second makes neighbours agree: it sees v on the tile itself beside what the neighbours made of
+the halo one jump on, and corrects v where the two do not fit together,
+
+    u = v + AGREEMENT * scale * A(past frames, their mask; v on the core, the future on the halo).
+
+A Schwarz sweep changes the halo in A's input and nothing else, so v is the same in every sweep and
+the iteration cannot drift from it. Trained on the error that v has left, A needs few weights to
+learn what one network that is shown the future beside everything else learns badly.
 
 Everything is in normalised units (mean 0, spread 1 for each channel), so that the 0 of a cell that
 is not known is neutral; `scale` is the spread of one jump's change, so that N is of order 1.
@@ -16,26 +27,61 @@ from torch import nn
 
 from scaled_mpi.learning.networks.convolution import LocalNetwork, crop
 
+AGREEMENT = 0.1  # the size of a correction beside that of a jump's change
+
 
 class JumpNetwork(nn.Module):
     """Past frames of tile + reach -> the tile one jump later.
 
-    `masked` networks also take the mask of known cells and the future halo; others are told that
-    everything within reach is known. `change` is (C,). Further keys are those of `LocalNetwork`.
+    `masked` networks take the mask of known cells, and have the second network, of `agreement`
+    channels; others are told that everything within reach is known. `change` is (C,). Further keys
+    are those of `LocalNetwork`.
     """
 
     def __init__(
         self, channels: int, memory: int, reach: Sequence[int], change: Sequence[float],
-        *, masked: bool, **network: Any,
+        *, masked: bool, agreement: int = 32, **network: Any,
     ) -> None:
         super().__init__()
         self.reach, self.masked = tuple(reach), masked
-        inputs = memory * channels + (channels + 2 if masked else 0)
-        self.network = LocalNetwork(inputs, channels, reach, **network)
+        inputs = memory * channels
+        self.network = LocalNetwork(inputs + masked, channels, reach, **network)
+        self.agreement = None
+        if masked:
+            self.agreement = LocalNetwork(
+                inputs + channels + 2, channels, reach, **{**network, "width": agreement}
+            )
         scale = torch.tensor(tuple(change), dtype=torch.float32)
         self.register_buffer(
             "scale", scale.view(-1, *(1,) * len(reach)), persistent=False
         )
+
+    def alone(
+        self, window: torch.Tensor, condition: torch.Tensor | None, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """v (B, C, *tile): the jump as far as the window (B, M, C, *(tile + 2 reach)) tells."""
+        newest, known = window[:, -1], window.flatten(1, 2)
+        if self.masked:
+            mask = torch.ones_like(newest[:, :1]) if mask is None else mask
+            known = torch.cat((known * mask, mask), 1)
+        return crop(newest, self.reach) + self.scale * self.network(known, condition)
+
+    def agreed(
+        self,
+        own: torch.Tensor,
+        window: torch.Tensor,
+        condition: torch.Tensor | None,
+        mask: torch.Tensor,
+        future: torch.Tensor,
+        future_mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """u (B, C, *tile) from v = `own` and the future (B, C, *(tile + 2 reach)) of the halo."""
+        ring = [width for r in reversed(self.reach) for width in (r, r)]
+        # The second network learns from what the first has left; it does not pull at the first.
+        seen = nn.functional.pad(own.detach(), ring) + future * future_mask
+        where = nn.functional.pad(torch.ones_like(own[:, :1]), ring) + future_mask
+        known = torch.cat((window.flatten(1, 2) * mask, mask, seen, where), 1)
+        return own + AGREEMENT * self.scale * self.agreement(known, condition)
 
     def forward(
         self,
@@ -47,15 +93,11 @@ class JumpNetwork(nn.Module):
     ) -> torch.Tensor:
         """window (B, M, C, *(tile + 2 reach)) newest last -> (B, C, *tile).
 
-        Masks are (B, 1, *(tile + 2 reach)), 1 where known; a missing `mask` is 1 and a missing
-        `future` (B, C, *(tile + 2 reach)) is 0 everywhere. Values under a mask of 0 do not matter.
+        Masks are (B, 1, *(tile + 2 reach)), 1 where known; a missing `mask` is 1 everywhere, and
+        without `future` (B, C, *(tile + 2 reach)), 0 on the tile itself, the jump is made alone.
+        Values under a mask of 0 do not matter.
         """
-        newest, known = window[:, -1], window.flatten(1, 2)
-        if self.masked:
-            if mask is None:
-                mask = torch.ones_like(newest[:, :1])
-            if future is None or future_mask is None:
-                future = torch.zeros_like(newest)
-                future_mask = torch.zeros_like(newest[:, :1])
-            known = torch.cat((known * mask, mask, future * future_mask, future_mask), 1)
-        return crop(newest, self.reach) + self.scale * self.network(known, condition)
+        own = self.alone(window, condition, mask)
+        if future is None or future_mask is None or not self.masked:
+            return own
+        return self.agreed(own, window, condition, mask, future, future_mask)
