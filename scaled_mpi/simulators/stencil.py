@@ -35,11 +35,13 @@ STRIP = 1024  # cells of a row at a time: 3 rows x 2 channels x 8 steps are 200 
 _OPTIONS: dict[str, Any] = {
     "nogil": True, "fastmath": False, "error_model": "numpy", "cache": True,
 }
-# Inlined by numba, not left to LLVM: a call with eight arrays costs more than a short row.
 _INLINE: dict[str, Any] = {**_OPTIONS, "cache": False, "inline": "always"}
+_CALLED: dict[str, Any] = {**_OPTIONS, "cache": False}
 
 # Below it v is 0; its square is still a normal number.
 TINY = {np.dtype(np.float32): 1e-16, np.dtype(np.float64): 1e-150}
+
+_VECTOR = 8  # float32 numbers in 256 bits
 
 Corner = tuple[int, ...]
 
@@ -76,12 +78,11 @@ def sweep(
         source, first = into, (left,) * len(size)
 
 
-def warm(axes: int) -> None:
-    """Compile, or load from the cache, the kernels of `axes` axes."""
-    for dtype in (np.float32, np.float64):
-        padded = np.zeros((2, *(4,) * axes), dtype)
-        one, two = (1,) * axes, (2,) * axes
-        sweep(padded, np.zeros_like(padded), one, one, two, 1, (0.0,) * 7)
+def warm(axes: int, dtype: type[np.floating] = np.float32) -> None:
+    """Compile, or load from the cache, the kernel of `axes` axes for one type of number."""
+    padded = np.zeros((2, *(4,) * axes), dtype)
+    one, two = (1,) * axes, (2,) * axes
+    sweep(padded, np.zeros_like(padded), one, one, two, 1, (0.0,) * 7)
 
 
 @numba.njit(**_INLINE)
@@ -107,9 +108,14 @@ def _step_1d(source, target, corner, place, size, c):
         )
 
 
-@numba.njit(**_INLINE)
-def _row(un, uc, us, vn, vc, vs, new_u, new_v, count, c):
-    """One row from the row north, itself and the row south, each from one cell further west."""
+# Rows are cut out of their arrays here and not in the wave, where the slices would be counted
+# references: that cost as much as a row of 400 cells.
+@numba.njit(**_CALLED)
+def _row(old, north, here, south, west, new, row, column, count, c):
+    """`count` cells of a row of `new`, from three rows of `old` from one cell further west on."""
+    un, uc, us = old[0, north, west:], old[0, here, west:], old[0, south, west:]
+    vn, vc, vs = old[1, north, west:], old[1, here, west:], old[1, south, west:]
+    new_u, new_v = new[0, row, column:], new[1, row, column:]
     for x in range(count):
         new_u[x], new_v[x] = _cell(
             uc[x + 1], vc[x + 1],
@@ -120,33 +126,35 @@ def _row(un, uc, us, vn, vc, vs, new_u, new_v, count, c):
 
 @numba.njit(**_OPTIONS)
 def _wave(source, target, corner, place, size, steps, strip, c):
-    rows, between = size[0], max(steps - 1, 1)
-    scratch = np.empty((between, 3, 2, min(strip, size[1]) + 2 * steps), source.dtype)
+    rows = size[0]
+    # Zeros, and room for whole vectors: rows between are computed a little too long, of whatever
+    # stands there, which is faster than cell by cell at their end.
+    length = min(strip, size[1]) + 2 * steps + _VECTOR
+    scratch = np.zeros((2, 3 * max(steps - 1, 1), length), source.dtype)
     for x0 in range(0, size[1], strip):
         width = min(strip, size[1] - x0)
-        west, east = corner[1] + x0 - steps, corner[1] + x0 + width + steps
-        out = place[1] + x0
+        west, out = corner[1] + x0 - steps, place[1] + x0
         for front in range(1 - steps, rows + steps - 1):
             for step in range(1, steps + 1):
                 y, margin = front - (step - 1), steps - step
                 if y < -margin or y >= rows + margin:
                     continue
-                if step == 1:
-                    n = corner[0] + y - 1
-                    un, vn = source[0, n, west:east], source[1, n, west:east]
-                    uc, vc = source[0, n + 1, west:east], source[1, n + 1, west:east]
-                    us, vs = source[0, n + 2, west:east], source[1, n + 2, west:east]
+                count, past, now = width + 2 * margin, 3 * (step - 2), 3 * (step - 1)
+                here = y % 3
+                north = here - 1 if here > 0 else 2
+                south = here + 1 if here < 2 else 0
+                s, t = corner[0] + y, place[0] + y
+                if step == 1 and steps == 1:
+                    _row(source, s - 1, s, s + 1, west, target, t, out, count, c)
+                elif step == 1:
+                    _row(source, s - 1, s, s + 1, west, scratch, now + here, 0, count, c)
+                elif step < steps:
+                    count = (count + _VECTOR - 1) & -_VECTOR
+                    _row(scratch, past + north, past + here, past + south, 0,
+                         scratch, now + here, 0, count, c)
                 else:
-                    old = scratch[step - 2]
-                    un, vn = old[(y - 1) % 3, 0], old[(y - 1) % 3, 1]
-                    uc, vc = old[y % 3, 0], old[y % 3, 1]
-                    us, vs = old[(y + 1) % 3, 0], old[(y + 1) % 3, 1]
-                if step == steps:
-                    new_u = target[0, place[0] + y, out:out + width]
-                    new_v = target[1, place[0] + y, out:out + width]
-                else:
-                    new_u, new_v = scratch[step - 1, y % 3, 0], scratch[step - 1, y % 3, 1]
-                _row(un, uc, us, vn, vc, vs, new_u, new_v, width + 2 * margin, c)
+                    _row(scratch, past + north, past + here, past + south, 0,
+                         target, t, out, count, c)
 
 
 @numba.njit(**_OPTIONS)
