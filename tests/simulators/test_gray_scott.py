@@ -154,7 +154,7 @@ def test_every_pattern_is_alive_and_finite(family):
         slow = family == "pattern" and pattern in SLOW_DIFFUSION
         expected = (2e-5, 1e-5) if family == "the_well" else (0.10, 0.05) if slow else (0.16, 0.08)
         assert (system.Du, system.Dv) == expected
-        grid = system.grid((64, 64))
+        grid = system.grid((128, 128))
         state = system.initial(whole(grid), grid, 1)
         state = system.advance(state, 500, serial_halo(grid, 8))
         assert np.isfinite(state).all() and state.min() > -0.1 and state.max() < 1.1
