@@ -123,7 +123,8 @@ class EnsembleExperiment(Spec):
         found = re.fullmatch(r"(train|test)(?::(\d+)(?:-(\d+))?)?", text)
         count = self.count(found[1]) if found else 0
         first = int(found[2]) if found and found[2] else 0
-        last = int(found[3]) if found and found[3] else (first if found and found[2] else count - 1)
+        alone = first if found and found[2] else count - 1
+        last = int(found[3]) if found and found[3] else alone
         if not found or not first <= last < count:
             raise InputError(
                 f"--member {text}: not there; train:0-{self.count('train') - 1} and "

@@ -16,6 +16,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from scaled_mpi import compressors, datasets, simulators, surrogates
 from scaled_mpi.config import InputError, Spec, apply_overrides, parse, read_yaml
 from scaled_mpi.elliptic import EllipticExperiment, load_elliptic
+from scaled_mpi.ensemble import EnsembleExperiment, load_ensemble
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 
 HISTORY = 3  # frames before the forecast that quadratic extrapolation needs
@@ -157,7 +158,7 @@ class Experiment(Spec):
         return self.simulator.grid(self.domain.shape)
 
 
-AnyExperiment = Experiment | EllipticExperiment
+AnyExperiment = Experiment | EllipticExperiment | EnsembleExperiment
 
 
 def load(
@@ -165,7 +166,8 @@ def load(
 ) -> AnyExperiment:
     """Read, override and check an experiment. Errors: `InputError`, one line.
 
-    A file with a key `problem` is an experiment without time, see `elliptic.py`.
+    A file with a key `problem` is an experiment without time, see `elliptic.py`; one with a key
+    `ensemble` an ensemble of particle systems, see `ensemble.py`.
     """
     tree = read_yaml(path)
     presets = tree.pop("presets", {})
@@ -177,6 +179,8 @@ def load(
                      *overrides]
     if "problem" in tree:
         return load_elliptic(tree, overrides)
+    if "ensemble" in tree:
+        return load_ensemble(tree, overrides)
     experiment = parse(Experiment, apply_overrides(tree, overrides, FAMILIES))
     check(experiment)
     return experiment

@@ -5,6 +5,8 @@
 
     residuals -> fit -> solve -> report          of an experiment without time
 
+    simulate -> compress -> fit -> forecast -> evaluate -> report          of an ensemble
+
 A stage reads finished artefacts and writes one: a folder named stage-hash. The hash covers the
 stage's part of the configuration, its inputs and its version, never the ranks; what is finished is
 used again. Raise a stage's version when its results change.
@@ -21,11 +23,21 @@ from typing import Any
 from scaled_mpi.artefacts import Artefact, artefact_hash, building
 from scaled_mpi.config import InputError, plain
 from scaled_mpi.elliptic import EllipticExperiment
+from scaled_mpi.ensemble import EnsembleExperiment
 from scaled_mpi.experiment import AnyExperiment, Experiment
 from scaled_mpi.facts import FactLog
 from scaled_mpi.parallel.comm import quiet_barrier
 from scaled_mpi.parallel.root import on_root
-from scaled_mpi.pipeline import couple, evaluate, learn, residuals, simulate, solve
+from scaled_mpi.pipeline import (
+    assess,
+    couple,
+    ensemble,
+    evaluate,
+    learn,
+    residuals,
+    simulate,
+    solve,
+)
 from scaled_mpi.pipeline.context import Context
 
 
@@ -113,6 +125,29 @@ def _solve_part(experiment: EllipticExperiment, ranks: int) -> dict[str, Any]:
     }
 
 
+def _members_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
+    return {
+        "simulator": plain(experiment.simulator), "ensemble": plain(experiment.ensemble),
+        "density": plain(experiment.density), "seed": experiment.seed,
+    }
+
+
+def _models_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
+    rival = experiment.rival
+    return {
+        **_learned(experiment, experiment.surrogate, ranks),
+        "rival": None if rival is None else _learned(experiment, rival, ranks),
+    }
+
+
+def _forecast_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
+    return {"limit": experiment.forecast.limit, "band": experiment.forecast.band}
+
+
+def _assess_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
+    return {"forecast": plain(experiment.forecast)}
+
+
 STAGES = (
     Stage("simulate", 1, (), _simulate_part, simulate.work),
     Stage("compress", 1, ("simulate",), _compress_part, learn.compress),
@@ -126,12 +161,20 @@ WITHOUT_TIME = (
     Stage("fit", 1, ("residuals",), _local_fit_part, residuals.fit),
     Stage("solve", 1, ("residuals", "fit"), _solve_part, solve.work),
 )
-NAMES = tuple(dict.fromkeys(stage.name for stage in STAGES + WITHOUT_TIME)) + ("report",)
+OF_MEMBERS = (
+    Stage("simulate", 1, (), _members_part, ensemble.simulate),
+    Stage("compress", 1, ("simulate",), _compress_part, learn.compress),
+    Stage("fit", 1, ("simulate", "compress"), _models_part, ensemble.fit),
+    Stage("forecast", 1, ("simulate", "compress", "fit"), _forecast_part, ensemble.forecast),
+    Stage("evaluate", 1, ("simulate", "compress", "forecast"), _assess_part, assess.work),
+)
+PIPELINES = {Experiment: STAGES, EllipticExperiment: WITHOUT_TIME, EnsembleExperiment: OF_MEMBERS}
+NAMES = tuple(dict.fromkeys(s.name for p in PIPELINES.values() for s in p)) + ("report",)
 
 
 def stages_of(experiment: AnyExperiment) -> tuple[Stage, ...]:
     """The stages of an experiment, in order."""
-    return WITHOUT_TIME if isinstance(experiment, EllipticExperiment) else STAGES
+    return PIPELINES[type(experiment)]
 
 
 def artefacts(experiment: AnyExperiment, root: Path, ranks: int) -> dict[str, Artefact]:

@@ -17,7 +17,8 @@ FLOORS = {
     "simulators": 2, "problems": 2, "datasets": 2, "learning": 2, "artefacts": 2,
     "compressors": 3, "surrogates": 3, "local_solvers": 3,
     "coupling": 4, "inference": 4,
-    "launch": 5, "report": 5, "experiment": 5, "elliptic": 5, "opening": 5,
+    "launch": 5, "report": 5, "experiment": 5, "elliptic": 5,
+    "ensemble": 5, "opening": 5,
     "pipeline": 6,
     "stages": 7, "run": 7, "doctor": 7, "__init__": 7,
 }

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import numpy as np
-
 from scaled_mpi.coupling.latent import Coding
 from scaled_mpi.datasets.runs import handy_tile
 from scaled_mpi.facts import EventLog
@@ -60,7 +58,7 @@ def _encode_run(context: Context, coder: Any, run: Trajectory, group: Any) -> No
     latent_blocks: Blocks = blocks.coarsen(coder.factor)
     with TrajectoryWriter(
         context.folder, run.name, latent_blocks, comm, channels,
-        dtype=np.float32, attributes={**run.attributes, "scalars": False},
+        dtype=run.dtype, attributes={**run.attributes, "scalars": False},
     ) as writer:
         for frame, moment in enumerate(run.times):
             writer.append(moment, coding.encode(run, frame))

@@ -25,6 +25,7 @@ from scaled_mpi.ensemble import EnsembleExperiment, Member
 from scaled_mpi.files import sha256
 from scaled_mpi.parallel.arrays import save_arrays
 from scaled_mpi.parallel.comm import SerialComm
+from scaled_mpi.parallel.particles import Particles
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from scaled_mpi.simulators.density import Density, filter_radius, order_parameters
 from scaled_mpi.simulators.vicsek import Flock
@@ -50,15 +51,17 @@ class Run:
 
     def frames(self) -> Iterable[tuple[Flock, np.ndarray]]:
         """(particles, density (1, ny, nx)) of every stored frame."""
-        for frame in range(len(self.times)):
-            if frame:
-                self.flock = self.system.advance(self.flock, self.save_every, self.exchange)
+        yield self.flock, self.density(self.flock.particles)
+        yield from self.onward(len(self.times) - 1)
+
+    def onward(self, frames: int) -> Iterable[tuple[Flock, np.ndarray]]:
+        """`frames` further frames."""
+        for _ in range(frames):
+            self.flock = self.system.advance(self.flock, self.save_every, self.exchange)
             yield self.flock, self.density(self.flock.particles)
 
     def resumed(self, position: np.ndarray, velocity: np.ndarray, frame: int, seed: int) -> None:
         """Go on from a stored state with other noise."""
-        from scaled_mpi.parallel.particles import Particles
-
         particles = Particles(np.arange(len(position)), position, {"velocity": velocity})
         self.flock = Flock(particles, frame * self.save_every, seed)
 

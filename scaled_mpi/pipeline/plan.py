@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scaled_mpi.elliptic import EllipticExperiment
+from scaled_mpi.ensemble import EnsembleExperiment
 from scaled_mpi.experiment import AnyExperiment, Experiment
 from scaled_mpi.parallel.blocks import Blocks, make_blocks
 from scaled_mpi.parallel.halo import expected_bytes, expected_messages, tile_bytes
@@ -20,6 +21,8 @@ def describe(experiment: AnyExperiment, artefacts: Mapping[str, Any], ranks: int
     lines = [f"{experiment.name}: {experiment.title}".rstrip(": ")]
     if isinstance(experiment, EllipticExperiment):
         lines += _without_time(experiment, ranks)
+    elif isinstance(experiment, EnsembleExperiment):
+        lines += _members(experiment, ranks)
     elif experiment.simulator is not None:
         lines += _domain(experiment, ranks)
     else:
@@ -46,6 +49,20 @@ def _without_time(experiment: EllipticExperiment, ranks: int) -> list[str]:
             f"{blocks.ranks} of {ranks} ranks, {crossing} bytes a halo exchange"
         )
     return lines
+
+
+def _members(experiment: EnsembleExperiment, ranks: int) -> list[str]:
+    members, cells = len(experiment.members()), math.prod(experiment.density.shape)
+    particles = experiment.simulator.particles
+    stored = members * experiment.frames * 8 * (cells + 4 * particles)
+    return [
+        f"  members     {experiment.ensemble.training} to learn from, {experiment.ensemble.test} "
+        f"to be forecast; {experiment.frames} frames of {particles} particles",
+        f"  density     {_times(experiment.density.shape)} cells",
+        f"  ranks       {ranks}, at most {-(-members // ranks)} members each"
+        + ("" if experiment.launch == "local" else f"; members as jobs of {experiment.launch}"),
+        f"  output      about {stored / 1e6:.0f} MB",
+    ]
 
 
 def _domain(experiment: Experiment, ranks: int) -> list[str]:

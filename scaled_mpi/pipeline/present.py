@@ -11,6 +11,7 @@ from typing import Any
 from scaled_mpi.artefacts import Artefact, publish
 from scaled_mpi.config import to_yaml
 from scaled_mpi.elliptic import EllipticExperiment
+from scaled_mpi.ensemble import EnsembleExperiment
 from scaled_mpi.experiment import AnyExperiment, Experiment
 from scaled_mpi.facts import read_events
 from scaled_mpi.files import write_text
@@ -79,6 +80,13 @@ def _labels(experiment: AnyExperiment) -> dict[str, str]:
     """What the methods are in this experiment."""
     if isinstance(experiment, EllipticExperiment):
         return {}
+    if isinstance(experiment, EnsembleExperiment):
+        return {
+            "surrogate": "MVAR, rank chosen on held-out runs",
+            "energy": f"MVAR, {100 * experiment.compressor.energy:g} % energy",
+            "ceiling": "POD ceiling, same rank", "rival": "network on the density",
+            "limit": "simulator from the true particles", "mean": "mean field",
+        }
 
     def times(cells: tuple[int, ...]) -> str:
         return str(cells[0]) if len(set(cells)) == 1 else "x".join(map(str, cells))
@@ -99,6 +107,8 @@ def _pictures(
 
     if isinstance(experiment, EllipticExperiment):
         return solve.pictures(experiment, done["solve"].path) if "solve" in done else []
+    if isinstance(experiment, EnsembleExperiment):
+        return _flocks(experiment, done)
     if "couple" not in done or "surrogate" not in trajectory_names(done["couple"].path):
         return []
     trained = None
@@ -110,3 +120,21 @@ def _pictures(
         Trajectory(done["couple"].path, "surrogate"),
         tile=experiment.domain.tile, trained_on=trained,
     )]
+
+
+def _flocks(experiment: EnsembleExperiment, done: Mapping[str, Artefact]) -> list[Any]:
+    """The first test run of every initial condition."""
+    from scaled_mpi.report import Pictures
+
+    if "forecast" not in done:
+        return []
+    count = min(experiment.ensemble.test, len(experiment.ensemble.starts))
+    return [
+        Pictures(
+            Trajectory(done["simulate"].path, f"test-{number:04d}"),
+            Trajectory(done["forecast"].path, f"test-{number:04d}"),
+            truth_label="simulator", predicted_label="POD and MVAR",
+            heading=f"From {experiment.ensemble.starts[number].replace('_', ' ')}",
+        )
+        for number in range(count)
+    ]

@@ -3,8 +3,8 @@
     r2          1 - sum |x - f|^2 / sum |x - mu|^2 over forecast frames, mu the training mean field
     r2_spatial  the mean over frames of 1 - |x - f|^2 / |x - <x>|^2, <x> the frame's own mean
     e2          |x - f| / |x| of each frame; median, 10th and 90th percentile
-    tau         the first forecast frame (from 0) at which the mean of e2 over a window is not below
-                the tolerance; the number of frames if none is
+    tau         the first forecast frame (from 0) at which the mean of e2 over a window reaches
+                the tolerance; the number of frames if none does
     mass        |sum f - sum x| / sum x of each frame; mean and maximum
 """
 

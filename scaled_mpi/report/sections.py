@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from scaled_mpi.report import elliptic, figures, movies, tables
+from scaled_mpi.report import elliptic, ensembles, figures, movies, tables
 from scaled_mpi.report.palette import method
 from scaled_mpi.report.pictures import Pictures, film, strip
 from scaled_mpi.report.series import Numbers, Series, milestones, number, quantity
@@ -214,9 +214,18 @@ def without_time(material: Material) -> str:
     return "".join(parts)
 
 
+def members(material: Material) -> str:
+    """Ensembles: scores of all methods, errors in time, the POD's spectrum."""
+    return "".join(
+        _section(heading, sentence, shown)
+        for heading, sentence, content in ensembles.SECTIONS
+        if (shown := content(material.numbers, material.labels))
+    )
+
+
 SECTIONS: tuple[Callable[[Material], str], ...] = (
-    cards, without_time, domain, motion, accuracy, coupling, spectra, seams, training, cost,
-    traffic, facts, origin)
+    cards, members, without_time, domain, motion, accuracy, coupling, spectra, seams, training,
+    cost, traffic, facts, origin)
 
 
 def _section(heading: str, sentence: str, content: str, note: str = "") -> str:
