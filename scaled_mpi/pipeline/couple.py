@@ -2,9 +2,9 @@
 
 Every method leaves a trajectory of its own name: `surrogate` as configured over all jumps, and
 over the first `coupling.compare` jumps `halo8` (halo as wide as the reach: one exchange, no
-sweep; the name is that of the default reach), `nosweep` (the narrow halo, one sweep), `plain`
-(a network without mask, where one was trained) and the simulator's cheaper selves. The march is
-saved every `coupling.checkpoint` jumps and continues there, on any number of ranks.
+sweep; the name is that of the default reach), `nosweep` (the narrow halo, one sweep) and the
+simulator's cheaper selves. The march is saved every `coupling.checkpoint` jumps and continues
+there, on any number of ranks.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def work(context: Context) -> None:
         run_references(context, truth, blocks, comm, domain.start, compare)
 
 
-def _march(context: Context, domain: Domain, halo: tuple[int, ...], sweeping: Sweeping,
-           network: str = "") -> tuple[March, list[np.ndarray]]:
+def _march(context: Context, domain: Domain, halo: tuple[int, ...],
+           sweeping: Sweeping) -> tuple[March, list[np.ndarray]]:
     """A march over the domain and the frames it starts from."""
-    operator = context.experiment.surrogate.load(context.inputs["fit"] / network)
+    operator = context.experiment.surrogate.load(context.inputs["fit"])
     known = range(domain.start - operator.memory + 1, domain.start + 1)
     frames = [domain.coding.encode(domain.truth, frame) for frame in known]
     condition = operator.condition(domain.truth.attributes.get("condition", {}))
@@ -184,13 +184,11 @@ def _variants(context: Context, domain: Domain, jumps: int) -> None:
     """The same surrogate with enough halo, and with too little and no sweep."""
     experiment = context.experiment
     reach = experiment.reach
-    variants = [("halo8", reach, Sweeping(1), "")]
+    variants = [("halo8", reach)]
     if any(h < r for h, r in zip(experiment.halo, reach, strict=True)):
-        variants.append(("nosweep", experiment.halo, Sweeping(1), ""))
-    if (context.inputs["fit"] / "plain").is_dir():
-        variants.append(("plain", reach, Sweeping(1), "plain"))
-    for method, halo, sweeping, network in variants:
-        march, frames = _march(context, domain, halo, sweeping, network)
+        variants.append(("nosweep", experiment.halo))
+    for method, halo in variants:
+        march, frames = _march(context, domain, halo, Sweeping(most=1))
         seconds = []
         with TrajectoryWriter(
             context.folder, method, domain.blocks, domain.comm, domain.truth.channels,

@@ -95,6 +95,10 @@ class _Scoring:
             self.facts.record("vrmse.lead", float(one), method=method, lead=lead, channel=name)
         if lead in SHOWN:
             self.facts.record(f"vrmse.jump{lead}.{method}", value)
+            if method == "halo8":
+                # With all of its reach known the network makes no use of mask or sweeps: one
+                # network serves both, and `plain` is the same forecast under its own name.
+                self.facts.record(f"vrmse.jump{lead}.plain", value)
 
     def _spectra(self, method: str, leads: int, read: Read) -> None:
         for lead in sorted({*(lead for lead in SHOWN if lead <= leads), leads}):

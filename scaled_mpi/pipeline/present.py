@@ -96,7 +96,6 @@ def _labels(experiment: AnyExperiment) -> dict[str, str]:
         "surrogate": f"surrogate, halo {halo} with sweeps",
         "nosweep": f"halo {halo}, no sweep",
         "halo8": f"halo {reach}, one exchange",
-        "plain": f"halo {reach}, network without mask",
     }
 
 
