@@ -1,4 +1,4 @@
-"""One jump of a field by a local network: a tile and its surroundings in, its core one jump on out.
+"""One jump of a field by a local network: a tile and what it sees in, its core one jump on out.
 
 Two networks, both local operators of the same reach. The first knows nothing of the future,
 
