@@ -38,13 +38,13 @@ class Run:
 
 
 RUNS = (
-    Run(0, "not mpi", "tests", 1, 1200),
-    Run(1, "mpi", "tests", 1, 600),
-    Run(2, "mpi", "tests", 1, 600),
-    Run(3, "mpi", "tests", 1, 600),
-    Run(4, "mpi", "tests", 1, 600),
-    Run(6, "ranks6", "tests", 1, 600),
-    Run(64, "ranks64", "tests", 1, 300),
+    Run(0, "not mpi", "tests", 900, 1800),
+    Run(1, "mpi", "tests", 190, 900),
+    Run(2, "mpi", "tests", 190, 900),
+    Run(3, "mpi", "tests", 190, 900),
+    Run(4, "mpi", "tests", 190, 900),
+    Run(6, "ranks6", "tests", 60, 600),
+    Run(64, "ranks64", "tests", 1, 600),
 )
 A_TEST = 120  # seconds for one test under mpirun: a hung rank is ended with its stack printed
 SETTINGS = {
