@@ -67,7 +67,7 @@ import sys
 from pathlib import Path
 from scaled_mpi.parallel.comm import SerialComm
 from tests.learning.lesson import learn, sha
-_, net = learn(Path(sys.argv[1]), SerialComm(), steps=150, checkpoint_every=1, validate_every=5)
+_, net = learn(Path(sys.argv[1]), SerialComm(), steps=60, checkpoint_every=3, validate_every=12)
 print(sha(net))
 """
 
@@ -77,7 +77,7 @@ def test_killed_in_the_middle_and_started_again_it_ends_with_the_same_bits(tmp_p
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
 
     def finish(folder):
-        return subprocess.run([*command, str(folder)], check=True, timeout=120, **quiet).stdout
+        return subprocess.run([*command, str(folder)], check=True, timeout=200, **quiet).stdout
 
     draw = np.random.default_rng(1)
     kills = 0
