@@ -33,7 +33,8 @@ from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.simulators import warm
 from scaled_mpi.simulators.gray_scott import GrayScott
 
-WIDTH = 8  # cells of halo: steps between two exchanges
+BATCH = 16  # steps are taken in multiples of it
+SLOT = 1.0  # seconds a repeat, where 16 to 800 steps take that long
 STENCIL_BYTES = 24
 SLOW = {"py-pde": 512, "numpy": 4096, "torch conv2d": 1024}  # largest size that is worth the wait
 MARK = "cell updates a second: "
@@ -49,11 +50,16 @@ def noise(n: int, dtype: type = np.float32) -> np.ndarray:
     return (np.array([0.2, 0.4])[:, None, None] + 0.1 * spread).astype(dtype)
 
 
+def halo_width(n: int) -> int:
+    """Steps between two exchanges: deeper where the field does not fit the cache."""
+    return 8 if n < 1024 else 16
+
+
 def ours(n: int, comm: object) -> Advance:
     """The simulator on this communicator's ranks."""
     grid = System.grid((n, n))
     blocks = make_blocks(grid, n // 4, comm.size)
-    halo = Halo(blocks, comm, WIDTH)
+    halo = Halo(blocks, comm, halo_width(n))
     state = noise(n)[(..., *blocks.block(comm.rank).slices)].copy()
     return lambda steps: System.advance(state, steps, halo)
 
@@ -168,11 +174,11 @@ def measure(advances: dict[str, Advance], n: int, repeats: int, clock: str) -> d
     """Cell updates a second of each method, the fastest of `repeats` round-robin slots."""
     now, steps = CLOCKS[clock], {}
     for name, advance in advances.items():
-        advance(WIDTH)  # compiles
+        advance(BATCH)  # compiles
         begun = now()
-        advance(WIDTH)
-        each = (now() - begun) / WIDTH
-        steps[name] = WIDTH * max(1, min(400, round(0.3 / max(each, 1e-9) / WIDTH)))
+        advance(BATCH)
+        each = (now() - begun) / BATCH
+        steps[name] = BATCH * max(1, min(50, round(SLOT / max(each, 1e-9) / BATCH)))
     best = dict.fromkeys(advances, 0.0)
     for _ in range(repeats):
         for name, advance in advances.items():
@@ -223,8 +229,8 @@ def as_rank(options: argparse.Namespace) -> None:
             advance(steps)
             comm.Barrier()
 
-        steps = WIDTH * max(1, round(2e8 / n / n / WIDTH))
-        together(WIDTH)
+        steps = BATCH * max(1, round(2e8 / n / n / BATCH))
+        together(BATCH)
         best = 0.0
         for _ in range(options.repeats):
             begun = time.perf_counter()

@@ -1,5 +1,8 @@
 """Gray-Scott: bits against numpy, exact solutions, measured order, special cases, errors."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -379,3 +382,9 @@ def test_noise_is_about_the_state_in_which_v_lives_on():
     np.testing.assert_allclose(state.mean((1, 2)), (u, v), atol=0.01)
     later = system.advance(state, 200, serial_halo(grid, 8))
     assert later[1].max() > 0.3
+
+
+def test_importing_the_family_loads_no_compiler_and_no_torch():
+    code = "import sys, scaled_mpi.simulators; print({'numba', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
