@@ -23,6 +23,7 @@ from scaled_mpi.config import InputError  # noqa: E402
 from scaled_mpi.experiment import AnyExperiment, load  # noqa: E402
 from scaled_mpi.parallel.comm import abort_on_error, world  # noqa: E402
 from scaled_mpi.parallel.signals import EXIT_REQUEUE, Stopped, listen  # noqa: E402
+from scaled_mpi.pipeline.members import only_members  # noqa: E402
 from scaled_mpi.pipeline.plan import describe  # noqa: E402
 from scaled_mpi.pipeline.present import present  # noqa: E402
 
@@ -43,6 +44,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--stage", choices=stages.NAMES, help="stop after this stage")
     made.add_argument("--redo", choices=stages.NAMES, help="compute this stage again")
     made.add_argument("--dry-run", action="store_true", help="say what would run, write nothing")
+    made.add_argument("--member", metavar="train:17",
+                      help="make only these members of an ensemble: one, a range such as\n"
+                           "test:0-4, or all of a kind; for array jobs")
+    made.add_argument("--status", action="store_true",
+                      help="say which members of an ensemble are done, write nothing")
     made.add_argument("--outputs", type=Path, default=Path("outputs"),
                       help="folder of results and artefacts (default: outputs)")
     return made
@@ -56,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         experiment, found, folder = _prepare(given, comm.size)
         if given.dry_run:
             _say(comm, describe(experiment, found, comm.size))
+            return 0
+        if given.member or given.status:
+            only_members(experiment, found["simulate"], given.member, lambda s: _say(comm, s))
             return 0
         listen()
         try:

@@ -14,14 +14,15 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from scaled_mpi.artefacts import Artefact
 from scaled_mpi.config import InputError
-from scaled_mpi.ensemble import EnsembleExperiment, Member
+from scaled_mpi.ensemble import KINDS, EnsembleExperiment, Member
 from scaled_mpi.files import sha256
 from scaled_mpi.parallel.arrays import save_arrays
 from scaled_mpi.parallel.comm import SerialComm
@@ -129,3 +130,32 @@ def ledger(folder: Path, members: Iterable[Member]) -> dict[str, dict[str, Any]]
         state = "done" if is_done(folder, member) else "started" if starts else "waiting"
         found[member.name] = {"state": state, "starts": starts, "ends": ends}
     return found
+
+
+def only_members(
+    experiment: Any, artefact: Artefact, wanted: str | None, say: Callable[[str], None]
+) -> None:
+    """Make the members named by `wanted` (None: none), then tell the state of all.
+
+    Several processes may work in one artefact's folder at a time: a member's files are its own.
+    Errors: `InputError` for an experiment that is no ensemble, or an unknown member.
+    """
+    if not isinstance(experiment, EnsembleExperiment):
+        raise InputError("--member, --status: an ensemble is needed (a file with a key ensemble)")
+    chosen = experiment.select(wanted) if wanted else []
+    folder = artefact.path if artefact.done else artefact.partial
+    if chosen and not artefact.done:
+        folder.mkdir(parents=True, exist_ok=True)
+    for member in chosen:
+        made = write_member(experiment, folder, member)
+        say(f"{made['member']} {made['sha256'][:12]} {made['path']}")
+    if wanted:
+        return
+    book = ledger(folder, experiment.members())
+    for kind in KINDS:
+        states = [entry["state"] for name, entry in book.items() if name.startswith(kind)]
+        counts = (f"{states.count(word)} {word}" for word in ("done", "started", "waiting"))
+        say(f"{kind}: {', '.join(counts)} of {len(states)}")
+    starts = sum(entry["starts"] for entry in book.values())
+    repeated = sum(entry["ends"] > 1 for entry in book.values())
+    say(f"starts: {starts}; members recorded twice: {repeated}; {folder}")

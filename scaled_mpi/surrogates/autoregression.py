@@ -210,8 +210,9 @@ class Linear:
         largest = 0.0
         for wave in itertools.product(*waves):
             phases = np.exp(1j * np.array(offsets(self.reach)) @ np.array(wave))
+            phases = phases if any(wave) else phases.real
             symbols = np.tensordot(self.matrices, phases, axes=([1], [0]))
-            companion = np.eye(p * r, k=-r, dtype=complex)
+            companion = np.eye(p * r, k=-r, dtype=symbols.dtype)
             companion[:r] = np.concatenate(list(symbols), axis=1)
             largest = max(largest, float(np.abs(np.linalg.eigvals(companion)).max()))
         return largest
