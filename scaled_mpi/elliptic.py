@@ -16,6 +16,7 @@ from scaled_mpi.config import InputError, Spec, apply_overrides, parse
 from scaled_mpi.coupling.solving import Harvest, Solving
 from scaled_mpi.local_solvers import Exact, Learned
 from scaled_mpi.problems import Darcy, Poisson
+from scaled_mpi.simulators.gray_scott import GrayScott
 
 FAMILIES = {"problem": "poisson", "local_solver": "learned"}
 Problem = Annotated[Poisson | Darcy, Field(discriminator="kind")]
@@ -34,12 +35,28 @@ class Comparison(Spec):
 
     `onelevel`: most iterations of Schwarz without a coarse space (0: not run). `exact`: also the
     two-level method with exact local solves. `floor`: tiles an axis at which solution-form
-    coupling is measured (0: not).
+    coupling is measured (0: not), each local answer refined `refinements` times.
     """
 
     onelevel: NonNegativeInt = 150
     exact: bool = True
     floor: NonNegativeInt = 8
+    refinements: NonNegativeInt = 1
+
+
+class Implicit(Spec):
+    """Steps of backward Euler, in place of the solve of `problem`.
+
+    `simulator` makes the state: `burn_in` of its own steps on `lattice` tiles an axis. From it one
+    implicit step of each length of `dts` is taken, by each of `methods` and with exact and learned
+    tiles.
+    """
+
+    simulator: GrayScott = GrayScott()
+    burn_in: NonNegativeInt = 2000
+    lattice: PositiveInt = 4
+    dts: tuple[float, ...] = Field((2.0, 5.0, 10.0), min_length=1)
+    methods: tuple[Literal["newton", "anderson", "ngmres"], ...] = ("newton", "anderson")
 
 
 class EllipticExperiment(Spec):
@@ -55,6 +72,7 @@ class EllipticExperiment(Spec):
     local_solver: LocalSolver = Learned()
     solving: Solving = Solving()
     comparison: Comparison = Comparison()
+    implicit: Implicit | None = None
     launch: Literal["local"] = "local"
     machine: str | None = None
 

@@ -121,7 +121,7 @@ def _solve_part(experiment: EllipticExperiment, ranks: int) -> dict[str, Any]:
     return {
         "problem": plain(experiment.problem), "domain": plain(experiment.domain),
         "solving": plain(experiment.solving), "comparison": plain(experiment.comparison),
-        "seed": experiment.seed,
+        "implicit": experiment.implicit and plain(experiment.implicit), "seed": experiment.seed,
     }
 
 

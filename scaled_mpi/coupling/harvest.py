@@ -59,6 +59,8 @@ def _one(
 class RoughSolver(ExactSolver):
     """Exact local solutions made imperfect; keeps every residual it is given, of norm 1."""
 
+    exact = False
+
     def __init__(self, roughness: float, seed: int) -> None:
         super().__init__()
         self.roughness, self.random = roughness, np.random.default_rng(seed)

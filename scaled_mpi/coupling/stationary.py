@@ -45,13 +45,15 @@ class Swept:
 class Sweeper:
     """One Schwarz sweep on a prepared system; its local solver and coarse space are used.
 
-    `coarse` needs a prepared coarse space. Call it with u and b of my block.
+    `coarse` needs a prepared coarse space. `refinements`: how often a local answer is improved by
+    the solver applied to its own local residual. Call it with u and b of my block.
     """
 
     def __init__(
         self, prepared: Prepared, form: Form = "residual", combination: Combination = "owned",
-        coarse: bool = False,
+        coarse: bool = False, refinements: int = 0,
     ) -> None:
+        self.refinements = refinements
         self.prepared, self.form, self.combination = prepared, form, combination
         self.coarse = prepared.coarse if coarse else None
         tiles = prepared.operators.tiles
@@ -75,11 +77,19 @@ class Sweeper:
 
     def local(self, u: np.ndarray, rest: np.ndarray) -> np.ndarray:
         """The new u_i of all tiles, (n, *window)."""
-        operators, solver = self.prepared.operators, self.prepared.preconditioner.solver
+        operators = self.prepared.operators
         known, residual = operators.cut(u), operators.cut(rest)
         if self.form == "solution":
-            return solver.correct(residual + operators.apply(known))
-        return known + solver.correct(residual)
+            return self._answer(residual + operators.apply(known))
+        return known + self._answer(residual)
+
+    def _answer(self, right: np.ndarray) -> np.ndarray:
+        """S_i of local right-hand sides (n, *window), refined."""
+        solver = self.prepared.preconditioner.solver
+        answer = solver.correct(right)
+        for _ in range(self.refinements):
+            answer = answer + solver.correct(right - self.prepared.operators.apply(answer))
+        return answer
 
     def _one_colour(self, u: np.ndarray, load: np.ndarray, colour: int) -> np.ndarray:
         operators = self.prepared.operators
@@ -160,13 +170,13 @@ class Floor:
 
 def floor(
     prepared: Prepared, load: np.ndarray, exact: np.ndarray, coarse: bool, *, most: int = 120,
-    depth: int = 10,
+    depth: int = 10, refinements: int = 0,
 ) -> Floor:
     """Where a solution-form surrogate ends, with or without the coarse level. Collective.
 
     `exact` is the discrete solution on my block.
     """
-    sweeper = Sweeper(prepared, "solution", "owned", coarse)
+    sweeper = Sweeper(prepared, "solution", "owned", coarse, refinements)
     rest = np.zeros_like(load)
     alone = prepared.operators.owned(sweeper.local(exact, rest))
     swept = iterate(sweeper, load, tolerance=1e-12, most=most, depth=depth, still=1e-7)

@@ -24,6 +24,8 @@ class Exact(Spec):
 class ExactSolver:
     """Factors of all tiles of a rank."""
 
+    exact = True
+
     def __init__(self) -> None:
         self.factors: list[Any] = []
 

@@ -134,6 +134,8 @@ class Lesson:
 class LearnedSolver:
     """A trained network at work; `network` is the torch module."""
 
+    exact = False
+
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         import torch
 

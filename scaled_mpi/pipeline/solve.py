@@ -17,6 +17,7 @@ from scaled_mpi.coupling.solving import Coarse, NotConverged
 from scaled_mpi.parallel.blocks import Blocks, make_blocks
 from scaled_mpi.parallel.comm import first_ranks, largest, quiet_barrier
 from scaled_mpi.parallel.store import TrajectoryWriter
+from scaled_mpi.pipeline import implicit
 from scaled_mpi.pipeline.context import Context
 
 PROBLEM_SEED = 1_000_000  # the problem that is solved: never one of those learned from
@@ -25,8 +26,11 @@ FORMS = (("onelevel", False), ("twolevel", True))
 
 
 def work(context: Context) -> None:
-    """Solve on all lattices, then measure the floor of solution-form coupling."""
+    """Solve on all lattices, then measure the floor of solution-form coupling; or step in time."""
     experiment = context.experiment
+    if experiment.implicit is not None:
+        implicit.work(context)
+        return
     solver = experiment.local_solver.load(context.inputs["fit"])
     table = _Table(context)
     for lattice in experiment.domain.lattices:
@@ -147,7 +151,7 @@ class _Table:
 
     def _history(self, history: tuple[float, ...], method: str, case: _Case) -> None:
         for iteration, residual in enumerate(history):
-            self.facts.record("convergence", residual, "", method=method, tiles=case.tiles,
+            self.facts.record("convergence", residual, "", method=method, N=case.tiles,
                               iteration=iteration)
 
     def _say(self, case: _Case, method: str, words: str) -> None:
@@ -163,7 +167,10 @@ def _floor(case: _Case, solver: Any) -> None:
         exact = ready.solve(case.load).solution
         case.write("floor_exact", exact, "u")
         for name, coarse in FORMS:
-            found = floor(ready, case.load, exact, coarse)
+            found = floor(
+                ready, case.load, exact, coarse,
+                refinements=case.context.experiment.comparison.refinements,
+            )
             facts.record(f"floor.ratio.{name}", found.ratio)
             facts.record(f"floor.coupled.{name}", found.coupled)
             facts.record(f"floor.residual.{name}", found.residual)

@@ -50,7 +50,7 @@ def iterations(numbers: Numbers) -> str:
 
 def convergence(numbers: Numbers) -> str:
     """Relative residual by iteration of all methods and numbers of tiles; "" without facts."""
-    counts = sorted({int(fact["tiles"]) for fact in numbers.facts
+    counts = sorted({int(fact["N"]) for fact in numbers.facts
                      if fact["name"] == "convergence"})
     if not counts:
         return ""
@@ -58,7 +58,7 @@ def convergence(numbers: Numbers) -> str:
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
         for place, n in enumerate(counts):
-            lines = numbers.series("convergence", "iteration", tiles=n)
+            lines = numbers.series("convergence", "iteration", N=n)
             for name, (x, y) in lines.items():
                 _, label, colour, dash = STROKES[name]
                 axes.plot(x, y, color=colour, linestyle=dash, linewidth=0.8 + 0.5 * place,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Keys that tell one fact of a name from another; all others are remarks.
-PLACES = ("method", "lead", "jump", "sweep", "k", "channel", "band", "window", "member", "tiles",
+PLACES = ("method", "lead", "jump", "sweep", "k", "channel", "band", "window", "member", "N",
           "iteration")
 Series = dict[str, tuple[list[float], list[float]]]
 

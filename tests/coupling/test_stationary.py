@@ -20,6 +20,8 @@ from scaled_mpi.problems.coefficients import LogNormal
 class Biased(ExactSolver):
     """Exact solutions times a smooth frozen error of relative size `eps`, its own in each tile."""
 
+    exact = False
+
     def __init__(self, eps, seed=0):
         super().__init__()
         self.eps, self.seed = eps, seed
