@@ -1,6 +1,6 @@
 """Experiments on ensembles: many runs of a particle system, their densities, and forecasts.
 
-    members -> compress -> fit -> forecast -> score -> report
+    simulate -> compress -> fit -> forecast -> evaluate -> report
 
 A file with a key `ensemble` is such an experiment. Every block below is one of its keys.
 """
@@ -52,15 +52,13 @@ class Forecasting(Spec):
     """`limit`: runs of the simulator from the true state that are averaged (0: none).
 
     `band`: forecasts with drawn residuals, for a band (0: none). `tolerance`: relative error
-    that ends the horizon, over `window` frames. `sets`: ensembles of other seeds, this one
-    included, over which the score is averaged.
+    that ends the horizon, over `window` frames.
     """
 
     limit: NonNegativeInt = 64
     band: NonNegativeInt = 0
     tolerance: PositiveFloat = 0.10
     window: PositiveInt = 10
-    sets: PositiveInt = 1
 
 
 @dataclass(frozen=True, order=True)
