@@ -8,7 +8,7 @@ explicit Euler step after another. Repeats go round robin over the methods and t
 so that a busy spell of the machine hits all of them alike. `plain loop` is the same arithmetic,
 compiled, one step at a time over the whole field; `bound` is the cells a second that one core's
 measured bandwidth (triad) allows it: 24 bytes a cell, two fields read, written and fetched before
-they are written. Ratios are of `ours` on one rank. Prints markdown.
+they are written (a field that fits the cache can pass it). Ratios are of `ours` on one rank.
 """
 
 from __future__ import annotations
