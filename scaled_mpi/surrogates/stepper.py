@@ -42,7 +42,7 @@ class Stepper(Spec):
     width: PositiveInt = Field(64, description="channels inside")
     depth: PositiveInt = Field(4, description="residual blocks; each can reach `coarsen` cells")
     masked: bool = Field(True, description="also learn halos narrower than the reach, and sweeps")
-    agreement: PositiveInt = Field(32, description="channels of the network that sweeps")
+    agreement: PositiveInt = Field(48, description="channels of the network that sweeps")
     halos: tuple[PositiveInt, ...] = Field((4, 4, 4, 3, 5, 6), min_length=1)
     passes: tuple[PositiveInt, ...] = Field((2, 3), min_length=1)
     full: float = Field(0.3, ge=0, le=1, description="share of steps with everything known")
@@ -52,7 +52,7 @@ class Stepper(Spec):
     symmetric: bool = Field(True, description="learn all flips and turns (scalar fields)")
     held_out: PositiveInt = Field(2, description="last runs, kept for validation")
     training: Training = Training(
-        steps=1200, batch=4, micro_batches=4, optimizer="muon", learning_rate=4e-3, warmup=60,
+        steps=1400, batch=4, micro_batches=4, optimizer="muon", learning_rate=4e-3, warmup=60,
         ema=0.99,
     )
 
