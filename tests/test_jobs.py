@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "jobs").glob("*.sbatch"))
 
 RUN = """#!/bin/bash
-echo "$@" > called
 trap 'echo saved >> called; sleep 0.3; exit 85' USR2
+echo "$@" > called
 for _ in {1..100}; do [ -e finish ] && exit "$(cat finish)"; sleep 0.1; done
 """
 
@@ -47,7 +47,7 @@ def test_a_warned_job_saves_and_is_requeued(file, place):
     job = start(file, place)
     time.sleep(0.2)
     job.send_signal(signal.SIGUSR2)
-    assert job.wait(20) == 85
+    assert job.wait(60) == 85
     assert (place / "called").read_text().endswith("saved\n")
     assert (place / "requeued").read_text() == "requeue 17\n"
 
@@ -57,7 +57,7 @@ def test_a_warned_job_saves_and_is_requeued(file, place):
 def test_a_job_that_ends_is_not_requeued(file, place, code):
     (place / "finish").write_text(str(code))
     job = start(file, place, "seed=3")
-    assert job.wait(20) == code
+    assert job.wait(60) == code
     assert not (place / "requeued").exists() and (place / "logs").is_dir()
     words = (place / "called").read_text().split()
     assert words[:3] == ["configs/ddm.yaml", "-n", "4"] and words[-1] == "seed=3"
