@@ -23,6 +23,7 @@ from scaled_mpi.config import InputError  # noqa: E402
 from scaled_mpi.experiment import AnyExperiment, load  # noqa: E402
 from scaled_mpi.parallel.comm import abort_on_error, world  # noqa: E402
 from scaled_mpi.parallel.signals import EXIT_REQUEUE, Stopped, listen  # noqa: E402
+from scaled_mpi.pipeline.exchange import export_npz  # noqa: E402
 from scaled_mpi.pipeline.members import only_members  # noqa: E402
 from scaled_mpi.pipeline.plan import describe  # noqa: E402
 from scaled_mpi.pipeline.present import present  # noqa: E402
@@ -49,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
                            "test:0-4, or all of a kind; for array jobs")
     made.add_argument("--status", action="store_true",
                       help="say which members of an ensemble are done, write nothing")
+    made.add_argument("--export", choices=("npz",),
+                      help="write a finished ensemble as OUTPUTS/NAME/npz, the Oscar document's\n"
+                           "tree of NPZ files")
     made.add_argument("--outputs", type=Path, default=Path("outputs"),
                       help="folder of results and artefacts (default: outputs)")
     return made
@@ -65,6 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if given.member or given.status:
             only_members(experiment, found["simulate"], given.member, lambda s: _say(comm, s))
+            return 0
+        if given.export:
+            if comm.rank == 0:
+                _say(comm, str(export_npz(experiment, found, folder / given.export)))
             return 0
         listen()
         try:

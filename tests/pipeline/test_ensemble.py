@@ -81,6 +81,30 @@ def test_a_results_folder_is_shown_again(finished, tmp_path):
         finished / "smoke-oscar")["r2.forecast"]
 
 
+def test_the_exported_models_forecast_without_an_intercept(finished):
+    """Upstream's predictor, as its reader would write it, on the exported files alone."""
+    folder = finished / "smoke-oscar"
+    assert main([SMOKE, *FEW, "--outputs", str(finished), "--export", "npz"]) == 0
+    tree = folder / "npz"
+    pod, mvar = (np.load(tree / "models" / f"{name}_model.npz", allow_pickle=False)
+                 for name in ("pod", "mvar"))
+    density = np.load(tree / "test" / "test_001" / "density.npz", allow_pickle=False)
+    rho = density["rho"]
+    latent = list((rho[:3].reshape(3, -1) - pod["mean"]) @ pod["U"])
+    while len(latent) < len(rho):
+        past = latent[::-1][: int(mvar["p"])]
+        latent.append(sum(A @ y for A, y in zip(mvar["A_matrices"], past, strict=True)))
+    made = (np.array(latent[3:]) @ pod["U"].T + pod["mean"]).reshape(-1, 16, 16)
+    own, _ = load_arrays(folder / "forecast" / "test-0001.forecast.h5")
+    np.testing.assert_allclose(made, own["surrogate"], atol=1e-9)
+    order = np.load(tree / "test" / "test_001" / "order_params.npz", allow_pickle=False)
+    assert np.array_equal(order["phi"], order["polarization"]) and len(order["phi"]) == len(rho)
+    rows = (tree / "models" / "index_mapping.csv").read_text().splitlines()
+    assert rows[0] == "global_idx,run_name,ic_type,time_idx" and len(rows) == 1 + 8 * len(rho)
+    moves = np.load(tree / "training" / "train_003" / "traj.npz", allow_pickle=False)
+    assert moves["positions"].shape == (len(rho), 20, 2)
+
+
 def hashes(root):
     return {path.name: sha256(path) for folder in sorted((root / "artefacts").iterdir())
             for path in folder.glob("*.h5")}
