@@ -49,6 +49,7 @@ class Loop:
         self.events = events if comm.rank == 0 else None
         self.should_stop = should_stop or (lambda: stop_agreed(SerialComm()))
         self.account = Account()
+        self.restored: dict[str, torch.Tensor] | None = None  # tensors of a state, until placed
         self.history = torch.zeros(spec.validate_every, spec.micro_batches)
         self.state = Checkpoint(folder, fingerprint(model, spec, seed, comm.size))
 
@@ -70,7 +71,6 @@ class Loop:
 
     def _finished_before(self) -> bool:
         """Read the state, if rank 0 sees one; True where nothing is left to do. Collective."""
-        self.restored = None
         if self.comm.bcast(self.state.path.exists()):
             self.account, self.restored = self.state.read()
         return self.account.finished
@@ -99,9 +99,8 @@ class Loop:
             self._announce(device)
 
     def _announce(self, device: torch.device) -> None:
-        if self.account.step:
-            self.events.truncate(self.account.step // self.spec.validate_every)
-        else:
+        self.events.truncate(self.account.step // self.spec.validate_every)
+        if self.account.step == 0:
             weights = sum(parameter.numel() for parameter in self.parameters)
             self.events.start(parameters=weights, device=str(device), mode=self.spec.mode)
 
@@ -124,12 +123,13 @@ class Loop:
                     raise Stopped(f"{what} stopped after step {account.step}, state saved")
 
     def _one_step(self, step: int) -> Outcome:
-        """Gradients, clipping, optimiser, average. A loss that is not finite changes nothing."""
+        """Gradients, clipping, optimiser, average. Nothing that is not finite changes a weight."""
         outcome = self.gradients(step, self.should_stop())
         if not np.isfinite(outcome.losses).all():
             self._refuse(step, outcome.losses)
-        if self.spec.clip:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.spec.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.spec.clip or math.inf)
+        if not math.isfinite(norm):
+            raise NotFinite(f"training: gradient of norm {float(norm)} in step {step}")
         set_rate(self.optimiser, learning_rate(self.spec, step))
         self.optimiser.step()
         if self.average is not None:

@@ -274,6 +274,24 @@ def test_not_finite_data_are_told_from_a_loss_that_diverged(tmp_path):
     assert story(tmp_path / "loss")[-1]["moment"] == "on_exception"
 
 
+def test_a_gradient_that_is_not_finite_never_reaches_a_file(tmp_path):
+    import torch
+
+    calls = iter(range(100))
+
+    def steep(model, fields):
+        value = loss(model, fields)
+        # sqrt has the value 0 and the slope infinity here
+        return value + (torch.sqrt(0 * value) if next(calls) >= 4 * 5 else 0.0)
+
+    with pytest.raises(NotFinite, match="gradient of norm nan in step 5"):
+        learn(tmp_path, ALONE, loss=steep, checkpoint_every=1)
+    from scaled_mpi.learning.weights import first_not_finite, load_weights
+
+    tensors, meta = load_weights(tmp_path / "state.safetensors")
+    assert meta["account"]["step"] == 5 and first_not_finite(tensors) is None
+
+
 def test_settings_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match="training.batch: 10 is not a multiple"):
         parse(Training, {"batch": 10, "micro_batches": 4})
