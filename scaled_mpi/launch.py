@@ -95,12 +95,18 @@ def _client(
     from distributed import Client
 
     cluster = _here(tasks) if kind == "dask" else _jobs(kind, read_machine(machine), tasks)
-    with cluster, Client(cluster, security=cluster.security) as client:
-        address = client.scheduler_info(n_workers=0)["address"]
-        if not address.startswith("tls://"):
-            raise RuntimeError(f"the scheduler listens at {address}, not under TLS")
-        say(f"  workers meet at {address}")
-        yield client
+    try:
+        with Client(cluster, security=cluster.security, timeout=PATIENCE) as client:
+            address = client.scheduler_info(n_workers=0)["address"]
+            if not address.startswith("tls://"):
+                raise RuntimeError(f"the scheduler listens at {address}, not under TLS")
+            say(f"  workers meet at {address}")
+            yield client
+    finally:
+        try:
+            cluster.close(timeout=60)
+        except TimeoutError:  # the results are in files: slow workers must not spoil them
+            say("  some workers are slow to end; they end with this process or their job")
 
 
 def _here(tasks: int) -> Any:

@@ -157,7 +157,7 @@ def test_members_start_in_turn_and_are_named():
 
 
 def test_scores_of_known_forecasts():
-    truth = np.ones((4, 2, 2)) + np.arange(4).reshape(4, 1, 1)
+    truth = np.array([[1.0, 1.5], [1.0, 1.0]]) + np.arange(4).reshape(4, 1, 1)
     mean = np.zeros((2, 2))
     perfect = scores(truth, truth, mean, 0.1, 2)
     assert (perfect["r2"], perfect["median_e2"], perfect["tau_tol"]) == (1, 0, 4)
