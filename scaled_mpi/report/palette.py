@@ -34,10 +34,10 @@ METHODS: dict[str, Method] = {
     "simulator_half_grid": Method("simulator, half the grid", "#009e73", "-", 1.6, "^"),
     "simulator_large_step": Method("simulator, largest step", "#009e73", (0, (5, 2)), 1.6, "<"),
     "energy": Method("all modes of the energy", "#cc79a7", "-", 1.6, "s"),
-    "rival": Method("network", "#0072b2", "-", 1.6, "D"),
-    "mean": Method("mean field", "#8a8a8a", (0, (5, 2)), 1.3, "X"),
-    "ceiling": Method("ceiling", "#009e73", (0, (5, 2)), 1.6, "<"),
-    "limit": Method("simulator from the true state", "#009e73", "-", 1.6, "^"),
+    "rival": Method("network", "#0072b2", (0, (5, 2)), 1.6, "D"),
+    "mean": Method("mean field", "#8a8a8a", (0, (6, 2, 1, 2)), 1.3, "X"),
+    "ceiling": Method("ceiling", "#009e73", (0, (6, 2, 1, 2)), 1.6, "<"),
+    "limit": Method("simulator from the true state", "#009e73", (0, (1, 1.5)), 1.6, "^"),
     "simulator": Method("simulator (truth)", INK, "-", 1.6, "."),
 }
 
