@@ -107,8 +107,10 @@ class Autoencoder(Spec):
 
         learned, judged, moments = _hold_out(runs, self.held_out)
         scale = measure(learned, ())
+        told = plain(self)
+        del told["training"]["checkpoint_every"]  # decides nothing: equal weights, equal files
         meta = {
-            "kind": self.kind, "autoencoder": plain(self), "axes": runs[0].grid.axes,
+            "kind": self.kind, "autoencoder": told, "axes": runs[0].grid.axes,
             "channels": runs[0].shape[1], "mean": scale.mean.tolist(),
             "spread": scale.spread.tolist(),
         }

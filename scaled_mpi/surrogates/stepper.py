@@ -124,8 +124,10 @@ class Stepper(Spec):
         learned, judged, moments = _hold_out(runs, self.held_out)
         names = condition_names(runs)
         scale = measure(learned, names)
+        told = plain(self)
+        del told["training"]["checkpoint_every"]  # decides nothing: equal weights, equal files
         meta = {
-            "kind": self.kind, "stepper": plain(self), "axes": runs[0].grid.axes,
+            "kind": self.kind, "stepper": told, "axes": runs[0].grid.axes,
             "channels": runs[0].shape[1], "mean": scale.mean.tolist(),
             "spread": scale.spread.tolist(), "change": scale.change.tolist(),
             "conditions": list(names), "condition_mean": scale.condition_mean.tolist(),
