@@ -111,7 +111,9 @@ def _geneo(operators: TileOperators, spec: Coarse) -> Rows:
     for tile, index in enumerate(operators.tiles):
         box = blocks.local_slices(comm.rank, index, operators.overlap)
         found = _eigenvectors(operators, tile, partition[tile], spec)
-        vectors.append([(numbers[box], vector) for vector in found])
+        # Lowest last: of a singular matrix the space's last vector is left out, which must be one
+        # that the constants need, or they stay in the span and the coarse matrix has no inverse.
+        vectors.append([(numbers[box], vector) for vector in reversed(found)])
     return _rows(vectors)
 
 
