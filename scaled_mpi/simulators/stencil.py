@@ -25,6 +25,7 @@ rows are cut into strips, whose overlap of k cells is computed twice.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numba
@@ -60,8 +61,7 @@ def sweep(
     padded (2, *shape) holds the cells from `corner` on and at least `steps` more on every side;
     target (2, *shape) may be any other array. numbers = (a_u, a_v, dt, f, g, low, high).
     """
-    kind = padded.dtype.type
-    constants = tuple(kind(n) for n in (*numbers, TINY[padded.dtype], 0, 1, 2 * len(size)))
+    constants = _constants(numbers, padded.dtype, len(size))
     padded = np.ascontiguousarray(padded)
     if len(size) == 2:
         _wave(padded, target, corner, place, size, steps, STRIP, constants)
@@ -83,6 +83,12 @@ def warm(axes: int, dtype: type[np.floating] = np.float32) -> None:
     padded = np.zeros((2, *(4,) * axes), dtype)
     one, two = (1,) * axes, (2,) * axes
     sweep(padded, np.zeros_like(padded), one, one, two, 1, (0.0,) * 7)
+
+
+@lru_cache(maxsize=64)
+def _constants(numbers: tuple[float, ...], dtype: np.dtype, axes: int) -> tuple[Any, ...]:
+    """What a cell needs, in the field's own type; kept, since small tiles ask often."""
+    return tuple(dtype.type(n) for n in (*numbers, TINY[dtype], 0, 1, 2 * axes))
 
 
 @numba.njit(**_INLINE)
