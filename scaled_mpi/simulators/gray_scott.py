@@ -6,21 +6,27 @@
 (Gray and Scott 1984, https://doi.org/10.1016/0009-2509(84)87017-7). Space: cell-centred, the
 Laplacian of 2 d + 1 points, second order. Time: explicit Euler, first order. In the pattern form
 both species are clamped to [0, 1] after each step.
+
+With `noise` s > 0 the rate of v fluctuates in every cell on its own: + s v dW, W a Wiener process
+a cell, in the sense of Ito. After every `noise_every` steps, of time T together, v is multiplied
+by exp(s sqrt(T) N - s^2 T / 2) with N standard normal: the exact solution of dv = s v dW (the
+splitting of Lie and Trotter), which keeps the sign of v and its mean.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from scaled_mpi.config import InputError, Spec, parse
 from scaled_mpi.parallel.blocks import Block, Boundary, Grid
 from scaled_mpi.simulators import starts
+from scaled_mpi.simulators.noise import Kicks
 from scaled_mpi.simulators.patterns import CUSTOM, FAMILIES, diffusivities
 
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -55,6 +61,8 @@ class GrayScott(Spec):
     density: Length | None = None
     boundaries: Kind | tuple[Kind, ...] = "periodic"
     boundary_value: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    noise: Rate = 0.0  # s, 1 / sqrt(time)
+    noise_every: PositiveInt = 10  # steps
 
     @model_validator(mode="after")
     def _resolve(self) -> GrayScott:
@@ -162,14 +170,37 @@ class GrayScott(Spec):
         state = starts.STARTS[self.start](canvas, self.density, (self.F, self.k))
         return state.astype(dtype)
 
-    def advance(self, state: Any, steps: int, exchange: Any) -> Any:
+    def advance(
+        self, state: Any, steps: int, exchange: Any, kicks: Callable[[], np.ndarray] | None = None
+    ) -> Any:
         """`steps` steps of (2, *size) -> a new state.
 
         exchange(state) gives the state with a ring of exchange.width cells; as many steps as the
         ring is wide go between two exchanges (one where an axis is dirichlet, whose mirror image
-        does not obey the equation). A torch tensor is advanced where it lives, by torch.
+        does not obey the equation). A torch tensor is advanced where it lives, by torch. With
+        noise `kicks()` gives N (*size), see `noise.Kicks`, and `steps` must be a multiple of
+        `noise_every`.
         """
-        return _march((self,), state, steps, exchange)
+        if not self.noise:
+            return _march((self,), state, steps, exchange)
+        return advance_together((self,), state[None], steps, exchange, kicks)[0]
+
+    def kicks(
+        self, block: Block, grid: Grid, seed: tuple[int, int],
+        members: Sequence[int] | None = None, steps: int = 0,
+    ) -> Kicks | None:
+        """What forces a run, or the members of an ensemble, after `steps` steps; None: nothing."""
+        if not self.noise:
+            return None
+        return Kicks(block, grid.shape, seed, members, steps // self.noise_every)
+
+    def check_steps(self, key: str, steps: int) -> None:
+        """Errors: `InputError` where noise does not fall into a span of `steps` evenly."""
+        if self.noise and steps % self.noise_every:
+            raise InputError(
+                f"{key}: {steps} steps; with noise multiples of {self.noise_every} "
+                "(simulator.noise_every) are allowed"
+            )
 
     def fields(self, state: np.ndarray) -> np.ndarray:
         """The fields of a state (2, *size): the state itself."""
@@ -182,15 +213,15 @@ class GrayScott(Spec):
         stencil.warm(axes)
 
     def with_largest_step(self, span: float, axes: int = 2) -> tuple[int, GrayScott]:
-        """(steps, system) to cover a time `span` in the fewest equal steps that are stable."""
+        """(steps, system) to cover `span` in the fewest equal stable steps; without noise."""
         fastest = max(4 * axes * self.Du / self.dx**2 + self.F,
                       4 * axes * self.Dv / self.dx**2 + self.F + self.k)
         steps = max(1, math.ceil(span * fastest / (2 * SAFETY) - 1e-9)) if fastest else 1
-        return steps, self._changed(dt=span / steps)
+        return steps, self._changed(dt=span / steps, noise=0.0)
 
     def on_half_grid(self) -> GrayScott:
-        """The same system with half as many cells an axis; `grids` leads there and back."""
-        return self._changed(dx=2 * self.dx)
+        """The same system with half as many cells an axis, without noise; see `grids`."""
+        return self._changed(dx=2 * self.dx, noise=0.0)
 
     def _changed(self, **changes: Any) -> GrayScott:
         return parse(type(self), {**self.model_dump(mode="json"), **changes})
@@ -202,6 +233,14 @@ class GrayScott(Spec):
         rates = self.dt * self.F, self.dt * (self.F + self.k)
         return scale * self.Du, scale * self.Dv, self.dt, *rates, low, high
 
+    def _kick(self, states: Any, normal: np.ndarray) -> None:
+        """Multiply v of (N, 2, *size) by its random factor, in place."""
+        span = self.noise_every * self.dt
+        factor = np.exp(self.noise * math.sqrt(span) * normal - 0.5 * self.noise**2 * span)
+        v = states[:, 1]
+        forced = v * _like(factor.reshape(v.shape), v)
+        v[...] = forced.clip(0.0, 1.0) if self.clamp else forced
+
     def _steps_an_exchange(self, width: Sequence[int]) -> int:
         if min(width) < 1:
             raise ValueError(f"exchange of width {tuple(width)}: a ring of 1 cell is needed")
@@ -210,16 +249,27 @@ class GrayScott(Spec):
 
 
 def advance_together(
-    simulators: Sequence[GrayScott], states: Any, steps: int, exchange: Any
+    simulators: Sequence[GrayScott], states: Any, steps: int, exchange: Any,
+    kicks: Callable[[], np.ndarray] | None = None,
 ) -> Any:
     """`steps` steps of several runs (N, 2, *size), run i by simulators[i] -> new states.
 
     The rings of all runs travel in the same messages, so that an ensemble of small runs costs no
-    more messages than one run.
+    more messages than one run. With noise, alike in all runs, `kicks()` gives N (N, *size).
     """
     if len(simulators) != len(states):
         raise ValueError(f"{len(simulators)} simulators for {len(states)} states")
-    return _march(simulators, states, steps, exchange)
+    noisy = {(one.noise, one.noise_every) for one in simulators if one.noise}
+    if not noisy or steps <= 0:
+        return _march(simulators, states, steps, exchange)
+    if len(noisy) > 1 or kicks is None or not all(one.noise for one in simulators):
+        raise ValueError("with noise, runs of one noise and their kicks are needed")
+    first = simulators[0]
+    first.check_steps("steps", steps)
+    for _ in range(steps // first.noise_every):
+        states = _march(simulators, states, first.noise_every, exchange)
+        first._kick(states, kicks())
+    return states
 
 
 def _march(simulators: Sequence[GrayScott], state: Any, steps: int, exchange: Any) -> Any:
@@ -252,6 +302,11 @@ def _march(simulators: Sequence[GrayScott], state: Any, steps: int, exchange: An
 def _runs(field: Any, axes: int) -> Any:
     """(2, *shape) or (N, 2, *shape) as a view (N, 2, *shape)."""
     return field.reshape(-1, *field.shape[-axes - 1:])
+
+
+def _like(values: np.ndarray, field: Any) -> Any:
+    """Values as the kind of array, in the type and on the device, that `field` is."""
+    return values.astype(field.dtype) if isinstance(field, np.ndarray) else field.new_tensor(values)
 
 
 def _kernels(states: Any) -> ModuleType:
