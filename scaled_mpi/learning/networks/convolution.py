@@ -26,7 +26,7 @@ from scaled_mpi.config import InputError
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 # Convolutions of two and three axes are a third faster with the channels innermost.
-_LAYOUTS = {
+LAYOUTS = {
     1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d,
 }
 
@@ -129,7 +129,7 @@ class LocalNetwork(nn.Module):
         super().__init__()
         axes = len(reach)
         convolution, cells = CONVOLUTIONS[axes], factor**axes
-        self.reach, self.factor, self.layout = tuple(reach), factor, _LAYOUTS[axes]
+        self.reach, self.factor, self.layout = tuple(reach), factor, LAYOUTS[axes]
         self.enter = convolution(inputs * cells, width, 1)
         features = width // 2 if conditions else 0
         self.condition = None

@@ -1,0 +1,63 @@
+"""How large a U-Net is: the block of a configuration that its network is built from.
+
+Kept apart from the network so that reading a configuration does not import torch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveInt, model_validator
+
+from scaled_mpi.config import InputError, Spec
+
+
+class UNetSize(Spec):
+    """Channels of each level, fine to coarse; see `learning/networks/unet.py`.
+
+    `norm`: `group` takes the mean over all cells, `cell` at each cell alone, so that a cut window
+    gives the cut answer. `padding` is what stands beyond the ends of the cells; under `valid`
+    nothing does, and the reach of the network is spent.
+    """
+
+    widths: tuple[PositiveInt, ...] = (32, 64)
+    blocks: PositiveInt = 1
+    groups: PositiveInt = 8
+    norm: Literal["group", "cell"] = "group"
+    padding: Literal["circular", "replicate", "valid"] = "circular"
+    attention: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> UNetSize:
+        if any(width % self.groups for width in self.widths) or not self.widths:
+            raise InputError(
+                f"network.widths: {list(self.widths)} given; multiples of groups ({self.groups}) "
+                "are allowed"
+            )
+        if self.padding == "valid" and (self.norm == "group" or self.attention):
+            raise InputError(
+                "network.padding: valid with norm group or attention, which see all cells of a "
+                "tile; norm cell without attention is allowed"
+            )
+        return self
+
+    @property
+    def multiple(self) -> int:
+        """Cells that an axis of a field, or of a tile, is a multiple of."""
+        return 2 ** (len(self.widths) - 1)
+
+    @property
+    def reach(self) -> int:
+        """Cells that an output cell sees in each direction, and that `valid` spends."""
+        return _reach(len(self.widths), 2 * self.blocks)
+
+
+def _reach(levels: int, spent: int) -> int:
+    """From the output back to the input; each level spends `spent` cells down and up again."""
+    margin = 0
+    for _ in range(levels - 1):
+        margin = -(-(margin + spent) // 2)
+    margin += 2 * spent
+    for _ in range(levels - 1):
+        margin = 2 * margin + spent
+    return margin + 1
