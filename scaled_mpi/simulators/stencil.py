@@ -31,6 +31,7 @@ from typing import Any
 import numba
 import numpy as np
 
+DEPTH = 8  # steps between two wraps of a small periodic grid
 STRIP = 2048  # cells of a row at a time: 3 rows x 2 species x 15 steps are 0.75 MB of float32
 
 _OPTIONS: dict[str, Any] = {
@@ -76,6 +77,21 @@ def sweep(
             into, start = target, place
         step(source, into, tuple(c - left for c in first), start, grown, constants)
         source, first = into, (left,) * len(size)
+
+
+def march_periodic(
+    states: np.ndarray, steps: int, numbers: tuple[float, ...]
+) -> np.ndarray:
+    """`steps` steps of many whole periodic grids (N, 2, Y, X), wrapped in compiled code.
+
+    The same bits as `sweep` behind an exchange, without a call of Python's for every few steps.
+    """
+    kind = states.dtype.type
+    constants = tuple(kind(n) for n in (*numbers, TINY[states.dtype], 0, 1, 4))
+    result = np.empty_like(states, order="C")
+    depth = min(DEPTH, *states.shape[2:])
+    _march_periodic(np.ascontiguousarray(states), result, steps, depth, STRIP, constants)
+    return result
 
 
 def warm(axes: int, dtype: type[np.floating] = np.float32) -> None:
@@ -182,3 +198,24 @@ def _step_3d(source, target, corner, place, size, c):
                     ((ub[p] + ut[p]) + (un[p] + us[p])) + (u[x] + u[x + 2]),
                     ((vb[p] + vt[p]) + (vn[p] + vs[p])) + (v[x] + v[x + 2]), c,
                 )
+
+
+@numba.njit(**_OPTIONS)
+def _march_periodic(states, result, steps, depth, strip, c):
+    rows, columns = states.shape[2], states.shape[3]
+    inside, size = (depth, depth), (rows, columns)
+    here = np.zeros((2, rows + 2 * depth, columns + 2 * depth), states.dtype)
+    there = np.zeros_like(here)
+    for run in range(states.shape[0]):
+        here[:, depth:depth + rows, depth:depth + columns] = states[run]
+        left = steps
+        while left > 0:
+            count = min(left, depth)
+            here[:, depth:depth + rows, :depth] = here[:, depth:depth + rows, columns:-depth]
+            here[:, depth:depth + rows, -depth:] = here[:, depth:depth + rows, depth:2 * depth]
+            here[:, :depth] = here[:, rows:-depth]
+            here[:, -depth:] = here[:, depth:2 * depth]
+            _wave(here, there, inside, inside, size, count, strip, c)
+            here, there = there, here
+            left -= count
+        result[run] = here[:, depth:depth + rows, depth:depth + columns]
