@@ -163,7 +163,7 @@ WITHOUT_TIME = (
 )
 OF_MEMBERS = (
     Stage("simulate", 1, (), _members_part, ensemble.simulate),
-    Stage("compress", 1, ("simulate",), _compress_part, learn.compress),
+    Stage("compress", 2, ("simulate",), _compress_part, ensemble.compress),
     Stage("fit", 1, ("simulate", "compress"), _models_part, ensemble.fit),
     Stage("forecast", 1, ("simulate", "compress", "fit"), _forecast_part, ensemble.forecast),
     Stage("evaluate", 1, ("simulate", "compress", "forecast"), _assess_part, assess.work),

@@ -24,10 +24,11 @@ import numpy as np
 from scaled_mpi.ensemble import Member
 from scaled_mpi.parallel import streams
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
-from scaled_mpi.parallel.comm import SerialComm, member_groups, quiet_barrier
+from scaled_mpi.parallel.comm import SerialComm, member_groups, quiet_barrier, shares
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from scaled_mpi.pipeline import learn
 from scaled_mpi.pipeline.context import Context
+from scaled_mpi.pipeline.latents import latent_runs, write_latents
 from scaled_mpi.pipeline.members import Run, ledger, write_member
 from scaled_mpi.progress import Progress
 
@@ -66,20 +67,40 @@ def simulate(context: Context) -> None:
         context.facts.record("members.starts", sum(entry["starts"] for entry in book))
 
 
+def compress(context: Context) -> None:
+    """Fit the POD and encode the training runs, which are dealt to ranks."""
+    experiment, begun = context.experiment, time.perf_counter()
+    runs = learn.training_runs(context.inputs["simulate"])
+    experiment.compressor.fit(
+        runs, context.comm, context.folder, learn.event_log(context), experiment.seed
+    )
+    coder = experiment.compressor.load(context.folder)
+    for number in shares(len(runs), context.comm.size)[context.comm.rank]:
+        write_latents(coder, runs[number], context.folder)
+    quiet_barrier(context.comm)
+    context.facts.record("time.compress", time.perf_counter() - begun, "s")
+
+
 def fit(context: Context) -> None:
     """The surrogate with its choices, without them, and the rival."""
-    learn.fit(context)
     experiment = context.experiment
-    runs = learn.training_runs(context.inputs["compress"])
+    stored = learn.training_runs(context.inputs["simulate"])
+    runs = latent_runs(context.inputs["compress"], stored)
+    begun = time.perf_counter()
+    experiment.surrogate.fit(
+        runs, context.comm, context.folder, learn.event_log(context), experiment.seed
+    )
     if experiment.surrogate.selection is not None:
         folder = _folder(context, ENERGY)
         plain = experiment.surrogate.model_copy(update={"selection": None, "rank": None})
         plain.fit(runs, context.comm, folder, None, experiment.seed)
+    quiet_barrier(context.comm)
+    context.facts.record("time.fit", time.perf_counter() - begun, "s")
     if experiment.rival is not None:
         begun = time.perf_counter()
         experiment.rival.fit(
-            learn.training_runs(context.inputs["simulate"]), context.comm,
-            _folder(context, RIVAL), learn.event_log(context), experiment.seed,
+            stored, context.comm, _folder(context, RIVAL), learn.event_log(context),
+            experiment.seed,
         )
         quiet_barrier(context.comm)
         context.facts.record("time.fit.rival", time.perf_counter() - begun, "s")
@@ -196,13 +217,16 @@ class Forecaster:
         particles, _ = load_arrays(path)
         run = Run(self.experiment, self.experiment.seed, member)
         state = particles["positions"][memory - 1], particles["velocities"][memory - 1]
-        copies, total = self.experiment.forecast.limit, 0.0
+        copies = self.experiment.forecast.limit
+        total = np.zeros((frames - memory, *self.experiment.density.shape))
         for copy in range(copies):
             noise = LIMIT_RUNS + member.number * copies + copy
             run.resumed(*state, memory - 1, self.experiment.seed | noise << 32)
-            fields = [field[0] for _, field in run.onward(frames - memory)]
-            total = total + np.stack(fields)
-        return total / copies
+            for counts in total:
+                run.flock = run.system.advance(run.flock, run.save_every, run.exchange)
+                counts += run.density.counts(run.flock.particles)
+        # The filter is linear: one of the mean counts is the mean of the filtered ones.
+        return np.stack([run.density.smoothed(counts / copies)[0] for counts in total])
 
     def _network(self, known: np.ndarray, steps: int) -> np.ndarray:
         """The rival in closed loop, one tile that is the whole box."""

@@ -51,11 +51,14 @@ class Density:
         self.exchange = Halo(blocks, comm, filter_radius(width), np.float64)
 
     def __call__(self, particles: Particles) -> np.ndarray:
-        counts = self._histogram(particles.position)
+        return self.smoothed(self.counts(particles))
+
+    def smoothed(self, counts: np.ndarray) -> np.ndarray:
+        """The density (1, *block.size) of counts (*block.size), perhaps means over many runs."""
         cell = math.prod(self.blocks.grid.spacing)
-        smooth = self.exchange(counts[None] / cell) if len(self.weights) > 1 else None
-        if smooth is None:
+        if len(self.weights) == 1:
             return counts[None] / cell
+        smooth = self.exchange(counts[None] / cell)
         for axis, cells in enumerate(self.block.size, 1):
             parts = (
                 weight * smooth[(slice(None),) * axis + (slice(k, k + cells),)]
@@ -64,7 +67,9 @@ class Density:
             smooth = sum(parts)
         return np.ascontiguousarray(smooth)
 
-    def _histogram(self, position: np.ndarray) -> np.ndarray:
+    def counts(self, particles: Particles) -> np.ndarray:
+        """Particles in every cell of the block, float64 (*block.size)."""
+        position = particles.position
         index = np.zeros(len(position), np.int64)
         spacing = self.blocks.grid.spacing
         for axis, (start, cells) in enumerate(

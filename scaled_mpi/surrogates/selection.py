@@ -124,4 +124,6 @@ def principal_axes(runs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def turned_run(run: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """A run's latents in other axes, (T, r, *cells)."""
-    return np.moveaxis((np.moveaxis(run, 1, -1) - mean) @ axes, -1, 1)
+    last = np.moveaxis(run, 1, -1)
+    rows = (last.reshape(-1, len(mean)) - mean) @ axes  # one product, not one a cell
+    return np.moveaxis(rows.reshape(last.shape), -1, 1)
