@@ -7,6 +7,7 @@ block. Lengths are in cells and times in simulator steps, one entry an axis wher
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
@@ -18,7 +19,11 @@ from scaled_mpi.config import InputError, Spec, apply_overrides, parse, read_yam
 from scaled_mpi.elliptic import EllipticExperiment, load_elliptic
 from scaled_mpi.ensemble import EnsembleExperiment, load_ensemble
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
+from scaled_mpi.turing import TuringExperiment, load_turing
 
+RIVAL = re.compile(r"[a-z][a-z_]{0,31}")
+TAKEN = ("surrogate", "halo8", "nosweep", "untiled", "simulator", "simulator_large_step",
+         "simulator_half_grid", "persistence", "linear", "quadratic", "reference")
 HISTORY = 3  # frames before the forecast that quadratic extrapolation needs
 
 FAMILIES = {
@@ -59,9 +64,13 @@ class Data(Spec):
 
 
 class Test(Spec):
-    """The run on the large domain that forecasts are compared with; stored from `burn_in` on."""
+    """The run on the large domain that forecasts are compared with; stored from `burn_in` on.
+
+    `members` further runs, of a simulator with noise, start where the forecast does.
+    """
 
     burn_in: NonNegativeInt = 1000
+    members: NonNegativeInt = 0
 
 
 class Coupling(Spec):
@@ -69,7 +78,8 @@ class Coupling(Spec):
 
     With a halo under the surrogate's reach each jump is swept until the interface mismatch is
     below `tolerance`, at most `sweeps` times; `fixed` takes all of them. The march is saved every
-    `checkpoint` jumps. Variants are compared over the first `compare` jumps.
+    `checkpoint` jumps. Variants are compared over the first `compare` jumps. A stochastic
+    surrogate makes `members` forecasts, `untiled` of them also in one piece.
     """
 
     halo: NonNegativeInt | tuple[NonNegativeInt, ...] = 4
@@ -79,6 +89,8 @@ class Coupling(Spec):
     fixed: bool = False
     checkpoint: PositiveInt = 5
     compare: PositiveInt = 10
+    members: PositiveInt = 1
+    untiled: NonNegativeInt = 0
 
 
 class Evaluation(Spec):
@@ -88,7 +100,11 @@ class Evaluation(Spec):
 
 
 class Experiment(Spec):
-    """One experiment, every key typed. `launch` and `machine` never enter a hash."""
+    """One experiment, every key typed. `launch` and `machine` never enter a hash.
+
+    `rivals` are further surrogates, by name, that learn from the same data and are coupled and
+    scored beside `surrogate`.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
     title: str = ""
@@ -100,6 +116,7 @@ class Experiment(Spec):
     test: Test = Test()
     compressor: _choice(compressors.MEMBERS) = compressors.MEMBERS["identity"]()  # type: ignore
     surrogate: _choice(surrogates.MEMBERS) = surrogates.MEMBERS["stepper"]()  # type: ignore
+    rivals: dict[str, _choice(surrogates.MEMBERS)] = {}  # type: ignore[valid-type]
     coupling: Coupling = Coupling()
     evaluation: Evaluation = Evaluation()
     launch: Literal["local"] = "local"
@@ -158,7 +175,7 @@ class Experiment(Spec):
         return self.simulator.grid(self.domain.shape)
 
 
-AnyExperiment = Experiment | EllipticExperiment | EnsembleExperiment
+AnyExperiment = Experiment | EllipticExperiment | EnsembleExperiment | TuringExperiment
 
 
 def load(
@@ -167,7 +184,8 @@ def load(
     """Read, override and check an experiment. Errors: `InputError`, one line.
 
     A file with a key `problem` is an experiment without time, see `elliptic.py`; one with a key
-    `ensemble` an ensemble of particle systems, see `ensemble.py`.
+    `ensemble` an ensemble of particle systems, see `ensemble.py`; one with a key `patterns` a
+    data set of snapshots and the dynamics behind it, see `turing.py`.
     """
     tree = read_yaml(path)
     presets = tree.pop("presets", {})
@@ -181,6 +199,8 @@ def load(
         return load_elliptic(tree, overrides)
     if "ensemble" in tree:
         return load_ensemble(tree, overrides)
+    if "patterns" in tree:
+        return load_turing(tree, overrides)
     experiment = parse(Experiment, apply_overrides(tree, overrides, FAMILIES))
     check(experiment)
     return experiment
@@ -202,6 +222,7 @@ def check(experiment: Experiment) -> None:
         if len(shape) != experiment.axes:
             raise InputError(f"data.shape: {list(shape)} given; {experiment.axes} axes, as tile")
         experiment.runs()
+        _check_noise(experiment)
     elif experiment.domain.shape is not None:
         raise InputError("domain.shape: given; with a dataset the files say it, leave it out")
     for t, f, h, r in zip(
@@ -213,6 +234,42 @@ def check(experiment: Experiment) -> None:
             key, given = ("coupling.halo", h) if h > t // f else ("surrogate.reach", r)
             raise InputError(
                 f"{key}: {given} given; at most a tile, {t // f} cells of the surrogate's grid"
+            )
+        if h < r and not getattr(experiment.surrogate, "masked", True):
+            raise InputError(
+                f"coupling.halo: {h} given; at least {r} (surrogate.reach), or a surrogate with "
+                "masks, is allowed"
+            )
+    _check_rivals(experiment)
+
+
+def _check_noise(experiment: Experiment) -> None:
+    """Whether noise falls evenly into all spans, and there is some where an ensemble is asked."""
+    simulator, noise = experiment.simulator, getattr(experiment.simulator, "noise", 0.0)
+    spans = {"data.burn_in": experiment.data.burn_in, "test.burn_in": experiment.test.burn_in,
+             "surrogate.jump": experiment.surrogate.jump}
+    for key, steps in spans.items() if noise else ():
+        simulator.check_steps(key, steps)
+    if experiment.test.members and not noise:
+        raise InputError(
+            f"test.members: {experiment.test.members} given; 0 is allowed where simulator.noise "
+            "is 0, since all members would be alike"
+        )
+
+
+def _check_rivals(experiment: Experiment) -> None:
+    """Names that no other trajectory bears, and jumps of one length."""
+    for name, rival in experiment.rivals.items():
+        if not RIVAL.fullmatch(name) or name in TAKEN:
+            raise InputError(
+                f"rivals.{name}: a name of small letters and _ is allowed, but not "
+                f"{', '.join(TAKEN)}"
+            )
+        if rival.jump != experiment.surrogate.jump or rival.memory > experiment.history:
+            raise InputError(
+                f"rivals.{name}: jump {rival.jump}, memory {rival.memory} given; the jump of the "
+                f"surrogate ({experiment.surrogate.jump}) and a memory of at most "
+                f"{experiment.history} are allowed"
             )
 
 

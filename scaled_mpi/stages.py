@@ -7,6 +7,8 @@
 
     simulate -> compress -> fit -> forecast -> evaluate -> report          of an ensemble
 
+    dataset -> score -> flow -> evaluate -> report          of patterns (and cases beside)
+
 A stage reads finished artefacts and writes one: a folder named stage-hash. The hash covers the
 stage's part of the configuration, its inputs and its version, never the ranks; what is finished is
 used again. Raise a stage's version when its results change.
@@ -31,14 +33,18 @@ from scaled_mpi.parallel.root import on_root
 from scaled_mpi.pipeline import (
     assess,
     couple,
+    dynamics,
     ensemble,
     evaluate,
     learn,
+    patterns,
     residuals,
     simulate,
     solve,
 )
 from scaled_mpi.pipeline.context import Context
+from scaled_mpi.pipeline.imported import fingerprint
+from scaled_mpi.turing import TuringExperiment
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,9 @@ def _compress_part(experiment: Experiment, ranks: int) -> dict[str, Any]:
 
 
 def _fit_part(experiment: Experiment, ranks: int) -> dict[str, Any]:
-    return _learned(experiment, experiment.surrogate, ranks)
+    part = _learned(experiment, experiment.surrogate, ranks)
+    rivals = {name: _learned(experiment, one, ranks) for name, one in experiment.rivals.items()}
+    return {**part, "rivals": rivals} if rivals else part
 
 
 def _learned(experiment: Experiment, member: Any, ranks: int) -> dict[str, Any]:
@@ -126,10 +134,15 @@ def _solve_part(experiment: EllipticExperiment, ranks: int) -> dict[str, Any]:
 
 
 def _members_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
-    return {
-        "simulator": plain(experiment.simulator), "ensemble": plain(experiment.ensemble),
+    members = plain(experiment.ensemble)
+    source, models = members.pop("source"), members.pop("models")
+    part = {
+        "simulator": plain(experiment.simulator), "ensemble": members,
         "density": plain(experiment.density), "seed": experiment.seed,
     }
+    if source is not None:  # what its files hold, wherever they lie
+        part |= {"source": fingerprint(experiment), "models": models}
+    return part
 
 
 def _models_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
@@ -146,6 +159,25 @@ def _forecast_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]
 
 def _assess_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
     return {"forecast": plain(experiment.forecast)}
+
+
+def _dataset_part(experiment: TuringExperiment, ranks: int) -> dict[str, Any]:
+    return {"patterns": plain(experiment.patterns), "seed": experiment.seed}
+
+
+def _score_part(experiment: TuringExperiment, ranks: int) -> dict[str, Any]:
+    return {**_learned(experiment, experiment.score, ranks), "held_out": experiment.held_out}
+
+
+def _flow_part(experiment: TuringExperiment, ranks: int) -> dict[str, Any]:
+    return _learned(experiment, experiment.flow, ranks)
+
+
+def _directions_part(experiment: TuringExperiment, ranks: int) -> dict[str, Any]:
+    return {
+        "evaluation": plain(experiment.evaluation), "kernels": plain(experiment.kernels),
+        "seed": experiment.seed,
+    }
 
 
 STAGES = (
@@ -168,7 +200,16 @@ OF_MEMBERS = (
     Stage("forecast", 1, ("simulate", "compress", "fit"), _forecast_part, ensemble.forecast),
     Stage("evaluate", 1, ("simulate", "compress", "forecast"), _assess_part, assess.work),
 )
-PIPELINES = {Experiment: STAGES, EllipticExperiment: WITHOUT_TIME, EnsembleExperiment: OF_MEMBERS}
+OF_PATTERNS = (
+    Stage("dataset", 1, (), _dataset_part, patterns.work),
+    Stage("score", 1, ("dataset",), _score_part, dynamics.learn_score),
+    Stage("flow", 1, ("dataset", "score"), _flow_part, dynamics.learn_flow),
+    Stage("evaluate", 1, ("dataset", "score", "flow"), _directions_part, dynamics.evaluate),
+)
+PIPELINES = {
+    Experiment: STAGES, EllipticExperiment: WITHOUT_TIME, EnsembleExperiment: OF_MEMBERS,
+    TuringExperiment: OF_PATTERNS,
+}
 NAMES = tuple(dict.fromkeys(s.name for p in PIPELINES.values() for s in p)) + ("report",)
 
 

@@ -13,6 +13,9 @@ One jump advances every tile by the same local operator G. With w the halo and r
   root mean square of what a tile assumed of its future halo less what the neighbours then
   made of it, in units of each channel's standard deviation.
 
+A stochastic operator reads noise besides (`chance.py`), the same in every sweep of a jump: the
+sweeps then make neighbours agree on one sample.
+
 All tiles are updated from the same old iterate (additive, Jacobi order), so that the answer
 depends on the tiles and never on the ranks that own them.
 """
@@ -27,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from scaled_mpi.coupling.chance import Chance
 from scaled_mpi.coupling.tiles import TileWindows
 from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.comm import exact_sum
@@ -58,7 +62,7 @@ class March:
 
     `operator` is a loaded surrogate (`reach`, `memory`, `advance`), `condition` its 1-D array of
     parameters, `scale` (C,) the standard deviation of each channel. `halo` is in cells of the
-    surrogate's grid, one entry an axis.
+    surrogate's grid, one entry an axis; `chance` the noise of a stochastic operator.
     """
 
     def __init__(
@@ -71,10 +75,12 @@ class March:
         condition: np.ndarray,
         scale: np.ndarray,
         sweeping: Sweeping | None = None,
+        chance: Chance | None = None,
         dtype: Any = np.float32,
     ) -> None:
         self.operator, self.blocks, self.comm = operator, blocks, comm
         self.condition, self.sweeping = condition, sweeping or Sweeping()
+        self.chance = chance
         self.scale = np.asarray(scale, np.float64).reshape(-1, *[1] * len(blocks.tile))
         self.windows = TileWindows(blocks, comm.rank, halo, operator.reach)
         self.exchange = Halo(blocks, comm, tuple(halo), dtype)
@@ -89,18 +95,21 @@ class March:
         past = [self._spread(frame) for frame in frames]
         for number in range(first, count + 1):
             begun = time.perf_counter()
-            padded, sweeps, mismatches = self._jump(np.stack(past))
+            padded, sweeps, mismatches = self._jump(np.stack(past), number)
             past = [*past[1:], padded]
             field = np.ascontiguousarray(padded[self.exchange.interior])
             self._check_finite(field, number)
             yield Jump(number, field, sweeps, mismatches, time.perf_counter() - begun)
 
-    def _jump(self, window: np.ndarray) -> tuple[np.ndarray, int, tuple[float, ...]]:
+    def _jump(
+        self, window: np.ndarray, number: int
+    ) -> tuple[np.ndarray, int, tuple[float, ...]]:
         """Sweep until the tiles agree; every sweep ends with one exchange of what it made."""
-        padded = self._spread(self._sweep(window, None))
+        noise = None if self.chance is None else self.chance.draw(number)
+        padded = self._spread(self._sweep(window, None, noise))
         sweeps, mismatches = 1, []
         while not self.windows.sufficient and sweeps < self.sweeping.most:
-            newer = self._spread(self._sweep(window, padded))
+            newer = self._spread(self._sweep(window, padded, noise))
             mismatches.append(self._mismatch(padded, newer))
             padded, sweeps = newer, sweeps + 1
             if not self.sweeping.fixed and mismatches[-1] < self.sweeping.tolerance:
@@ -112,7 +121,9 @@ class March:
         self.exchanges += 1
         return self.exchange(field).copy()
 
-    def _sweep(self, window: np.ndarray, future: np.ndarray | None) -> np.ndarray:
+    def _sweep(
+        self, window: np.ndarray, future: np.ndarray | None, noise: np.ndarray | None
+    ) -> np.ndarray:
         """One application of the operator on all my tiles; `future` is padded, or unknown."""
         size = self.blocks.block(self.comm.rank).size
         field = np.empty((window.shape[1], *size), window.dtype)
@@ -120,8 +131,10 @@ class March:
             known = None
             if future is not None:
                 known = (self.windows.cut_ring(view, future), self.windows.ring)
+            drawn = None if self.chance is None else self.chance.cut(view, noise)
             field[(..., *view.core)] = self.operator.advance(
-                self.windows.cut(view, window), self.windows.mask, self.condition, future=known
+                self.windows.cut(view, window), self.windows.mask, self.condition, future=known,
+                noise=drawn,
             )
         return field
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from scaled_mpi.coupling.chance import chance_of
 from scaled_mpi.coupling.latent import Coding
 from scaled_mpi.coupling.schwarz import Jump, March, Sweeping
 from scaled_mpi.parallel.blocks import Blocks
@@ -24,6 +26,7 @@ from scaled_mpi.parallel.halo import expected_bytes, expected_messages, tile_byt
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.signals import Stopped, stop_agreed
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
+from scaled_mpi.pipeline import sampling
 from scaled_mpi.pipeline.context import Context
 from scaled_mpi.pipeline.reference import run_references
 from scaled_mpi.progress import Progress
@@ -57,20 +60,32 @@ def work(context: Context) -> None:
     _march_all(context, domain, jumps)
     compare = min(experiment.coupling.compare, jumps)
     _variants(context, domain, compare)
+    sampling.members(context, domain, jumps, partial(march_of, context))
     if experiment.simulator is not None:
         run_references(context, truth, blocks, comm, domain.start, compare)
 
 
 def _march(context: Context, domain: Domain, halo: tuple[int, ...],
            sweeping: Sweeping) -> tuple[March, list[np.ndarray]]:
-    """A march over the domain and the frames it starts from."""
+    """A march of the surrogate over the domain and the frames it starts from."""
     operator = context.experiment.surrogate.load(context.inputs["fit"])
+    return march_of(context, domain, operator, halo, sweeping)
+
+
+def march_of(
+    context: Context, domain: Domain, operator: Any, halo: tuple[int, ...], sweeping: Sweeping,
+    member: int = 0,
+) -> tuple[March, list[np.ndarray]]:
+    """As `_march`, of any loaded surrogate and any of its members."""
     known = range(domain.start - operator.memory + 1, domain.start + 1)
     frames = [domain.coding.encode(domain.truth, frame) for frame in known]
     condition = operator.condition(domain.truth.attributes.get("condition", {}))
     march = March(
         operator, domain.latent, domain.comm, halo=halo, condition=condition,
         scale=_deviation(domain, frames[-1]), sweeping=sweeping, dtype=frames[-1].dtype,
+        chance=chance_of(
+            operator, domain.latent, domain.comm.rank, context.experiment.seed, member
+        ),
     )
     return march, frames
 

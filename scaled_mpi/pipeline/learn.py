@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from scaled_mpi.coupling.latent import Coding
@@ -74,11 +75,21 @@ def fit(context: Context) -> None:
     )
     quiet_barrier(context.comm)
     context.facts.record("time.fit", time.perf_counter() - begun, "s")
+    for name, rival in experiment.rivals.items():
+        begun, folder = time.perf_counter(), rival_folder(context.folder, name)
+        rival.fit(runs, context.comm, folder, event_log(context, folder), experiment.seed)
+        quiet_barrier(context.comm)
+        context.facts.record("time.fit", time.perf_counter() - begun, "s", method=name)
 
 
-def event_log(context: Context) -> EventLog:
-    """The course of this stage's training."""
+def rival_folder(fit: Path, name: str) -> Path:
+    """Where the stage `fit` keeps what a rival has learned."""
+    return fit / "rivals" / name
+
+
+def event_log(context: Context, folder: Path | None = None) -> EventLog:
+    """The course of this stage's training, or of that in a folder within it."""
     return EventLog(
-        context.folder, f"{context.experiment.name}-{context.folder.stem}",
+        folder or context.folder, f"{context.experiment.name}-{context.folder.stem}",
         context.experiment.seed, context.comm.rank, context.comm.size,
     )

@@ -12,7 +12,7 @@ from scaled_mpi.parallel.comm import largest
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from scaled_mpi.pipeline.context import Context
-from scaled_mpi.pipeline.simulate import halo_width
+from scaled_mpi.pipeline.simulate import TEST_SEED, advancing, halo_width
 
 
 def run_references(
@@ -40,9 +40,9 @@ class _Reference:
 
     def __call__(self, method: str, simulator: Any, steps: int, state: np.ndarray,
                  stored: bool = True) -> None:
-        exchange = Halo(self.blocks, self.comm, halo_width(simulator, self.blocks), state.dtype)
-        self._run(method, state, lambda now: simulator.advance(now, steps, exchange),
-                  lambda now: now, stored)
+        seed = self.context.experiment.seed, TEST_SEED
+        advance = advancing(simulator, self.blocks, self.comm, seed, dtype=state.dtype)
+        self._run(method, state, lambda now: advance(now, steps), lambda now: now, stored)
 
     def on_half_grid(self, simulator: Any, span: float, state: np.ndarray) -> None:
         """Half the cells an axis: restrict once, advance there, prolong for the scores."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,11 @@ from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from scaled_mpi.pipeline.context import Context
 from scaled_mpi.progress import Progress
+from scaled_mpi.simulators.gray_scott import advance_together
 
 TEST_SEED = 1_000_000  # the test run's place among the runs: never one of those learned from
 DEEPEST_HALO = 8  # simulator steps between two exchanges
+TOGETHER = 8  # members of the reference that share messages and are held in memory
 
 
 def work(context: Context) -> None:
@@ -39,6 +43,11 @@ def work(context: Context) -> None:
     _test_run(context)
     quiet_barrier(context.comm)
     context.facts.record("time.simulate.test", time.perf_counter() - begun, "s")
+    if context.experiment.test.members:
+        begun = time.perf_counter()
+        reference_members(context)
+        quiet_barrier(context.comm)
+        context.facts.record("time.simulate.reference", time.perf_counter() - begun, "s")
 
 
 def _check_imported(context: Context) -> None:
@@ -78,15 +87,57 @@ def _test_run(context: Context) -> None:
     )
 
 
+def reference_members(context: Context) -> None:
+    """`reference-0001` ...: what else might have come of the test run's last known frame."""
+    experiment, simulator = context.experiment, context.experiment.simulator
+    truth = Trajectory(context.folder, "test-0000")
+    blocks, comm = context.blocks(truth.grid, experiment.domain.tile)
+    if comm is None:
+        return
+    block, start = blocks.block(comm.rank), experiment.history - 1
+    begin = truth.read_block(start, block)
+    steps = experiment.test.burn_in + start * experiment.surrogate.jump
+    exchange = Halo(blocks, comm, halo_width(simulator, blocks))
+    with Progress("reference", experiment.test.members, comm.rank) as progress:
+        for first in range(1, experiment.test.members + 1, TOGETHER):
+            members = range(first, min(first + TOGETHER, experiment.test.members + 1))
+            kicks = simulator.kicks(
+                block, truth.grid, (experiment.seed, TEST_SEED), members, steps
+            )
+            states = np.stack([begin] * len(members))
+            _write_members(context, truth, blocks, comm, (members, states, exchange, kicks))
+            progress.step(len(members))
+
+
+def _write_members(
+    context: Context, truth: Trajectory, blocks: Blocks, comm: Any, batch: tuple[Any, ...]
+) -> None:
+    """Advance some members together, and write a trajectory of each."""
+    members, states, exchange, kicks = batch
+    experiment = context.experiment
+    simulator, jump = experiment.simulator, experiment.surrogate.jump
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(TrajectoryWriter(
+                context.folder, f"reference-{member:04d}", blocks, comm, truth.channels,
+                dtype=truth.dtype, attributes=truth.attributes,
+            )) for member in members
+        ]
+        for moment in truth.times[experiment.history:]:
+            states = advance_together([simulator] * len(members), states, jump, exchange, kicks)
+            for writer, state in zip(writers, states, strict=True):
+                writer.append(moment, state)
+
+
 def write_run(
     context: Context, name: str, simulator: Any, blocks: Blocks, comm: Any, *,
     seed: tuple[int, int], burn_in: int, frames: int, shows: bool = False,
 ) -> None:
     """Advance one run and store `frames` frames, `jump` steps apart, the first after `burn_in`."""
     jump = context.experiment.surrogate.jump
-    exchange = Halo(blocks, comm, halo_width(simulator, blocks))
     state = simulator.initial(blocks.block(comm.rank), blocks.grid, seed)
-    state = simulator.advance(state, burn_in, exchange)
+    advance = advancing(simulator, blocks, comm, seed)
+    state = advance(state, burn_in)
     attributes = {"condition": simulator.condition, "jump": jump}
     writer = TrajectoryWriter(
         context.folder, name, blocks, comm, simulator.channels,
@@ -95,12 +146,24 @@ def write_run(
     with writer, Progress(name, frames, comm.rank if shows else 1) as progress:
         for frame in range(frames):
             if frame:
-                state = simulator.advance(state, jump, exchange)
+                state = advance(state, jump)
             fields = simulator.fields(state)
             if largest(comm, not np.isfinite(fields).all()):
                 raise FloatingPointError(f"{name}: frame {frame} of the simulator is not finite")
             writer.append((burn_in + frame * jump) * simulator.time_step, fields)
             progress.step()
+
+
+def advancing(
+    simulator: Any, blocks: Blocks, comm: Any, seed: tuple[int, int], steps: int = 0,
+    dtype: Any = np.float32,
+) -> Callable[[np.ndarray, int], np.ndarray]:
+    """(state, steps) -> state, with the halo of one run and its noise, from step `steps` on."""
+    exchange = Halo(blocks, comm, halo_width(simulator, blocks), dtype)
+    if not getattr(simulator, "noise", 0.0):
+        return lambda state, count: simulator.advance(state, count, exchange)
+    kicks = simulator.kicks(blocks.block(comm.rank), blocks.grid, seed, steps=steps)
+    return lambda state, count: simulator.advance(state, count, exchange, kicks)
 
 
 def halo_width(simulator: Any, blocks: Blocks) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """Surrogates: local operators that take a field one jump further. One file a member."""
 
 from scaled_mpi.surrogates.mvar import Mvar
+from scaled_mpi.surrogates.probabilistic import Probabilistic
 from scaled_mpi.surrogates.stepper import Stepper
 
-MEMBERS = {"stepper": Stepper, "mvar": Mvar}
+MEMBERS = {"stepper": Stepper, "probabilistic": Probabilistic, "mvar": Mvar}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
@@ -25,10 +25,13 @@ from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.parallel.streams import uniform
 
+if TYPE_CHECKING:
+    from scaled_mpi.learning.patches import Patches
+
 WEIGHTS = "best.safetensors"
 MODES = 102  # number of the random stream that draws halo widths and passes
 JUDGED = 16  # patches that a validation looks at
-_JUDGE = 2**32 - 1  # a step that no training reaches, so that they are never trained on
+JUDGE_STEP = 2**32 - 1  # a step that no training reaches, so that they are never trained on
 
 
 class Stepper(Spec):
@@ -116,6 +119,9 @@ class Stepper(Spec):
             cores.append(core)
         return tuple(cores)
 
+    def _lesson(self, *of: Any) -> Lesson:
+        return Lesson(self, *of)
+
     def _train(
         self, runs: list[Trajectory], comm: Comm, folder: Path, events: Any, seed: int
     ) -> None:
@@ -133,10 +139,10 @@ class Stepper(Spec):
             "conditions": list(names), "condition_mean": scale.condition_mean.tolist(),
             "condition_spread": scale.condition_spread.tolist(),
         }
-        lesson = Lesson(self, learned, moments[0], scale, names, seed)
-        exam = Lesson(self, judged, moments[1], scale, names, seed)
+        lesson = self._lesson(learned, moments[0], scale, names, seed)
+        exam = self._lesson(judged, moments[1], scale, names, seed)
         train(
-            _network(meta, seed), lesson.loss, lesson.sample, exam.judge, self.training, comm,
+            network_of(meta, seed), lesson.loss, lesson.sample, exam.judge, self.training, comm,
             folder, events, seed, meta=meta,
         )
 
@@ -150,7 +156,7 @@ def _hold_out(runs: list[Trajectory], count: int) -> tuple[list, list, tuple[sli
     return runs, runs, (slice(0, border), slice(border, None))
 
 
-def _network(meta: Mapping[str, Any], seed: int) -> Any:
+def network_of(meta: Mapping[str, Any], seed: int) -> Any:
     """A network of the shape that `meta` tells, its first weights decided by `seed`."""
     import torch
 
@@ -162,8 +168,9 @@ def _network(meta: Mapping[str, Any], seed: int) -> Any:
         return JumpNetwork(
             meta["channels"], spec["memory"],
             whole_per_axis("surrogate.reach", spec["reach"], meta["axes"], 1), meta["change"],
-            masked=spec["masked"], agreement=spec["agreement"], factor=spec["coarsen"],
-            width=spec["width"], depth=spec["depth"], conditions=len(meta["conditions"]),
+            masked=spec["masked"], agreement=spec["agreement"], noises=spec.get("noises", 0),
+            factor=spec["coarsen"], width=spec["width"], depth=spec["depth"],
+            conditions=len(meta["conditions"]),
         )
 
 
@@ -174,25 +181,26 @@ class Lesson:
         self, spec: Stepper, runs: list[Trajectory], moments: slice, scale: Any,
         names: Sequence[str], seed: int,
     ) -> None:
-        from scaled_mpi.learning.patches import Patches
-
         grid = runs[0].grid
         self.spec, self.seed = spec, seed
         self.reach = whole_per_axis("surrogate.reach", spec.reach, grid.axes, 1)
-        core = spec._core(grid.shape, [boundary.periodic for boundary in grid.boundary])
+        self._of = (runs, moments, scale, names)
+        self.single = self._patches(1)
+        self.chain = self._patches(spec.pushforward) if spec.pushforward > 1 else self.single
 
-        def patches(jumps: int) -> Patches:
-            return Patches(
-                runs, scale, names, frames=spec.memory + jumps, core=core,
-                ring=[jumps * r for r in self.reach], moments=moments,
-                # The channels of a latent field do not turn with the field.
-                symmetric=spec.symmetric and all(
-                    run.attributes.get("scalars", True) for run in runs
-                ),
-            )
+    def _patches(self, jumps: int) -> Patches:
+        """Patches of `jumps` jumps, with what they read of the ring."""
+        from scaled_mpi.learning.patches import Patches
 
-        self.single = patches(1)
-        self.chain = patches(spec.pushforward) if spec.pushforward > 1 else self.single
+        (runs, moments, scale, names), spec = self._of, self.spec
+        grid = runs[0].grid
+        return Patches(
+            runs, scale, names, frames=spec.memory + jumps,
+            core=spec._core(grid.shape, [boundary.periodic for boundary in grid.boundary]),
+            ring=[jumps * r for r in self.reach], moments=moments,
+            # The channels of a latent field do not turn with the field.
+            symmetric=spec.symmetric and all(run.attributes.get("scalars", True) for run in runs),
+        )
 
     def sample(self, step: int, micro: int, size: int) -> dict[str, Any]:
         """A batch for `loss`: frames, conditions, and the halo known (0 cells: all of it)."""
@@ -237,7 +245,7 @@ class Lesson:
         device = next(model.parameters()).device
         squares: dict[str, list[float]] = {"full": []}
         for number in range(JUDGED):
-            frames, told = self.single.draw(self.seed, _JUDGE, [number])
+            frames, told = self.single.draw(self.seed, JUDGE_STEP, [number])
             batch = {
                 "frames": torch.from_numpy(frames).to(device),
                 "condition": torch.from_numpy(told).to(device), "halo": 0, "passes": 1,
@@ -259,7 +267,9 @@ class StepperOperator:
     Attributes: `reach` (cells an axis), `memory`, `stochastic`, `conditions` (names).
     """
 
+    kind = "stepper"
     stochastic = False
+    noises = 0  # channels of white noise that one jump of one sample takes
 
     def __init__(self, folder: Path, device: str) -> None:
         import torch
@@ -268,9 +278,12 @@ class StepperOperator:
 
         torch.set_num_threads(1)
         tensors, meta = load_weights(folder / WEIGHTS)
-        if meta.get("kind") != "stepper":
-            raise InputError(f"{folder / WEIGHTS}: weights of a {meta.get('kind')}, not a stepper")
-        self.network = _network(meta, 0)
+        if meta.get("kind") != self.kind:
+            raise InputError(
+                f"{folder / WEIGHTS}: weights of a {meta.get('kind')}, not a {self.kind}"
+            )
+        self.meta = meta
+        self.network = network_of(meta, 0)
         load_into(self.network, tensors, str(folder / WEIGHTS))
         self.device = torch.device(device)
         self.network.to(self.device).eval()
@@ -305,8 +318,9 @@ class StepperOperator:
 
         window (M, C, *(tile + 2 reach)), newest last; mask (*(tile + 2 reach)), 1 where known;
         condition (n,) as `condition` gives it; future: value (C, *(tile + 2 reach)) and mask of
-        what is known one jump on. `noise` is not read. Errors: `InputError` for a tile that is no
-        multiple of `coarsen`, `ValueError` for a mask that a network without masks cannot use.
+        what is known one jump on; noise (noises, *(tile + 2 reach)) where `stochastic`.
+        Errors: `InputError` for a tile that is no multiple of `coarsen`, `ValueError` for a mask
+        that a network without masks cannot use.
         """
         import torch
 
@@ -321,8 +335,9 @@ class StepperOperator:
                 value, where = future
                 known.append(self._put((value - self._mean) / self._spread))
                 known.append(self._put(where[None]))
+        drawn = None if noise is None else self._put(noise)
         with torch.inference_mode():
-            made = self.network(*known)[0].cpu().numpy()
+            made = self.network(*known, noise=drawn)[0].cpu().numpy()
         return (made * self._spread + self._mean).astype(window.dtype)
 
     def _put(self, values: np.ndarray) -> Any:

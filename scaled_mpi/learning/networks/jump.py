@@ -13,6 +13,9 @@ A Schwarz sweep changes the halo in A's input and nothing else, so v is the same
 the iteration cannot drift from it. Trained on the error that v has left, A needs few weights to
 learn what one network that is shown the future beside everything else learns badly.
 
+A network with `noises` reads so many more channels, of white noise: another draw is another sample
+of what may happen. Without them all draws are the same.
+
 Everything is in normalised units (mean 0, spread 1 for each channel), so that the 0 of a cell that
 is not known is neutral; `scale` is the spread of one jump's change, so that N is of order 1.
 """
@@ -40,12 +43,12 @@ class JumpNetwork(nn.Module):
 
     def __init__(
         self, channels: int, memory: int, reach: Sequence[int], change: Sequence[float],
-        *, masked: bool, agreement: int = 32, **network: Any,
+        *, masked: bool, agreement: int = 32, noises: int = 0, **network: Any,
     ) -> None:
         super().__init__()
         self.reach, self.masked = tuple(reach), masked
         inputs = memory * channels
-        self.network = LocalNetwork(inputs + masked, channels, reach, **network)
+        self.network = LocalNetwork(inputs + masked + noises, channels, reach, **network)
         self.agreement = None
         if masked:
             self.agreement = LocalNetwork(
@@ -57,13 +60,16 @@ class JumpNetwork(nn.Module):
         )
 
     def alone(
-        self, window: torch.Tensor, condition: torch.Tensor | None, mask: torch.Tensor | None
+        self, window: torch.Tensor, condition: torch.Tensor | None, mask: torch.Tensor | None,
+        noise: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """v (B, C, *tile): the jump as far as the window (B, M, C, *(tile + 2 reach)) tells."""
         newest, known = window[:, -1], window.flatten(1, 2)
         if self.masked:
             mask = torch.ones_like(newest[:, :1]) if mask is None else mask
             known = torch.cat((known * mask, mask), 1)
+        if noise is not None:
+            known = torch.cat((known, noise), 1)
         return crop(newest, self.reach) + self.scale * self.network(known, condition)
 
     def agreed(
@@ -90,14 +96,15 @@ class JumpNetwork(nn.Module):
         mask: torch.Tensor | None = None,
         future: torch.Tensor | None = None,
         future_mask: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """window (B, M, C, *(tile + 2 reach)) newest last -> (B, C, *tile).
 
         Masks are (B, 1, *(tile + 2 reach)), 1 where known; a missing `mask` is 1 everywhere, and
         without `future` (B, C, *(tile + 2 reach)), 0 on the tile itself, the jump is made alone.
-        Values under a mask of 0 do not matter.
+        Values under a mask of 0 do not matter. noise: (B, noises, *(tile + 2 reach)).
         """
-        own = self.alone(window, condition, mask)
+        own = self.alone(window, condition, mask, noise)
         if future is None or future_mask is None or not self.masked:
             return own
         return self.agreed(own, window, condition, mask, future, future_mask)

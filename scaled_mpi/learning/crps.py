@@ -1,0 +1,45 @@
+"""The almost fair CRPS as a loss of an ensemble: of cells, and of means over blocks.
+
+    mean_m |x_m - y|  -  (1 - e) / (2 M (M - 1)) sum_mn |x_m - x_n|,       e = (1 - a) / M
+
+is the continuous ranked probability score, fair (unbiased in M) for a = 1 and that of the finite
+ensemble for a = 0; a a little below 1 keeps all members but one from straying at no cost (Lang et
+al. 2024, arXiv 2412.15832). A score of cells alone says nothing about how they vary together, so
+that a forecast could be right everywhere and wrong over any distance. The CRPS of means over
+blocks of cells is a proper score too, and sees that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+POOLS = {1: nn.functional.avg_pool1d, 2: nn.functional.avg_pool2d, 3: nn.functional.avg_pool3d}
+
+
+def almost_fair_crps(members: Tensor, truth: Tensor, alpha: float = 0.95) -> Tensor:
+    """Mean over all cells; members (B, M, ...) with M >= 2, truth (B, ...); a scalar tensor."""
+    count = members.shape[1]
+    skill = (members - truth[:, None]).abs().mean()
+    pairs = sum(
+        (members[:, m + 1 :] - members[:, m : m + 1]).abs().sum(1).mean() for m in range(count - 1)
+    )
+    return skill - (1.0 - (1.0 - alpha) / count) * pairs / (count * (count - 1))
+
+
+def crps_of_scales(
+    members: Tensor, truth: Tensor, scales: Sequence[int], alpha: float = 0.95
+) -> Tensor:
+    """Mean over `scales` of the CRPS of means over blocks of so many cells an axis.
+
+    members (B, M, C, *cells), truth (B, C, *cells); in float32 whatever the network's precision.
+    """
+    batch, count = members.shape[:2]
+    pool = POOLS[truth.ndim - 2]
+    flat, truth = members.float().flatten(0, 1), truth.float()
+    scores = []
+    for scale in scales:
+        made, true = (x if scale == 1 else pool(x, scale) for x in (flat, truth))
+        scores.append(almost_fair_crps(made.unflatten(0, (batch, count)), true, alpha))
+    return sum(scores) / len(scores)

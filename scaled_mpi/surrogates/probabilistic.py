@@ -1,0 +1,157 @@
+"""A stepper that knows its uncertainty: one pass of a network makes one sample of what may come.
+
+The network of `stepper` also reads white noise in every cell of its reach. Each draw is another
+sample of the field one jump on, and the network is trained so that the samples are distributed as
+the truth is: by the almost fair CRPS of a few samples (`learning/crps.py`; Lang et al. 2024,
+arXiv 2412.15832), of cells and of means over blocks. At the end of the training it runs two jumps,
+its gradient through both, so that the spread is right from where it really starts, too.
+
+In a forecast the noise of a cell is keyed by seed, jump, member and the cell's place in the whole
+domain (`coupling/chance.py`). So tiles that meet read the same noise where they overlap; with a
+halo that covers the reach a sample over many tiles is the sample in one piece, and no rank count
+changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, PositiveInt, model_validator
+
+from scaled_mpi.config import InputError
+from scaled_mpi.learning.training import Training
+from scaled_mpi.parallel.store import Trajectory
+from scaled_mpi.surrogates.stepper import (
+    JUDGE_STEP,
+    JUDGED,
+    Lesson,
+    Stepper,
+    StepperOperator,
+)
+
+EXAMINED = 8  # samples of each patch in a validation
+
+
+class Probabilistic(Stepper):
+    """A stepper that makes samples; lengths are in cells of its own grid."""
+
+    kind: Literal["probabilistic"] = "probabilistic"
+    masked: Literal[False] = False
+    noises: PositiveInt = Field(4, description="channels of white noise")
+    samples: int = Field(2, ge=2, description="samples of each patch in training")
+    alpha: float = Field(0.95, ge=0, le=1, description="how fair the CRPS is; 1: entirely")
+    scales: tuple[PositiveInt, ...] = Field(
+        (1, 4), min_length=1, description="blocks of cells whose means are scored"
+    )
+    unrolled: float = Field(0.3, ge=0, le=1, description="last share of steps, of two jumps")
+    training: Training = Training(
+        steps=1200, batch=4, micro_batches=4, optimizer="muon", learning_rate=4e-3, warmup=60,
+        ema=0.99,
+    )
+
+    @model_validator(mode="after")
+    def _scales_fit(self) -> Probabilistic:
+        if any(self.patch % scale for scale in self.scales):
+            raise InputError(
+                f"surrogate.scales: {list(self.scales)} given; divisors of the patch "
+                f"({self.patch}) are allowed"
+            )
+        return self
+
+    def load(self, folder: str | Path, device: str = "cpu") -> ProbabilisticOperator:
+        """The trained operator of a folder that `fit` filled."""
+        return ProbabilisticOperator(Path(folder), device)
+
+    def _lesson(self, *of: Any) -> ProbabilisticLesson:
+        return ProbabilisticLesson(self, *of)
+
+
+class ProbabilisticLesson(Lesson):
+    """Samples and losses of one such stepper; see `learning.training.Task`."""
+
+    def __init__(
+        self, spec: Probabilistic, runs: list[Trajectory], moments: slice, scale: Any,
+        names: Sequence[str], seed: int,
+    ) -> None:
+        super().__init__(spec, runs, moments, scale, names, seed)
+        self.chain = self._patches(2)
+
+    def sample(self, step: int, micro: int, size: int) -> dict[str, Any]:
+        """A batch for `loss`: frames of one jump or two, and conditions."""
+        last = step >= (1.0 - self.spec.unrolled) * self.spec.training.steps
+        source = self.chain if last else self.single
+        frames, told = source.draw(self.seed, step, range(micro * size, (micro + 1) * size))
+        return {"frames": frames, "condition": told}
+
+    def loss(self, model: Any, batch: Mapping[str, Any]) -> Any:
+        """The mean CRPS of the jumps that the batch holds; a scalar tensor."""
+        from scaled_mpi.learning.crps import crps_of_scales
+
+        spec = self.spec
+        scores = [
+            crps_of_scales(members, truth, spec.scales, spec.alpha)
+            for members, truth in self._forecast(model, batch, spec.samples)
+        ]
+        return sum(scores) / len(scores)
+
+    def _forecast(self, model: Any, batch: Mapping[str, Any], count: int) -> Any:
+        """For each jump: (B, count, C, *cells) of the network and (B, C, *cells) of the truth."""
+        import torch
+
+        from scaled_mpi.learning.networks.convolution import crop
+
+        frames, memory = batch["frames"], self.spec.memory
+        told = batch["condition"].repeat_interleave(count, 0)
+        told = told if told.shape[1] else None
+        window = frames[:, :memory].repeat_interleave(count, 0)
+        for jump in range(1, frames.shape[1] - memory + 1):
+            cells = window.shape[3:]
+            noise = torch.randn(
+                (len(window), self.spec.noises, *cells), device=window.device, dtype=window.dtype
+            )
+            made = model(window, told, noise=noise)
+            window = torch.cat((crop(window[:, 1:], self.reach), made[:, None]), 1)
+            truth = crop(frames[:, memory + jump - 1], [jump * r for r in self.reach])
+            yield made.unflatten(0, (-1, count)), truth
+
+    def judge(self, model: Any) -> dict[str, float]:
+        """Fair CRPS over two jumps, in spreads, and the spread over the error of the mean."""
+        import torch
+
+        from scaled_mpi.learning.crps import almost_fair_crps
+
+        device = next(model.parameters()).device
+        scores: list[list[float]] = [[], []]
+        spreads, errors = np.zeros((2, JUDGED)), np.zeros((2, JUDGED))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            for number in range(JUDGED):
+                drawn = self.chain.draw(self.seed, JUDGE_STEP, [number])
+                frames, told = (torch.from_numpy(one).to(device) for one in drawn)
+                batch = {"frames": frames, "condition": told}
+                found = self._forecast(model, batch, EXAMINED)
+                for jump, (members, truth) in enumerate(found):
+                    scores[jump].append(float(almost_fair_crps(members, truth, 1.0)))
+                    fair = (EXAMINED + 1) / EXAMINED
+                    spreads[jump, number] = fair * members.var(1).mean()
+                    errors[jump, number] = (members.mean(1) - truth).square().mean()
+        ratios = np.sqrt(spreads.mean(1) / errors.mean(1))
+        crps = [float(np.mean(one)) for one in scores]
+        return {
+            "loss": sum(crps) / 2, "crps.jump1": crps[0], "crps.jump2": crps[1],
+            "spread.skill.jump1": float(ratios[0]), "spread.skill.jump2": float(ratios[1]),
+        }
+
+
+class ProbabilisticOperator(StepperOperator):
+    """A trained one, applied one tile a call; `noises` channels of white noise make one sample."""
+
+    kind = "probabilistic"
+    stochastic = True
+
+    def __init__(self, folder: Path, device: str) -> None:
+        super().__init__(folder, device)
+        self.noises: int = self.meta["stepper"]["noises"]
