@@ -7,10 +7,12 @@ device kind: on a CPU they are the compiled kernel's to 1e-6.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
+from scaled_mpi.config import InputError
 from scaled_mpi.parallel.blocks import Boundary, Grid, whole_per_axis
 
 TINY = {torch.float32: 1e-16, torch.float64: 1e-150}  # as in `stencil`
@@ -39,6 +41,15 @@ def sweep(
         field = torch.stack((new_u, new_v)).clamp_(low, high)
         field[1].masked_fill_(field[1].abs() < TINY[field.dtype], 0.0)
     target[_box(place, size)] = field
+
+
+def on_device(
+    states: np.ndarray, device: str, work: Callable[[torch.Tensor], torch.Tensor]
+) -> np.ndarray:
+    """`work` of an array that is brought to a device and back. Errors: `InputError`, no device."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("patterns.device: cuda is not on this machine; cpu is allowed")
+    return work(torch.from_numpy(states).to(device)).cpu().numpy()
 
 
 @torch.no_grad()

@@ -1,0 +1,89 @@
+"""Convolutions on periodic fields: a residual network for scores, an isotropic one for flows.
+
+Both are smooth (SiLU), since the divergence of a flow is differentiated once more in training, and
+nothing is normalised over cells, so that they stay local operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def circular(channels: int, outputs: int, kernel: int) -> nn.Conv2d:
+    """A convolution of odd kernel that wraps around."""
+    return nn.Conv2d(
+        channels, outputs, kernel, padding=kernel // 2, padding_mode="circular"
+    )
+
+
+class ResidualField(nn.Module):
+    """(B, channels, Y, X) -> the same shape: one residual block a width, then a 1-wide layer."""
+
+    def __init__(self, channels: int, widths: Sequence[int], kernels: Sequence[int]) -> None:
+        super().__init__()
+        self.enter = circular(channels, widths[0], 3)
+        sizes = list(zip([widths[0], *widths[:-1]], widths, kernels, strict=True))
+        self.near = nn.ModuleList(circular(a, b, kernel) for a, b, kernel in sizes)
+        self.mix = nn.ModuleList(nn.Conv2d(b, b, 1) for _, b, _ in sizes)
+        self.pass_on = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b, _ in sizes)
+        self.leave = nn.Conv2d(widths[-1], channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, channels, Y, X), periodic."""
+        y = self.enter(x)
+        for near, mix, pass_on in zip(self.near, self.mix, self.pass_on, strict=True):
+            y = pass_on(y) + mix(nn.functional.silu(near(nn.functional.silu(y))))
+        return self.leave(nn.functional.silu(y))
+
+
+class IsotropicConvolution(nn.Module):
+    """3 x 3, wrapped, with one weight each for the centre, the sides and the corners."""
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__()
+        rings = torch.zeros(3, 3, 3)
+        rings[0, 1, 1] = 1.0
+        rings[1, [0, 1, 1, 2], [1, 0, 2, 1]] = 0.25
+        rings[2, [0, 0, 2, 2], [0, 2, 0, 2]] = 0.25
+        self.register_buffer("rings", rings, persistent=False)
+        self.weight = nn.Parameter(torch.randn(outputs, channels, 3) * channels**-0.5)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, Y, X) -> (B, outputs, Y, X)."""
+        kernel = torch.einsum("oir,ryx->oiyx", self.weight, self.rings.to(self.weight.dtype))
+        x = nn.functional.pad(x, (1, 1, 1, 1), "circular")
+        return nn.functional.conv2d(x, kernel, self.bias)
+
+
+class IsotropicFlow(nn.Module):
+    """(B, channels, Y, X) -> a field of the same shape that turns and mirrors with its input."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            IsotropicConvolution(channels, width), nn.SiLU(), nn.Conv2d(width, width, 1),
+            nn.SiLU(), nn.Conv2d(width, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, channels, Y, X), periodic."""
+        return self.layers(x)
+
+
+class Dense(nn.Module):
+    """(B, dims) -> (B, dims) by layers that see everything; for densities of few dimensions."""
+
+    def __init__(self, dims: int, width: int, layers: int = 3) -> None:
+        super().__init__()
+        sizes = [dims, *(width,) * layers]
+        parts = [part for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+                 for part in (nn.Linear(a, b), nn.SiLU())]
+        self.layers = nn.Sequential(*parts, nn.Linear(width, dims))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, dims)."""
+        return self.layers(x)

@@ -1,0 +1,83 @@
+"""The score of noisy snapshots, s(x) = gradient of log p(x), at one level of noise.
+
+    x_t = signal x + sqrt(variance) eps        signal^2 + variance = 1
+
+Two ways to learn it (Zhang and Levin 2025, arXiv 2509.17990, whose first code has the one and
+whose paper the other): a network that knows a single level and predicts eps, and a denoiser of all
+levels that is asked at one. By Tweedie's formula E[x | x_t] = (x_t + variance s) / signal.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from scaled_mpi.learning.denoising import Denoiser
+
+
+class Score(nn.Module):
+    """What both have: `signal`, `variance`, and the callables `score` and `loss`."""
+
+    signal: float
+    variance: float
+
+    def noisy(self, x: Tensor, noise: Tensor) -> Tensor:
+        """x (B, ...) at this score's level."""
+        return self.signal * x + math.sqrt(self.variance) * noise
+
+    def denoised(self, x: Tensor) -> Tensor:
+        """E[x | x_t] for x_t (B, ...)."""
+        return (x + self.variance * self.score(x)) / self.signal
+
+    def score(self, x: Tensor) -> Tensor:
+        """Gradient of the log density of the noisy snapshots at x (B, ...)."""
+        raise TypeError(f"{type(self).__name__} has no score of its own")
+
+
+class SingleLevelScore(Score):
+    """eps from x_t by a network without a notion of time; alpha is signal^2.
+
+    `gaussian_weight` g adds the score of a Gaussian: s = -(eps(x) + g x) / sqrt(variance).
+    """
+
+    def __init__(self, network: nn.Module, alpha: float, gaussian_weight: float = 0.0) -> None:
+        super().__init__()
+        self.network, self.gaussian_weight = network, gaussian_weight
+        self.signal, self.variance = math.sqrt(alpha), 1.0 - alpha
+
+    def loss(self, x: Tensor) -> Tensor:
+        """Mean square error of eps; scalar."""
+        noise = torch.randn_like(x)
+        return (self.network(self.noisy(x, noise)).float() - noise).square().mean()
+
+    def score(self, x: Tensor) -> Tensor:
+        """x (B, C, Y, X) -> the same shape."""
+        made = self.network(x) + self.gaussian_weight * x
+        return -made / math.sqrt(self.variance)
+
+
+class LevelScore(Score):
+    """A denoiser of discrete levels, asked at level `tau`; `clip` bounds what it makes of x."""
+
+    def __init__(self, denoiser: Denoiser, tau: int, clip: float) -> None:
+        super().__init__()
+        self.denoiser, self.clip = denoiser, clip
+        self.schedule = denoiser.schedule
+        self.time = self.schedule.time_of(tau)
+        self.signal = float(self.schedule.alpha(self.time))
+        self.variance = 1.0 - self.signal**2
+
+    def loss(self, x: Tensor) -> Tensor:
+        """The denoiser's loss at levels drawn evenly; scalar."""
+        levels = torch.randint(0, self.schedule.levels, (len(x),), device=x.device)
+        times = (levels + 1).to(x.dtype) / self.schedule.levels
+        return self.denoiser.loss(x, times, torch.randn_like(x))
+
+    def score(self, x: Tensor) -> Tensor:
+        """x (B, C, Y, X) -> the same shape."""
+        made = self.denoiser(x, self.time)
+        if self.clip:
+            made = made.clamp(-self.clip, self.clip)
+        return (self.signal * made - x) / self.variance

@@ -1,0 +1,87 @@
+"""The data set of patterns: chunks of samples dealt to ranks, on CPUs or on a GPU."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from scaled_mpi.datasets.snapshots import chunk_path, write_chunk, write_index
+from scaled_mpi.parallel.blocks import make_blocks
+from scaled_mpi.parallel.comm import quiet_barrier, shares
+from scaled_mpi.pipeline.context import Context
+from scaled_mpi.progress import Progress
+from scaled_mpi.simulators.gray_scott import advance_batch
+from scaled_mpi.turing import Snapshots
+
+
+def work(context: Context) -> None:
+    """Simulate every chunk that is not there; collective, each chunk by one rank."""
+    spec, seed = context.experiment.patterns, context.experiment.seed
+    chunks = spec.chunks()
+    if context.comm.rank == 0 and spec.device == "cpu":
+        spec.simulator(spec.presets[0]).warm(2)
+    quiet_barrier(context.comm)
+    begun = time.perf_counter()
+    made = [c for c in chunks if not chunk_path(context.folder, c[0], c[1]).exists()]
+    made = context.comm.bcast(made)
+    mine = shares(len(made), context.comm.size)[context.comm.rank]
+    with Progress("dataset", len(mine), context.comm.rank) as progress:
+        for place in mine:
+            preset, number, samples = made[place]
+            values = simulate(spec, preset, samples, seed)
+            write_chunk(context.folder, preset, number, values, _meta(spec, preset, samples))
+            progress.step(1, f"{preset} {samples.stop} of {spec.samples}")
+    quiet_barrier(context.comm)
+    seconds = time.perf_counter() - begun
+    _finish(context, sum(len(samples) for _, _, samples in made), seconds)
+
+
+def simulate(spec: Snapshots, preset: str, samples: range, seed: int) -> np.ndarray:
+    """Final states (n, 2, height, width) of some samples, float32, normalised where asked."""
+    system = spec.simulator(preset)
+    shape = (spec.height, spec.width)
+    grid = system.grid(shape)
+    block = make_blocks(grid, shape, 1).block(0)
+    states = np.stack([
+        system.initial(block, grid, (seed, spec.run(preset, sample))) for sample in samples
+    ])
+    states = advance_on(spec.device, system, states, spec.steps)
+    return 2.0 * states - 1.0 if spec.normalize else states
+
+
+def advance_on(device: str, system: Any, states: np.ndarray, steps: int) -> np.ndarray:
+    """`advance_batch` by compiled code, or on a GPU. Errors: `InputError` where there is none."""
+    if device == "cpu":
+        return advance_batch(system, states, steps)
+    from scaled_mpi.simulators.torch_stencil import on_device
+
+    return on_device(states, device, lambda there: advance_batch(system, there, steps))
+
+
+def _meta(spec: Snapshots, preset: str, samples: range) -> dict[str, Any]:
+    return {"preset": preset, "first": samples.start, "steps": spec.steps,
+            "normalized": spec.normalize}
+
+
+def _finish(context: Context, samples: int, seconds: float) -> None:
+    """The indices, and what the simulation took."""
+    spec = context.experiment.patterns
+    if context.comm.rank == 0:
+        count = len(spec.chunks()) // len(spec.presets)
+        for preset in spec.presets:
+            shape = (spec.samples, 2, spec.height, spec.width)
+            meta = {"chunk": spec.chunk, "steps": spec.steps, "normalized": spec.normalize}
+            digest = write_index(context.folder, preset, count, shape, meta)
+            context.facts.record(f"dataset.sha256.{preset}", digest)
+    context.facts.record("time.dataset", seconds, "s")
+    context.facts.record("dataset.samples", samples)
+    updates = samples * spec.height * spec.width * spec.steps
+    if samples:
+        rate = updates / seconds
+        context.facts.record("dataset.rate", rate, "cell updates/s")
+        whole = 4 * 8192 * 128 * 128 * 2000
+        context.facts.record("dataset.full.estimate", whole / rate, "s", how="rate of this run, "
+                             "extrapolated to 4 presets x 8192 samples x 2000 steps x 128^2")
+        context.say(f"  {samples} samples in {seconds:.1f} s, {rate:.3g} cell updates a second")

@@ -1,0 +1,235 @@
+"""How well fields found from snapshots point along the dynamics that made them.
+
+Two protocols, on held-out snapshots x0 in normalised units:
+
+    marched         dx = (v + eta s) dt + sqrt(2 eta) dW from x0 by Heun's method; the cosine of
+                    its displacement (the running mean of the path, less x0) with that of a few
+                    steps of the simulator, in absolute value, the better of v and -v. This is
+                    upstream's: it looks at the truth to choose a sign.
+    instantaneous   the cosine of v(signal x0), without noise, with the simulator's rate of change
+                    at x0, with its sign; v's sign is fixed beforehand. This is the fair one.
+
+Beside them stand random linear maps of the score, random skew kernels, a network of the same
+weights' statistics, and skew kernels fitted to the rates of a few training snapshots.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scaled_mpi.learning import skew
+from scaled_mpi.learning.scores import Score
+from scaled_mpi.learning.stationarity import residuals
+from scaled_mpi.parallel.streams import normal
+
+KERNELS, LINEAR = 241, 242  # streams of random kernels and random linear maps
+PROBES = 8
+SLICE = 16  # snapshots of one call of a network
+
+Field = Callable[[Tensor, Tensor], Tensor]  # (x, score at x) -> v, all (B, 2, Y, X)
+
+
+class Truth(NamedTuple):
+    """Snapshots (N, 2, Y, X) in normalised units and what the simulator does to them.
+
+    `rate` is the change in one step, `moved` (of the first snapshots) that in some steps.
+    """
+
+    snapshots: np.ndarray
+    rate: np.ndarray
+    moved: np.ndarray
+
+
+class March(NamedTuple):
+    """The stochastic march: see the head of this module."""
+
+    steps: int
+    dt: float
+    eta: float
+    memory: float
+
+
+def kernel_field(kernel: np.ndarray) -> Field:
+    """v = K * s."""
+    return lambda _, score: skew.convolve(kernel, score)
+
+
+def network_field(network: Callable[[Tensor], Tensor]) -> Field:
+    """v = network(x)."""
+    return lambda x, _: network(x)
+
+
+def opposite(field: Field) -> Field:
+    """-v."""
+    return lambda x, score: -field(x, score)
+
+
+def cosines(one: Tensor | np.ndarray, other: Tensor | np.ndarray) -> np.ndarray:
+    """The cosine of each sample's two fields (B, ...), (B,) float64; 0 where a field is 0."""
+    a, b = (torch.as_tensor(f).detach().cpu().double().flatten(1) for f in (one, other))
+    return ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-300)).numpy()
+
+
+def random_skew(size: int, seed: int, draw: int) -> np.ndarray:
+    """A skew kernel (2, 2, size, size) of unit norm whose weights are normal."""
+    values = normal(seed, draw, np.arange(4 * size * size), stream=KERNELS)
+    kernel = skew.skew(values.reshape(2, 2, size, size))
+    return kernel / np.linalg.norm(kernel)
+
+
+def random_linear(seed: int, draw: int) -> np.ndarray:
+    """A 1 x 1 kernel of unit norm without any symmetry."""
+    kernel = normal(seed, draw, np.arange(4), stream=LINEAR).reshape(2, 2, 1, 1)
+    return kernel / np.linalg.norm(kernel)
+
+
+def reweighted(score: Score, seed: int, draw: int) -> Callable[[Tensor], Tensor]:
+    """The score model with every weight drawn anew from the normal law of its tensor."""
+    other = copy.deepcopy(score)
+    generator = torch.Generator().manual_seed((seed << 16) + draw)
+    with torch.no_grad():
+        for weights in other.parameters():
+            noise = torch.randn(weights.shape, generator=generator).to(weights)
+            spread = weights.std() if weights.numel() > 1 else 0.0
+            weights.copy_(weights.mean() + spread * noise)
+    return other.score
+
+
+@torch.no_grad()
+def in_slices(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`work` of x, a few samples at a time."""
+    return torch.cat([work(part) for part in x.split(SLICE)])
+
+
+@torch.no_grad()
+def marched(
+    fields: Sequence[Field], score: Score, start: Tensor, march: March, seed: int
+) -> Tensor:
+    """Displacements (F, B, 2, Y, X) of `start` (B, 2, Y, X) under every field, the same noise."""
+    count, generator = len(fields), torch.Generator(start.device).manual_seed(seed)
+    x = start.expand(count, *start.shape).clone()
+    mean, size = x.clone(), math.sqrt(2.0 * march.eta * march.dt)
+
+    def drift(x: Tensor) -> Tensor:
+        s = score.score(x.flatten(0, 1)).view_as(x)
+        moved = torch.stack([f(*pair) for f, *pair in zip(fields, x, s, strict=True)])
+        return moved + march.eta * s
+
+    for _ in range(march.steps):
+        mean = march.memory * mean + (1.0 - march.memory) * x
+        noise = size * torch.randn(start.shape, generator=generator, device=start.device)
+        first = drift(x)
+        ahead = x + march.dt * first + noise
+        x = x + 0.5 * march.dt * (first + drift(ahead)) + noise
+    return mean - start
+
+
+def instantaneous(field: Field, score: Score, snapshots: Tensor) -> Tensor:
+    """v at the snapshots without noise, (B, 2, Y, X)."""
+    def work(part: Tensor) -> Tensor:
+        x = score.signal * part
+        return field(x, score.score(x))
+
+    return in_slices(work, snapshots)
+
+
+def relative_residual(field: Field, score: Score, snapshots: Tensor, seed: int) -> float:
+    """How far v is from keeping the density: 0 keeps it, 1 is a field drawn at random.
+
+    With a learned score; the square of div v + v . s in units of |v|^2 |s|^2 / n.
+    """
+    with torch.random.fork_rng(devices=[snapshots.device] if snapshots.is_cuda else []):
+        torch.manual_seed(seed)
+        x = score.noisy(snapshots, torch.randn_like(snapshots))
+        with torch.no_grad():
+            s = score.score(x)
+        found = residuals(lambda y: field(y, score.score(y)), x, s, PROBES, keep=False)
+    return float(found.relative.detach())
+
+
+class Contest:
+    """All fields of one preset, compared with the truth by both protocols."""
+
+    def __init__(
+        self, score: Score, flow: Callable[[Tensor], Tensor], lesson: Truth, test: Truth,
+        sizes: Sequence[int], draws: int, seed: int, device: Any,
+    ) -> None:
+        self.score, self.seed, self.draws, self.device = score, seed, draws, device
+        self.test, self.snapshots = test, self._there(test.snapshots)
+        seen, rate = self._there(lesson.snapshots), self._there(lesson.rate)
+        learned = instantaneous(lambda _, s: s, score, seen)
+        self.kernels = {f"fitted{size}": skew.fitted(learned, rate, size) for size in sizes}
+        without_score = skew.fitted(seen, rate, max(sizes))
+        self.fields: dict[str, list[Field]] = {
+            "trainingfree": [kernel_field(skew.TURN)],
+            "flow": [network_field(flow)],
+            **{name: [kernel_field(kernel)] for name, kernel in self.kernels.items()},
+            "unscored": [lambda x, _: skew.convolve(without_score, x)],
+            "score": [lambda _, s: s],
+            "random": [kernel_field(random_linear(seed, draw)) for draw in range(draws)],
+            **{f"random{size}": [kernel_field(random_skew(size, seed, draw))
+                                 for draw in range(draws)] for size in sizes if size > 1},
+            "reweighted": [network_field(reweighted(score, seed, draw)) for draw in range(draws)],
+        }
+
+    def _there(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).float().to(self.device)
+
+    def fair(self) -> dict[str, tuple[float, float]]:
+        """name -> mean and spread over snapshots; of random fields of |mean cosine| over draws."""
+        found = {}
+        for name, fields in self.fields.items():
+            each = [cosines(instantaneous(f, self.score, self.snapshots), self.test.rate)
+                    for f in fields]
+            values = each[0] if len(fields) == 1 else np.array([abs(e.mean()) for e in each])
+            found[name] = float(values.mean()), float(values.std())
+        return found
+
+    def upstream(self, march: March) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """name -> |cosine| of each sample (or draw), and the displacement of the first sample.
+
+        The displacement (2, Y, X) is that of the training-free field of the better sign.
+        """
+        count = len(self.test.moved)
+        start = self.snapshots[:count]
+        both = ["trainingfree", "flow", f"fitted{max(map(int, self._sizes()))}"]
+        rivals = ["random", "reweighted"]
+        fields = [f for name in both for f in (self.fields[name][0],
+                                               opposite(self.fields[name][0]))]
+        fields += [f for name in rivals for f in self.fields[name]]
+        moved = marched(fields, self.score, start, march, self.seed)
+        along = np.stack([cosines(one, self.test.moved) for one in moved])
+        found = {name: np.abs(along[2 * k:2 * k + 2]).max(0) for k, name in enumerate(both)}
+        rest = np.abs(along[2 * len(both):]).mean(1)
+        for place, name in enumerate(rivals):
+            found[name] = rest[place * self.draws:(place + 1) * self.draws]
+        return found, moved[int(np.abs(along[:2, 0]).argmax()), 0].cpu().numpy()
+
+    def _sizes(self) -> list[str]:
+        return [name.removeprefix("fitted") for name in self.kernels]
+
+    def residuals(self, samples: int = 8) -> dict[str, float]:
+        """name -> relative residual of the fields that claim to keep the density, and of one
+        random linear map, which does not."""
+        some = self.snapshots[:samples]
+        named = ("trainingfree", "flow", "random")
+        return {
+            name: relative_residual(self.fields[name][0], self.score, some, self.seed)
+            for name in named
+        }
+
+    def pictures(self) -> Mapping[str, np.ndarray]:
+        """The fields of the first snapshot, (2, Y, X) each."""
+        first = self.snapshots[:1]
+        names = ("trainingfree", "flow", *self.kernels)
+        return {
+            name: instantaneous(self.fields[name][0], self.score, first)[0].cpu().numpy()
+            for name in names
+        }

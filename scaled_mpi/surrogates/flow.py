@@ -1,0 +1,92 @@
+"""Fields under which the snapshots' density stands still: learned, and without training.
+
+The learned one is a small isotropic network under the stationarity loss
+(`learning/stationarity.py`); the other is a skew-symmetric convolution of the score
+(`learning/skew.py`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
+
+from scaled_mpi.config import InputError, Spec
+from scaled_mpi.learning.training import Training
+from scaled_mpi.parallel.comm import Comm
+from scaled_mpi.surrogates.score import (
+    CHANNELS,
+    load_model,
+    seeded,
+    train_on,
+    without_checkpoints,
+)
+
+
+class Flow(Spec):
+    """The learned field: `probes` (even) divergence probes a step, penalties as in the loss."""
+
+    width: PositiveInt = 32
+    probes: PositiveInt = 4
+    symmetry: NonNegativeFloat = Field(0.1, description="weight of the squared part along s")
+    unit: NonNegativeFloat = Field(1.0, description="weight that keeps the field of unit size")
+    training: Training = Training(
+        steps=600, batch=8, micro_batches=4, learning_rate=5e-3, weight_decay=1e-5, warmup=50,
+        validate_every=100,
+    )
+
+    @field_validator("probes")
+    @classmethod
+    def _even(cls, probes: int) -> int:
+        if probes % 2:
+            raise InputError(f"flow.probes: {probes} given; an even number is allowed")
+        return probes
+
+    def build(self) -> Any:
+        """The untrained network (B, 2, Y, X) -> (B, 2, Y, X)."""
+        from scaled_mpi.learning.networks.periodic import IsotropicFlow
+
+        return IsotropicFlow(CHANNELS, self.width)
+
+
+class Kernels(Spec):
+    """Skew kernels without training: sizes of their sides, all odd."""
+
+    sizes: tuple[PositiveInt, ...] = (1, 5)
+
+    @field_validator("sizes")
+    @classmethod
+    def _odd(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if not sizes or any(size % 2 == 0 for size in sizes):
+            raise InputError(f"kernels.sizes: {list(sizes)} given; odd numbers are allowed")
+        return sizes
+
+
+def fit_flow(
+    spec: Flow, score: Any, snapshots: np.ndarray, held_out: np.ndarray, comm: Comm, folder: Path,
+    events: Any, seed: int,
+) -> Any:
+    """Train on snapshots (N, 2, Y, X) under a trained score model; weights in `folder`."""
+    import torch
+
+    from scaled_mpi.learning.stationarity import residuals, stationarity_loss
+
+    def loss(model: Any, x: Any) -> Any:
+        score.to(x.device)
+        noisy = score.noisy(x, torch.randn_like(x))
+        with torch.no_grad():
+            s = score.score(noisy).float()
+        found = residuals(model, noisy, s, spec.probes, keep=True)
+        return stationarity_loss(found, spec.symmetry, spec.unit)
+
+    return train_on(
+        seeded(spec.build, seed), loss, snapshots, held_out, spec.training, comm, folder, events,
+        seed, {"kind": "flow", "flow": without_checkpoints(spec)},
+    )
+
+
+def load_flow(spec: Flow, folder: Path, device: Any = "cpu") -> Any:
+    """The trained network on a device, in evaluation."""
+    return load_model(spec.build(), folder, device)

@@ -1,0 +1,185 @@
+"""The score model of patterns: what it is, how it is trained, how it is loaded.
+
+Kinds `single` (one level of noise, `alpha`) and `diffusion` (the DDPM of the paper: 100 linear
+levels, v-prediction, score at level tau = 10). See `learning/scores.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+
+from scaled_mpi.config import InputError, Spec, plain
+from scaled_mpi.learning.schedules import Levels
+from scaled_mpi.learning.sizes import UNetSize
+from scaled_mpi.learning.training import Training, train
+from scaled_mpi.parallel.comm import Comm
+from scaled_mpi.parallel.streams import integers
+
+CHANNELS = 2  # u and v
+WEIGHTS = "best.safetensors"
+DRAWS = 231  # stream of the snapshots that a step learns from
+JUDGED = 32  # held-out snapshots a validation looks at, always under the same noise
+JUDGE_SEED = 20_250_917
+
+
+class SingleNoise(Spec):
+    """One level: x_t = sqrt(alpha) x + sqrt(1 - alpha) eps; see `learning/scores.py`."""
+
+    kind: Literal["single"] = "single"
+    alpha: float = Field(0.8, gt=0, lt=1)
+    gaussian_weight: NonNegativeFloat = 0.0
+    widths: tuple[PositiveInt, ...] = (16, 32, 64)
+    kernels: tuple[PositiveInt, ...] = (3, 3, 5)
+    training: Training = Training(
+        steps=2000, batch=16, micro_batches=4, learning_rate=1e-3, weight_decay=1e-5, warmup=500,
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> SingleNoise:
+        if len(self.widths) != len(self.kernels) or any(k % 2 == 0 for k in self.kernels):
+            raise InputError(
+                f"score.kernels: {list(self.kernels)} given; odd ones, one for each of the "
+                f"{len(self.widths)} widths, are allowed"
+            )
+        return self
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Errors: `InputError` for a pattern that a kernel wraps around more than once."""
+        if min(shape) < max(self.kernels):
+            raise InputError(f"patterns.height, width: {list(shape)}; {max(self.kernels)} at least")
+
+    def build(self) -> Any:
+        """The untrained model, a `learning.scores.Score`."""
+        from scaled_mpi.learning.networks.periodic import ResidualField
+        from scaled_mpi.learning.scores import SingleLevelScore
+
+        network = ResidualField(CHANNELS, self.widths, self.kernels)
+        return SingleLevelScore(network, self.alpha, self.gaussian_weight)
+
+
+class DiffusionScore(Spec):
+    """All levels of a DDPM; the score is that of level `tau`, x bounded by `clip` (0: not)."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    schedule: Levels = Levels(levels=100, beta_first=1e-4, beta_last=0.1)
+    parametrization: Literal["epsilon", "x0", "v", "flow", "edm"] = "v"
+    spread: float = Field(0.5, gt=0, description="standard deviation of the data")
+    tau: int = Field(10, ge=0)
+    clip: NonNegativeFloat = 1.0
+    network: UNetSize = UNetSize(widths=(16, 32, 64), blocks=2)
+    training: Training = Training(
+        steps=12_000, batch=64, micro_batches=4, learning_rate=1e-3, weight_decay=0.01,
+        warmup=500, ema=0.999,
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> DiffusionScore:
+        if self.tau >= self.schedule.levels:
+            raise InputError(
+                f"score.tau: {self.tau} given; 0 to {self.schedule.levels - 1} is allowed"
+            )
+        return self
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Errors: `InputError` for a pattern that the U-Net cannot halve often enough."""
+        if any(cells % self.network.multiple for cells in shape):
+            raise InputError(
+                f"patterns.height, width: {list(shape)} given; multiples of "
+                f"{self.network.multiple}, as score.network.widths asks, are allowed"
+            )
+
+    def build(self) -> Any:
+        """The untrained model, a `learning.scores.Score`."""
+        from scaled_mpi.learning.denoising import Denoiser
+        from scaled_mpi.learning.networks.unet import UNet
+        from scaled_mpi.learning.scores import LevelScore
+
+        network = UNet(2, CHANNELS, self.network)
+        denoiser = Denoiser(network, self.schedule, self.parametrization, self.spread)
+        return LevelScore(denoiser, self.tau, self.clip)
+
+
+AnyScore = SingleNoise | DiffusionScore
+
+
+def fit_score(
+    spec: AnyScore, snapshots: np.ndarray, held_out: np.ndarray, comm: Comm, folder: Path,
+    events: Any, seed: int,
+) -> Any:
+    """Train on snapshots (N, 2, Y, X); weights in `folder`. Collective over the training ranks."""
+    meta = {"kind": "score", "score": without_checkpoints(spec)}
+    return train_on(
+        seeded(spec.build, seed), lambda model, x: model.loss(x), snapshots, held_out,
+        spec.training, comm, folder, events, seed, meta,
+    )
+
+
+def load_score(spec: AnyScore, folder: Path, device: Any = "cpu") -> Any:
+    """The trained model on a device, in evaluation."""
+    return load_model(spec.build(), folder, device)
+
+
+def train_on(
+    model: Any, loss: Any, snapshots: np.ndarray, held_out: np.ndarray, training: Training,
+    comm: Comm, folder: Path, events: Any, seed: int, meta: dict[str, Any],
+) -> Any:
+    """One training whose batches are snapshots; `loss(model, x)` draws its noise itself.
+
+    The snapshots lie on the device of the model, and a batch is only the numbers of some.
+    """
+    import torch
+
+    placed: dict[Any, torch.Tensor] = {}
+
+    def chosen(numbers: torch.Tensor) -> torch.Tensor:
+        if numbers.device not in placed:
+            placed[numbers.device] = torch.from_numpy(snapshots).to(numbers.device)
+        return placed[numbers.device][numbers]
+
+    def sample(step: int, micro: int, size: int) -> np.ndarray:
+        places = np.arange(micro * size, (micro + 1) * size)
+        return integers(seed, step, places, len(snapshots), stream=DRAWS)
+
+    def validate(model: Any) -> dict[str, float]:
+        device = next(model.parameters()).device
+        x = torch.from_numpy(held_out[:JUDGED]).to(device)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(JUDGE_SEED)
+            with torch.enable_grad():
+                losses = [float(loss(model, part).detach()) for part in x.split(8)]
+        return {"loss": float(np.mean(losses))}
+
+    return train(
+        model, lambda m, numbers: loss(m, chosen(numbers)), sample, validate, training, comm,
+        folder, events, seed, meta=meta,
+    )
+
+
+def seeded(build: Any, seed: int) -> Any:
+    """What `build` makes, its first weights decided by `seed`."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+def load_model(model: Any, folder: Path, device: Any) -> Any:
+    """The best weights of a folder in `model`. Errors: `InputError`."""
+    from scaled_mpi.learning.weights import load_into, load_weights
+
+    tensors, _ = load_weights(folder / WEIGHTS)
+    load_into(model, tensors, str(folder / WEIGHTS))
+    return model.to(device).eval().requires_grad_(False)
+
+
+def without_checkpoints(spec: Spec) -> dict[str, Any]:
+    """A spec as plain data without what decides no weight: equal weights, equal files."""
+    told = plain(spec)
+    del told["training"]["checkpoint_every"]
+    return told
