@@ -11,9 +11,10 @@ R~_i: the tile's own cells, S: local solver):
 
 S may be nonlinear and may be wrong, so the outer method is flexible GMRES (Saad 1993) with right
 preconditioning, whose residual is the true one. An answer is accepted on ||b - A u|| / ||b||
-recomputed at the end, and on nothing else. Where an iteration gains less than 2 %, or a local
-correction is not finite or absurd, tiles are given exact factors instead, the worst first, and
-counted: in the end the method is the exact two-level one, which converges.
+recomputed at the end, and on nothing else. Where two iterations in a row gain less than 2 % each
+(one alone is common at the start of a hard problem, with exact tiles too), or a local correction
+is not finite or absurd, tiles are given exact factors instead, the worst first, and counted: in
+the end the method is the exact two-level one, which converges.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ TRIES = 3  # solves one after the other, each from the last answer, before givin
 ABSURD = 1e3  # local defect over local residual at which a tile becomes exact at once
 POOR = 0.05  # local defect over local residual under which an exact factor would not help
 DIVISOR = 4  # of the poor tiles, one in so many becomes exact at a time
+PATIENCE = 2  # iterations in a row that gain too little before tiles become exact
 
 
 @dataclass(frozen=True)
@@ -216,10 +218,12 @@ class _Stall:
 
     def __init__(self, preconditioner: TwoLevel, gain: float) -> None:
         self.preconditioner, self.gain = preconditioner, gain
-        self.last = math.inf
+        self.last, self.poor = math.inf, 0
 
     def __call__(self, iteration: int, norm: float) -> None:
-        if iteration and norm > (1 - self.gain) * self.last and self.gain:
+        stalled = bool(iteration and self.gain) and norm > (1 - self.gain) * self.last
+        self.poor = self.poor + 1 if stalled else 0
+        if self.poor >= PATIENCE:
             self.preconditioner.strengthen()
         self.last = norm
 

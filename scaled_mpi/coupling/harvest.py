@@ -15,10 +15,11 @@ import numpy as np
 
 from scaled_mpi.coupling.certified import Prepared
 from scaled_mpi.coupling.solving import Coarse, Harvest, Solving
-from scaled_mpi.local_solvers.exact import ExactSolver
+from scaled_mpi.local_solvers.exact import ExactSolver, sparse_factor
 from scaled_mpi.local_solvers.residuals import write_residuals
 from scaled_mpi.parallel.blocks import make_blocks
 from scaled_mpi.parallel.comm import Comm, SerialComm, shares
+from scaled_mpi.problems.tiles import TileOperators
 
 SMOOTHNESS = 4.0  # cells, standard deviation of the smoothing that makes e
 FIRST_SEED = 10_000_000  # problems to learn from share no seed with those that are solved
@@ -66,6 +67,10 @@ class RoughSolver(ExactSolver):
         self.roughness, self.random = roughness, np.random.default_rng(seed)
         self.residuals: list[np.ndarray] = []
         self.tiles: list[int] = []
+
+    def prepare(self, operators: TileOperators) -> None:
+        """Factorise all tiles; always the same way, since the last bits of examples count."""
+        self.factors = [sparse_factor(operators, tile) for tile in range(len(operators))]
 
     def correct(self, residual: np.ndarray) -> np.ndarray:
         """Imperfect A_i^-1 r_i, float64 (n, *window)."""
