@@ -29,7 +29,8 @@ Start = Literal["uniform", "gaussian_cluster", "ring", "two_clusters"]
 class Members(Spec):
     """`training` and `test` runs of `duration`, member i from start i modulo their number.
 
-    A frame is stored every `save_every` steps, the first at time 0.
+    A frame is stored every `save_every` steps, the first at time 0. `source` names an existing
+    tree of NPZ files, read instead of simulating; with `models` its POD and MVAR are taken too.
     """
 
     training: PositiveInt = 100
@@ -39,6 +40,8 @@ class Members(Spec):
     )
     duration: PositiveFloat = 2.0
     save_every: PositiveInt = 1
+    source: str | None = None
+    models: bool = False
 
 
 class DensityMap(Spec):
@@ -144,6 +147,14 @@ def load_ensemble(tree: Mapping[str, Any], overrides: Iterable[str]) -> Ensemble
         raise InputError(
             f"compressor.factor: {factor} given; one tile, {list(shape)} as density.shape, is "
             "allowed in an ensemble"
+        )
+    if experiment.ensemble.models and experiment.ensemble.source is None:
+        raise InputError("ensemble.models: true given; it needs ensemble.source, a folder")
+    rival = experiment.rival
+    if rival is not None and (rival.jump != 1 or rival.memory > experiment.surrogate.memory):
+        raise InputError(
+            f"rival.jump, rival.memory: {rival.jump}, {rival.memory} given; 1 and at most "
+            f"surrogate.memory = {experiment.surrogate.memory} are allowed"
         )
     if experiment.surrogate.jump != 1 or experiment.surrogate.reach not in (0, (0, 0)):
         raise InputError("surrogate.jump, surrogate.reach: 1 and 0 are allowed in an ensemble")

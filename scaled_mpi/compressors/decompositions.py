@@ -33,7 +33,10 @@ METHODS = ("gram", "tsqr", "randomized")
 
 @dataclass(frozen=True)
 class Tall:
-    """Rows of a tall matrix: `rows(part)` is (m_part, columns) float64, for parts of this rank."""
+    """Rows of a tall matrix: `rows(part)` is (m_part, columns) float64, for parts of this rank.
+
+    Only `rows` travels where the parts are tasks (`parallel/ordered.py`).
+    """
 
     comm: Any
     parts: int
@@ -42,12 +45,15 @@ class Tall:
 
     def gram(self) -> np.ndarray:
         """A'A, (k, k), on every rank."""
-        return ordered_sum(self.comm, self.parts, lambda part: _square(self.rows(part)))
+        rows = self.rows
+        return ordered_sum(self.comm, self.parts, lambda part: _square(rows(part)))
 
     def energy(self) -> float:
         """The sum of all squares, that is of all squared singular values."""
+        rows = self.rows
+
         def squares(part: int) -> np.ndarray:
-            return np.array([np.sum(self.rows(part) ** 2)])
+            return np.array([np.sum(rows(part) ** 2)])
 
         return float(ordered_sum(self.comm, self.parts, squares)[0])
 
@@ -83,10 +89,11 @@ def _from_gram(matrix: Tall) -> tuple[np.ndarray, np.ndarray]:
 
 def _triangle(matrix: Tall) -> np.ndarray | None:
     """R of A = QR on rank 0, the parts joined in their order."""
-    def factor(part: int) -> np.ndarray:
-        return np.linalg.qr(matrix.rows(part), mode="r")
+    rows, joined = matrix.rows, None
 
-    joined = None
+    def factor(part: int) -> np.ndarray:
+        return np.linalg.qr(rows(part), mode="r")
+
     for triangle in in_order(matrix.comm, matrix.parts, factor):
         if joined is not None:
             triangle = np.linalg.qr(np.vstack([joined, triangle]), mode="r")
@@ -106,17 +113,17 @@ def _from_triangles(matrix: Tall) -> tuple[np.ndarray, np.ndarray]:
 def _from_sketch(matrix: Tall, rank: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Find a basis Q (k, l) of the leading row space, then the SVD of A Q."""
     k = matrix.columns
-    width = min(k, rank + OVERSAMPLE)
+    width, all_rows = min(k, rank + OVERSAMPLE), matrix.rows
     basis = streams.normal(seed, 0, np.arange(k * width), stream=SKETCH).reshape(k, width)
     for _ in range(1 + POWERS):
         now = basis
 
         def back(part: int, now: np.ndarray = now) -> np.ndarray:
-            rows = matrix.rows(part)
+            rows = all_rows(part)
             return rows.T @ (rows @ now)
 
         basis, _ = np.linalg.qr(ordered_sum(matrix.comm, matrix.parts, back))
     last = basis
-    small = Tall(matrix.comm, matrix.parts, width, lambda part: matrix.rows(part) @ last)
+    small = Tall(matrix.comm, matrix.parts, width, lambda part: all_rows(part) @ last)
     values, inner = _from_triangles(small)
     return values[:rank], (basis @ inner)[:, :rank]

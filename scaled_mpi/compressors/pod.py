@@ -9,7 +9,9 @@ The latent field has r channels and one cell a tile, so that a POD of the whole 
 of one tile. Modes of snapshots of equal mass sum to zero: then every decoded field has that mass,
 to rounding. With `transform` = sqrt the code is of sqrt(x + 1e-10), which keeps densities positive
 but not their mass; `mass` restores it: rescale (by a factor) or simplex (the nearest field that is
-not negative and has the mass; Duchi et al. 2008, https://doi.org/10.1145/1390156.1390191).
+not negative and has the mass; Duchi et al. 2008, https://doi.org/10.1145/1390156.1390191). With
+`align` periodic the code is of the field moved onto a reference, and the first latent channels say
+how far (`alignment.py`).
 
 The shorter side of the snapshot matrix decides: with fewer snapshots than cells the cells are
 spread over the ranks (method of snapshots), else the snapshots; neither is ever gathered.
@@ -24,10 +26,18 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
+from scaled_mpi.compressors.alignment import (
+    aligned,
+    common_reference,
+    moved,
+    phases,
+    shift_from,
+    shift_of,
+)
 from scaled_mpi.compressors.snapshots import Snapshots, from_snapshots, to_snapshots
 from scaled_mpi.config import InputError, Spec
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
-from scaled_mpi.parallel.blocks import whole_per_axis
+from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.store import Trajectory
@@ -41,7 +51,8 @@ class Pod(Spec):
     """POD on tiles of `factor` cells; keeps `rank` modes, or as many as hold `energy`.
 
     `normalise` divides each channel by its standard deviation first, for channels of different
-    units. `mass` other than "free" needs one tile that is the whole domain.
+    units. `mass` other than "free" needs one tile that is the whole domain, `align` also a
+    periodic one.
     """
 
     kind: Literal["pod"] = "pod"
@@ -52,6 +63,7 @@ class Pod(Spec):
     normalise: bool = False
     transform: Literal["none", "sqrt"] = "none"
     mass: Literal["free", "rescale", "simplex"] = "free"
+    align: Literal["none", "periodic"] = "none"
 
     @model_validator(mode="after")
     def _enough_said(self) -> Pod:
@@ -77,24 +89,49 @@ class Pod(Spec):
                 f"compressor.factor: {list(factor)} given; tiles that divide the domain "
                 f"{list(grid.shape)} are allowed"
             )
-        if self.mass != "free" and factor != grid.shape:
-            raise InputError(
-                f"compressor.mass: {self.mass} given; free is allowed where a tile {list(factor)}"
-                f" is not the whole domain {list(grid.shape)}"
-            )
-        shots = Snapshots(runs, factor, comm, self._forward, self.normalise)
+        self._check_whole(grid, factor)
+        reference, forward = self._reference(runs, comm), self._forward
+        if reference is not None:
+            def forward(field: np.ndarray) -> np.ndarray:
+                return aligned(self._forward(field), reference)
+        shots = Snapshots(runs, factor, comm, forward, self.normalise)
         self._check_rank(shots.count)
         values, modes, total = shots.modes(self.method, self._wanted, seed)
-        arrays = {"singular_values": values, "modes": modes, "mean": shots.mean,
-                  "spread": shots.spread}
-        meta = {"factor": list(factor), "fields": runs[0].shape[1], "mass": shots.mass,
-                "transform": self.transform, "restore": self.mass,
-                "snapshots": shots.count, "total": total}
-        on_root(comm, lambda: save_arrays(Path(folder) / FILE, arrays, meta))
+        on_root(comm, lambda: save_pod(
+            Path(folder), modes, shots.mean, values, total, factor=factor, spread=shots.spread,
+            fields=runs[0].shape[1], mass=shots.mass, transform=self.transform,
+            restore=self.mass, reference=reference, snapshots=shots.count,
+        ))
 
     def load(self, folder: str | Path) -> PodCoder:
         """The coder of a folder that `fit` filled."""
         return PodCoder(Path(folder) / FILE)
+
+    def _check_whole(self, grid: Grid, factor: tuple[int, ...]) -> None:
+        whole = factor == grid.shape
+        if self.mass != "free" and not whole:
+            raise InputError(
+                f"compressor.mass: {self.mass} given; free is allowed where a tile {list(factor)}"
+                f" is not the whole domain {list(grid.shape)}"
+            )
+        periodic = all(boundary.periodic for boundary in grid.boundary)
+        if self.align == "periodic" and not (whole and periodic):
+            raise InputError(
+                f"compressor.align: periodic given; none is allowed where a tile {list(factor)} "
+                f"is not the whole of a periodic domain {list(grid.shape)}"
+            )
+
+    def _reference(self, runs: list[Trajectory], comm: Comm) -> np.ndarray | None:
+        """What fields are moved onto, (C, *cells), or None."""
+        if self.align == "none":
+            return None
+        frames = [(run, frame) for run in runs for frame in range(len(run))]
+
+        def read(number: int) -> np.ndarray:
+            run, frame = frames[number]
+            return self._forward(run.read(frame).astype(np.float64))
+
+        return common_reference(read, len(frames), comm)
 
     def _check_rank(self, count: int) -> None:
         if self.rank is not None and self.rank > count - 1:
@@ -119,8 +156,32 @@ class Pod(Spec):
         return min(real, int(np.searchsorted(held, self.energy - 1e-15)) + 1)
 
 
+def save_pod(
+    folder: Path, modes: np.ndarray, mean: np.ndarray, values: np.ndarray, total: float, *,
+    factor: Sequence[int], spread: np.ndarray | None = None, fields: int = 1,
+    mass: float | None = None, transform: str = "none", restore: str = "free",
+    reference: np.ndarray | None = None, snapshots: int | None = None,
+) -> None:
+    """Leave a POD in `folder` for `PodCoder`: modes (n, r), mean (n,), singular values.
+
+    `total` is the sum of all their squares; `reference` (C, *cells) what fields are moved onto.
+    """
+    arrays = {"singular_values": values, "modes": modes, "mean": mean,
+              "spread": np.ones(len(mean)) if spread is None else spread}
+    if reference is not None:
+        arrays["reference"] = reference
+    save_arrays(folder / FILE, arrays, {
+        "factor": list(factor), "fields": fields, "mass": mass, "transform": transform,
+        "restore": restore, "snapshots": snapshots, "total": total,
+    })
+
+
 class PodCoder:
-    """Mean and modes, applied one tile a call. `modes` (n, r), `mean` (n,), `energy` held."""
+    """Mean and modes, applied one tile a call. `modes` (n, r), `mean` (n,), `energy` held.
+
+    `shifts` latent channels, cos and sin an axis where fields are aligned, precede the modes'.
+    They have the size of the first mode's, so that none is lost where leading channels are kept.
+    """
 
     def __init__(self, path: Path) -> None:
         arrays, meta = load_arrays(path)
@@ -133,30 +194,43 @@ class PodCoder:
         kept = float(np.sum(self.singular_values[: self.rank] ** 2))
         self.energy = kept / meta["total"] if meta["total"] > 0 else 1.0
         self.encode_reach = self.decode_reach = (0,) * len(self.factor)
+        self.reference = arrays.get("reference")
+        self.shifts = 0 if self.reference is None else 2 * len(self.factor)
+        if self.shifts:
+            self.size = float(self.singular_values[0] / max(meta["snapshots"], 1) ** 0.5) or 1.0
 
     def channels(self, fields: int) -> int:
         """Latent channels for `fields` channels, which must be those of the training."""
         if fields != self.fields:
             raise InputError(f"compressor: trained on {self.fields} channels, {fields} given")
-        return self.rank
+        return self.shifts + self.rank
 
     def encode(self, field: np.ndarray) -> np.ndarray:
         """(C, *tile) to (r, *(tile / factor)), in the type of `field`."""
         x = field.astype(np.float64)
         if self.transform == "sqrt":
             x = np.sqrt(np.maximum(x, 0.0) + FLOOR)
+        shift = None
+        if self.reference is not None:
+            shift = shift_of(x, self.reference)
+            x = moved(x, (-n for n in shift))
         places, shots = to_snapshots(x, self.factor)
         code = ((shots - self.mean) / self.spread) @ self.modes
+        if shift is not None:
+            code = np.hstack([self.size * phases(shift, self.factor)[None], code])
         return np.ascontiguousarray(code.T).reshape(-1, *places).astype(field.dtype)
 
     def decode(self, latent: np.ndarray) -> np.ndarray:
         """(r, *(tile / factor)) to (C, *tile), in the type of `latent`."""
         places = latent.shape[1:]
-        code = latent.reshape(self.rank, -1).T.astype(np.float64)
+        code = latent.reshape(self.shifts + self.rank, -1).T.astype(np.float64)
+        turned, code = code[:, : self.shifts], code[:, self.shifts :]
         shots = self.mean + self.spread * (code @ self.modes.T)
         field = from_snapshots(shots, places, self.factor, self.fields)
         if self.transform == "sqrt":
             field = np.maximum(np.maximum(field, 0.0) ** 2 - FLOOR, 0.0)
+        if self.shifts:
+            field = moved(field, shift_from(turned[0], self.factor))
         return self._with_mass(field).astype(latent.dtype)
 
     def _with_mass(self, field: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,111 @@ from scaled_mpi.parallel.ordered import my_parts, ordered_sum, parts_of, share, 
 from scaled_mpi.parallel.store import Trajectory
 
 EQUAL_MASS = 1e-9  # relative; snapshots that differ by less are said to have the same mass
+PIECE = 1 << 26  # bytes of fields that are read at a time
+
+
+class Slabs:
+    """Parts of the snapshot matrix, some of its rows each, read from stored runs.
+
+    Rows are cells (then a part has some cells of all snapshots) or snapshots, whichever are more.
+    This rank's parts, `mine`, are read at once and kept; any other is read when it is asked for. A
+    copy that is sent elsewhere takes nothing along that can be read there.
+    """
+
+    def __init__(
+        self, runs: Sequence[Trajectory], factor: Sequence[int],
+        transform: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
+        self.runs, self.factor, self.transform = list(runs), tuple(factor), transform
+        shape = runs[0].grid.shape
+        self.tiles = math.prod(n // f for n, f in zip(shape, factor, strict=True))
+        self.spans = list(_spans(self.runs))
+        self.count = sum(map(len, self.runs)) * self.tiles
+        self.length = runs[0].shape[1] * math.prod(factor)
+        self.cells_are_rows = self.length >= self.count
+        rows = self.length if self.cells_are_rows else self.count // self.tiles
+        self.parts = parts_of(rows)
+        self.mine: range = range(0)
+        self.mean, self.spread = 0.0, 1.0
+        self._kept: dict[int, np.ndarray] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}, "mine": range(0)}
+
+    def __call__(self, part: int) -> np.ndarray:
+        """The rows of a part, float64, less the mean and over the spread."""
+        if part not in self._kept:
+            found = self._read(self.mine if part in self.mine else range(part, part + 1))
+            for number, rows in found.items():
+                self._centre(number, rows)
+            if part not in self.mine:
+                return found[part]
+            self._kept = found
+        return self._kept[part]
+
+    def centred(self, mean: np.ndarray, spread: np.ndarray) -> Slabs:
+        """The same rows about `mean` and over `spread`; the ones kept here are changed."""
+        self.mean, self.spread = mean, spread
+        for part, rows in self._kept.items():
+            self._centre(part, rows)
+        return self
+
+    def masses(self, part: int) -> np.ndarray:
+        """(2,): least and largest sum over a raw snapshot, of a share of the frames."""
+        found = [math.fsum(row) for run, frames in self._spans_of(part)
+                 for field in run.read(frames).astype(np.float64)
+                 for row in to_snapshots(field, self.factor)[1]]
+        return np.array([min(found), max(found)])
+
+    def _centre(self, part: int, rows: np.ndarray) -> None:
+        if np.ndim(self.mean) == 0:
+            return
+        if self.cells_are_rows:
+            span = slice(self.parts[part].start, self.parts[part].stop)
+            rows -= self.mean[span, None]
+            rows /= self.spread[span, None]
+        else:
+            rows -= self.mean
+            rows /= self.spread
+
+    def _shots(self, run: Trajectory, frames: slice) -> np.ndarray:
+        """Transformed snapshots (frames x tiles, n)."""
+        fields = run.read(frames).astype(np.float64)
+        return np.concatenate(
+            [to_snapshots(self.transform(field), self.factor)[1] for field in fields]
+        )
+
+    def _read(self, wanted: range) -> dict[int, np.ndarray]:
+        if not self.cells_are_rows:
+            return {part: np.concatenate([self._shots(*span) for span in self._spans_of(part)])
+                    for part in wanted}
+        rows = {part: np.empty((len(self.parts[part]), self.count)) for part in wanted}
+        place = 0
+        for run, frames in self.spans:
+            values = self._shots(run, frames)
+            for part, slab in rows.items():
+                span = self.parts[part]
+                slab[:, place : place + len(values)] = values[:, span.start : span.stop].T
+            place += len(values)
+        return rows
+
+    def _spans_of(self, part: int) -> Iterator[tuple[Trajectory, slice]]:
+        """(run, frames) of a part of all frames."""
+        wanted, first = parts_of(self.count // self.tiles)[part], 0
+        for run, frames in self.spans:
+            low = max(wanted.start, first) - first
+            high = min(wanted.stop, first + frames.stop - frames.start) - first
+            if low < high:
+                yield run, slice(frames.start + low, frames.start + high)
+            first += frames.stop - frames.start
+
+
+def _spans(runs: Sequence[Trajectory]) -> Iterator[tuple[Trajectory, slice]]:
+    """All frames in order, as many at a time as PIECE bytes hold."""
+    for run in runs:
+        step = max(1, PIECE // (8 * math.prod(run.shape[1:])))
+        for first in range(0, len(run), step):
+            yield run, slice(first, min(first + step, len(run)))
 
 
 class Snapshots:
@@ -26,19 +131,14 @@ class Snapshots:
         self, runs: Sequence[Trajectory], factor: Sequence[int], comm: Any,
         transform: Callable[[np.ndarray], np.ndarray], normalise: bool,
     ) -> None:
-        self.runs, self.factor, self.comm = list(runs), tuple(factor), comm
-        self.transform = transform
-        tiles = math.prod(n // f for n, f in zip(runs[0].grid.shape, factor, strict=True))
-        self.frames = [(run, frame) for run in range(len(runs)) for frame in range(len(runs[run]))]
-        self.count = len(self.frames) * tiles
-        self.length = runs[0].shape[1] * math.prod(factor)
-        self.cells_are_rows = self.length >= self.count
-        self.parts = parts_of(self.length if self.cells_are_rows else len(self.frames))
-        self.mine = my_parts(len(self.parts), comm)
-        self._rows = self._read()
+        self.comm, self.slabs = comm, Slabs(runs, factor, transform)
+        self.count, self.length = self.slabs.count, self.slabs.length
+        self.parts, self.channels = self.slabs.parts, runs[0].shape[1]
+        if not hasattr(comm, "in_order"):
+            self.slabs.mine = my_parts(len(self.parts), comm)
         self.mass = self._common_mass()
         self.mean, self.spread = self._moments(normalise)
-        self._centre()
+        self.slabs.centred(self.mean, self.spread)
 
     def modes(
         self, method: str, wanted: Callable[[np.ndarray, float], int], seed: int
@@ -47,61 +147,32 @@ class Snapshots:
 
         `wanted(values, total)` says how many modes. The largest entry of each mode is positive.
         """
-        columns = self.count if self.cells_are_rows else self.length
-        matrix = Tall(self.comm, len(self.parts), columns, self._rows.__getitem__)
+        slabs = self.slabs
+        columns = self.count if slabs.cells_are_rows else self.length
+        matrix = Tall(self.comm, len(self.parts), columns, slabs)
         total = matrix.energy()
         limit = wanted(np.ones(columns), 1.0) if method == "randomized" else None
         values, right = decompose(matrix, method, limit, seed)
         rank = wanted(values, total)
-        if not self.cells_are_rows:
+        if not slabs.cells_are_rows:
             modes = right[:, :rank]
         else:
             weights = right[:, :rank] / values[:rank]
             modes = share(self.comm, stacked(
-                self.comm, len(self.parts), lambda part: self._rows[part] @ weights
+                self.comm, len(self.parts), lambda part: slabs(part) @ weights
             ))
         largest = np.abs(modes).argmax(axis=0)
         signs = np.where(modes[largest, np.arange(rank)] < 0, -1.0, 1.0)
         return values, np.ascontiguousarray(modes * signs), total
 
-    def _read(self) -> dict[int, np.ndarray]:
-        """My parts: some cells of all snapshots (cells, count), or some snapshots (some, n)."""
-        self._masses: list[float] = []
-        self._mass_frames = self._my_frames()
-
-        def shots(run: int, frame: int) -> np.ndarray:
-            raw = self.runs[run].read(frame).astype(np.float64)
-            if (run, frame) in self._mass_frames:
-                _, plain = to_snapshots(raw, self.factor)
-                self._masses += [math.fsum(row) for row in plain]
-            return to_snapshots(self.transform(raw), self.factor)[1]
-
-        if not self.cells_are_rows:
-            return {
-                part: np.concatenate([shots(*self.frames[i]) for i in self.parts[part]])
-                for part in self.mine
-            }
-        rows = {part: np.empty((len(self.parts[part]), self.count)) for part in self.mine}
-        place = 0
-        for run, frame in self.frames:
-            values = shots(run, frame)
-            for part, slab in rows.items():
-                span = self.parts[part]
-                slab[:, place : place + len(values)] = values[:, span.start : span.stop].T
-            place += len(values)
-        return rows
-
-    def _my_frames(self) -> set[tuple[int, int]]:
-        """Frames whose mass this rank looks at: one share, so that each is looked at once."""
-        parts = parts_of(len(self.frames))
-        return {self.frames[i] for p in my_parts(len(parts), self.comm) for i in parts[p]}
-
     def _common_mass(self) -> float | None:
         """The largest mass, which is that of all if the smallest agrees with it."""
-        parts = self.comm.allgather((min(self._masses, default=math.inf),
-                                     max(self._masses, default=-math.inf)))
-        low, high = min(p[0] for p in parts), max(p[1] for p in parts)
-        return high if high - low <= EQUAL_MASS * abs(high) else None
+        frames = self.count // self.slabs.tiles
+        rows = stacked(self.comm, len(parts_of(frames)),
+                       lambda part, slabs=self.slabs: slabs.masses(part)[None])
+        low, high = (share(self.comm, None if rows is None else np.array(
+            [rows[:, 0].min(), rows[:, 1].max()])))
+        return float(high) if high - low <= EQUAL_MASS * abs(high) else None
 
     def _moments(self, normalise: bool) -> tuple[np.ndarray, np.ndarray]:
         """Mean of every entry, and standard deviation of its channel (or 1)."""
@@ -109,28 +180,19 @@ class Snapshots:
         if not normalise:
             return mean, np.ones(self.length)
         square = self._by_entry(lambda rows, axis: (rows**2).sum(axis=axis)) / self.count
-        per_channel = (self.runs[0].shape[1], -1)
+        per_channel = (self.channels, -1)
         variance = square.reshape(per_channel).mean(1) - mean.reshape(per_channel).mean(1) ** 2
         spread = np.sqrt(np.maximum(variance, 1e-24))
         return mean, np.repeat(spread, self.length // len(spread))
 
     def _by_entry(self, reduce: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
         """A sum over snapshots for each of the n entries, on every rank."""
-        if self.cells_are_rows:
+        slabs = self.slabs
+        if slabs.cells_are_rows:
             return share(self.comm, stacked(
-                self.comm, len(self.parts), lambda part: reduce(self._rows[part], 1)
+                self.comm, len(self.parts), lambda part: reduce(slabs(part), 1)
             ))
-        return ordered_sum(self.comm, len(self.parts), lambda p: reduce(self._rows[p], 0))
-
-    def _centre(self) -> None:
-        for part, rows in self._rows.items():
-            if self.cells_are_rows:
-                span = slice(self.parts[part].start, self.parts[part].stop)
-                rows -= self.mean[span, None]
-                rows /= self.spread[span, None]
-            else:
-                rows -= self.mean
-                rows /= self.spread
+        return ordered_sum(self.comm, len(self.parts), lambda part: reduce(slabs(part), 0))
 
 
 def to_snapshots(field: np.ndarray, factor: Sequence[int]) -> tuple[tuple[int, ...], np.ndarray]:

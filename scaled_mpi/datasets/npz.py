@@ -9,6 +9,7 @@ import numpy as np
 
 from scaled_mpi.config import InputError
 from scaled_mpi.datasets.arrays import ArrayFiles
+from scaled_mpi.datasets.plain import COMMAND
 
 LARGEST_PACKED = 8 << 30  # bytes of a compressed member, which has to be held in memory
 _LOCAL_HEADER = 30  # bytes of a zip entry before its name; its last four tell what follows
@@ -24,6 +25,9 @@ class NpzSource:
             self._zip = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: not a readable NPZ file (damaged?)") from error
+
+    def __contains__(self, name: str) -> bool:
+        return f"{name}.npy" in self._zip.namelist()
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of the array `name`."""
@@ -59,7 +63,8 @@ class NpzSource:
         with self._zip.open(member) as stream:
             shape, fortran, dtype = _header(stream)
             if dtype.hasobject:
-                raise InputError(f"{self.path}:{name}: pickled; only plain numbers are allowed")
+                raise InputError(f"{self.path}:{name}: pickled; only plain numbers are allowed, "
+                                 f"{COMMAND} leaves it out")
             if dtype.kind not in "fiub" or dtype.subdtype:
                 raise InputError(f"{self.path}:{name}: holds {dtype}; numbers are needed")
             begin = stream.tell()

@@ -4,6 +4,9 @@ The work is cut into PARTS parts, whoever does them; each rank makes a run of co
 sends one partial result at a time to rank 0, which adds them in the order of the parts. So at most
 two partial results wait in memory, and 1, 2 or 16 ranks make the same rounding errors. More ranks
 than PARTS have nothing to do here.
+
+A communicator may bring its own `in_order` and `dealt`, and then does the work elsewhere: as the
+tasks of `launch.py`. What it is given must not hold the communicator itself.
 """
 
 from __future__ import annotations
@@ -34,6 +37,9 @@ def in_order(comm: Any, count: int, make: Callable[[int], np.ndarray]) -> Iterat
 
     `make(part)` gives a float64 array, of any shape. Exhaust it on every rank: collective.
     """
+    if hasattr(comm, "in_order"):
+        yield from comm.in_order(count, make)
+        return
     owners = shares(count, comm.size)
     if comm.rank != 0:
         for part in owners[comm.rank]:
@@ -49,6 +55,15 @@ def in_order(comm: Any, count: int, make: Callable[[int], np.ndarray]) -> Iterat
                 received = np.empty(comm.recv(source=rank, tag=TAG), np.float64)
                 comm.Recv(received, rank, TAG)
                 yield received
+
+
+def dealt(comm: Any, count: int, make: Callable[[int], Any]) -> list[Any]:
+    """`make(i)` of every i below `count`, each made once, on every rank; small things. Collective.
+    """
+    if hasattr(comm, "dealt"):
+        return comm.dealt(count, make)
+    mine = [make(number) for number in shares(count, comm.size)[comm.rank]]
+    return [made for part in comm.allgather(mine) for made in part]
 
 
 def ordered_sum(comm: Any, count: int, make: Callable[[int], np.ndarray]) -> np.ndarray:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,9 +33,8 @@ from scaled_mpi.ensemble import EnsembleExperiment, Member
 from scaled_mpi.files import write_text
 from scaled_mpi.parallel.arrays import load_arrays
 from scaled_mpi.parallel.store import Trajectory
+from scaled_mpi.pipeline.imported import tree_name
 from scaled_mpi.pipeline.members import ORDERS
-
-FOLDERS = {"train": "training", "test": "test"}
 
 
 def export_npz(experiment: Any, found: Mapping[str, Artefact], folder: Path) -> Path:
@@ -44,9 +44,19 @@ def export_npz(experiment: Any, found: Mapping[str, Artefact], folder: Path) -> 
     for stage in ("simulate", "compress", "fit"):
         if not found[stage].done:
             raise InputError(f"--export npz: {stage} is not finished; run the experiment first")
+    if experiment.compressor.align != "none":
+        raise InputError(
+            f"--export npz: compressor.align is {experiment.compressor.align}; the tree's models "
+            "know no shifts, none is allowed"
+        )
+    partial = folder.with_name(folder.name + ".partial")
+    for old in (partial, folder):
+        if old.exists():
+            shutil.rmtree(old)
     for member in experiment.members():
-        _member(experiment, found["simulate"].path, member, folder)
-    _models(experiment, found, folder / "models")
+        _member(experiment, found["simulate"].path, member, partial)
+    _models(experiment, found, partial / "models")
+    partial.rename(folder)
     return folder
 
 
@@ -55,8 +65,7 @@ def _member(
 ) -> None:
     run = Trajectory(source, member.name)
     particles, _ = load_arrays(source / f"{member.name}.particles.h5")
-    name = f"{member.kind}_{member.number:03d}"
-    place = folder / FOLDERS[member.kind] / name
+    place = folder / tree_name(member)
     place.mkdir(parents=True, exist_ok=True)
     times, (height, width) = particles["times"], run.grid.extent
     np.savez(place / "traj.npz", positions=particles["positions"][..., ::-1],
@@ -71,8 +80,8 @@ def _member(
         orders = dict(zip(ORDERS, particles["orders"].T, strict=True))
         np.savez(place / "order_params.npz", **orders, phi=orders["polarization"], times=times)
     _json(place / "metadata.json", {
-        "run_name": name, "sim_id": member.number, "ic_type": run.attributes["start"],
-        "seed": experiment.seed, "run": member.run, "mode": member.kind,
+        "run_name": place.name, "sim_id": member.number, "ic_type": run.attributes["start"],
+        "seed": run.attributes["seed"], "run": run.attributes["run"], "mode": member.kind,
         "config": plain(experiment.system(member)),
     })
 

@@ -1,5 +1,7 @@
 """The members of an ensemble: each a run of its own, in files of its own, done once.
 
+A run is simulated, or read from a tree of NPZ files (`ensemble.source`).
+
     train-0017.particles.h5    positions and velocities (T, N, 2), order parameters, times
     train-0017.json, ...       the density as a trajectory; its index comes last
     ledger/train-0017.log      one line a start and one at the end, with the sha256
@@ -25,11 +27,13 @@ from scaled_mpi.config import InputError
 from scaled_mpi.ensemble import KINDS, EnsembleExperiment, Member
 from scaled_mpi.files import sha256
 from scaled_mpi.parallel.arrays import save_arrays
+from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.comm import SerialComm
 from scaled_mpi.parallel.particles import Particles
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
+from scaled_mpi.pipeline.imported import read_member
 from scaled_mpi.simulators.density import Density, filter_radius, order_parameters
-from scaled_mpi.simulators.vicsek import Flock
+from scaled_mpi.simulators.vicsek import Flock, Vicsek
 
 ORDERS = ("polarization", "mean_speed", "nematic", "speed_std")
 
@@ -39,16 +43,21 @@ class Run:
 
     def __init__(self, experiment: EnsembleExperiment, seed: int, member: Member) -> None:
         self.system = experiment.system(member)
-        comm, shape = SerialComm(), experiment.density.shape
+        comm = SerialComm()
         self.save_every = experiment.ensemble.save_every
-        least = filter_radius(experiment.density.bandwidth)
-        self.blocks = self.system.blocks(shape, 1, least)
+        self.blocks = self.blocks_of(experiment, self.system)
         self.exchange = self.system.exchange(self.blocks, comm)
         self.density = Density(self.blocks, comm, experiment.density.bandwidth)
         self.flock = self.system.initial(self.exchange, (seed, member.run))
         self.times = [
             frame * self.save_every * self.system.dt for frame in range(experiment.frames)
         ]
+
+    @staticmethod
+    def blocks_of(experiment: EnsembleExperiment, system: Vicsek) -> Blocks:
+        """The density's grid as one block, tiles at least as wide as the filter."""
+        least = filter_radius(experiment.density.bandwidth)
+        return system.blocks(experiment.density.shape, 1, least)
 
     def frames(self) -> Iterable[tuple[Flock, np.ndarray]]:
         """(particles, density (1, ny, nx)) of every stored frame."""
@@ -90,24 +99,44 @@ def is_done(folder: Path, member: Member) -> bool:
 
 
 def _make(experiment: EnsembleExperiment, folder: Path, member: Member) -> None:
+    if experiment.ensemble.source is not None:
+        made = read_member(experiment, member)
+    else:
+        made = _simulated(experiment, member)
+    meta = {key: made[key] for key in ("start", "seed", "run")}
+    arrays = {"positions": made["positions"], "velocities": made["velocities"],
+              "times": np.array(made["times"]), "orders": _orders(made)}
+    save_arrays(folder / f"{member.name}.particles.h5", arrays, meta)
+    system = experiment.system(member)
+    with TrajectoryWriter(
+        folder, member.name, Run.blocks_of(experiment, system), SerialComm(), system.channels,
+        dtype=np.float64, attributes={**meta, "jump": 1, "condition": {}},
+    ) as writer:
+        for moment, field in zip(made["times"], made["fields"], strict=True):
+            writer.append(moment, field)
+
+
+def _simulated(experiment: EnsembleExperiment, member: Member) -> dict[str, Any]:
+    """All frames of a run, as `read_member` tells those of a stored one."""
     run = Run(experiment, experiment.seed, member)
-    positions, velocities, orders, fields = [], [], [], []
+    positions, velocities, fields = [], [], []
     for flock, field in run.frames():
         positions.append(flock.particles.position)
         velocities.append(flock.particles.payload["velocity"])
-        found = order_parameters(flock.particles, SerialComm())
-        orders.append([found[name] for name in ORDERS])
         fields.append(field)
-    meta = {"start": run.system.start, "seed": experiment.seed, "run": member.run}
-    arrays = {"positions": np.stack(positions), "velocities": np.stack(velocities),
-              "times": np.array(run.times), "orders": np.array(orders)}
-    save_arrays(folder / f"{member.name}.particles.h5", arrays, meta)
-    with TrajectoryWriter(
-        folder, member.name, run.blocks, SerialComm(), run.system.channels, dtype=np.float64,
-        attributes={**meta, "jump": 1, "condition": {}},
-    ) as writer:
-        for moment, field in zip(run.times, fields, strict=True):
-            writer.append(moment, field)
+    return {"times": run.times, "positions": np.stack(positions),
+            "velocities": np.stack(velocities), "fields": fields,
+            "start": run.system.start, "seed": experiment.seed, "run": member.run}
+
+
+def _orders(made: dict[str, Any]) -> np.ndarray:
+    """(T, len(ORDERS)) of every frame."""
+    rows = []
+    for position, velocity in zip(made["positions"], made["velocities"], strict=True):
+        particles = Particles(np.arange(len(position)), position, {"velocity": velocity})
+        found = order_parameters(particles, SerialComm())
+        rows.append([found[name] for name in ORDERS])
+    return np.array(rows)
 
 
 def _note(folder: Path, member: Member, what: str) -> None:

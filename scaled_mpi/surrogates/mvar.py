@@ -70,16 +70,15 @@ class Mvar(Spec):
         model = Linear(weights, lag, reach)
         if self.bound is not None:
             model = model.bounded(self.bound)
-        arrays = {"weights": model.weights, "covariance": covariance, "mean": _mean(runs)}
         total = np.trace(sums.squares) - np.sum(sums.total**2) / sums.rows
-        meta = {
-            "reach": list(reach), "memory": self.memory, "lag": lag, "rank": rank,
-            "alpha": alpha, "radius": model.radius(), "latents": runs[0].shape[1],
+        told = {
+            "memory": self.memory, "alpha": alpha,
             "train_r2": 1.0 - _residual(sums, model) / float(total),
             "train_rmse": (max(_residual(sums, model), 0.0) / (sums.rows * rank)) ** 0.5,
             "scores": [[*candidate, value] for candidate, value in sorted(scores.items())],
         }
-        on_root(comm, lambda: save_arrays(Path(folder) / FILE, arrays, meta))
+        mean = _mean(runs)
+        on_root(comm, lambda: save_mvar(Path(folder), model, covariance, mean, told))
 
     def load(self, folder: str | Path) -> MvarOperator:
         """The fitted operator of a folder that `fit` filled."""
@@ -105,6 +104,18 @@ class Mvar(Spec):
                     f"surrogate.jump: {self.jump} given; the frames of {run.name} are {told} "
                     "steps apart"
                 )
+
+
+def save_mvar(
+    folder: Path, model: Linear, covariance: np.ndarray, mean: np.ndarray, told: Mapping[str, Any]
+) -> None:
+    """Leave a model in `folder` for `MvarOperator`; `told` has memory, alpha, train_r2,
+    train_rmse and scores, `mean` (latents,) that of every latent channel."""
+    arrays = {"weights": model.weights, "covariance": covariance, "mean": mean}
+    save_arrays(folder / FILE, arrays, {
+        **told, "reach": list(model.reach), "lag": model.lag, "rank": model.channels,
+        "radius": model.radius(), "latents": len(mean),
+    })
 
 
 def _latents(run: Trajectory, rank: int) -> np.ndarray:

@@ -141,6 +141,7 @@ def test_the_simplex_projection_is_the_nearest_point():
 @pytest.mark.parametrize("keys,word", [
     ({"factor": [5, 5]}, "compressor.factor"), ({"factor": [16, 24], "rank": 20}, "rank: 20"),
     ({"factor": [8, 8], "mass": "simplex"}, "compressor.mass"),
+    ({"factor": [8, 8], "align": "periodic"}, "compressor.align"),
 ])
 def test_what_cannot_be_fitted_is_said_in_one_line(tmp_path, keys, word):
     runs = stored(tmp_path, fields((16, 24), 2))
@@ -163,3 +164,61 @@ def test_a_damaged_model_is_refused(tmp_path):
     path.write_bytes(bytes(changed))
     with pytest.raises(InputError):
         spec.load(tmp_path)
+
+
+def pulses(frames=24, cells=(24, 32)):
+    """(1, frames, 1, *cells): one pulse that travels round the domain, and swells and shrinks."""
+    y, x = (np.minimum(np.arange(n), n - np.arange(n)) for n in cells)
+    shape = np.exp(-(y[:, None] ** 2 + x**2) / 8.0)
+    made = [(1 + 0.3 * np.sin(t)) * np.roll(shape, (2 * t, 3 * t), (0, 1)) for t in range(frames)]
+    return np.array(made)[None, :, None]
+
+
+@pytest.mark.mpi
+def test_a_travelling_pulse_has_one_mode_where_it_is_followed(shared):
+    comm, data = world(), pulses()
+    if comm.rank == 0:
+        store_pulses(shared, data)
+    comm.Barrier()
+    run = Trajectory(shared, "train-0000")
+    keys = {"factor": [24, 32], "energy": 1 - 1e-9}
+    ranks = {}
+    for align in ("none", "periodic"):
+        spec = parse(Pod, {**keys, "align": align})
+        spec.fit([run], comm, shared, None, 0)
+        comm.Barrier()
+        ranks[align] = spec.load(shared).rank
+        comm.Barrier()
+    assert ranks["periodic"] == 1 and ranks["none"] > 10
+    spec.fit([run], comm, shared, None, 0)
+    comm.Barrier()
+    coder = spec.load(shared)
+    assert coder.channels(1) == 5
+    codes = np.stack([coder.encode(frame) for frame in data[0]])
+    made = np.stack([coder.decode(code) for code in codes])
+    np.testing.assert_allclose(made, data[0], atol=1e-7)
+    turns = codes[:, 2, 0, 0] + 1j * codes[:, 3, 0, 0]  # along x, 3 cells of 32 a frame
+    np.testing.assert_allclose(turns[1:] / turns[:-1], np.exp(2j * np.pi * 3 / 32), atol=1e-12)
+
+
+def store_pulses(folder, data):
+    grid = Grid(data.shape[3:], 1.0)
+    with TrajectoryWriter(folder, "train-0000", make_blocks(grid, grid.shape, 1), SerialComm(),
+                          ("density",), dtype=np.float64) as writer:
+        for time, frame in enumerate(data[0]):
+            writer.append(time, frame)
+
+
+def test_an_autoregression_follows_an_aligned_pulse_where_it_has_not_been(tmp_path):
+    from scaled_mpi.surrogates.autoregression import Linear, Sums
+
+    data = pulses()
+    store_pulses(tmp_path, data)
+    spec = parse(Pod, {"factor": [24, 32], "rank": 1, "align": "periodic"})
+    spec.fit([Trajectory(tmp_path, "train-0000")], SerialComm(), tmp_path, None, 0)
+    coder = spec.load(tmp_path)
+    codes = np.stack([coder.encode(frame) for frame in data[0]])
+    weights, _ = Sums.of_run(codes[:16], 2, (0, 0), (True, True)).solve(1e-9)
+    later = Linear(weights, 2, (0, 0)).forecast(codes[14:16], 8, (True, True))
+    made = np.stack([coder.decode(code) for code in later])
+    np.testing.assert_allclose(made, data[0, 16:], atol=1e-3)
