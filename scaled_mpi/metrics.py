@@ -267,6 +267,67 @@ def energy_score(members: np.ndarray, truth: np.ndarray) -> float:
     return float(skill - pairs / (count * (count - 1)))
 
 
+def ensemble_sums(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Sums of one tile of an ensemble (M, C, *cells), M >= 2; float64 of shape (5 + M + 1, C).
+
+    Rows: cells, fair CRPS, (M + 1) / M times the unbiased variance of the members, squared error
+    of their mean, absolute error of their mean, then the rank histogram.
+    """
+    ensemble = np.stack([_rows(member) for member in members])
+    true, count = _rows(truth), len(members)
+    ordered = np.sort(ensemble, axis=0)
+    weights = (2.0 * np.arange(count) - (count - 1)) / (count * (count - 1))
+    crps_ = np.abs(ensemble - true).mean(axis=0) - np.tensordot(weights, ordered, axes=1)
+    error = ensemble.mean(axis=0) - true
+    variance = (count + 1) / count * ensemble.var(axis=0, ddof=1)
+    cells = np.full(true.shape[0], float(true.shape[1]))
+    rows = (crps_, variance, error * error, np.abs(error))
+    ranks = [rank_histogram(ensemble[:, c], one) for c, one in enumerate(true)]
+    return np.concatenate([
+        cells[None], np.stack([row.sum(axis=1) for row in rows]), np.stack(ranks, axis=1)
+    ])
+
+
+class Calibration(NamedTuple):
+    """Scores of one frame of an ensemble; arrays (C,), and `ranks` (M + 1, C) summing to 1."""
+
+    crps: np.ndarray
+    spread: np.ndarray
+    rmse: np.ndarray
+    mae: np.ndarray
+    ranks: np.ndarray
+
+    def coverage(self, nominal: float) -> tuple[float, float]:
+        """(share of cells inside, its expected value) of the central interval between members.
+
+        Of the intervals that order statistics bound, the one nearest to `nominal`; mean over
+        channels. The expected value is exact for truth and members of one law.
+        """
+        members = len(self.ranks) - 1
+        cut = min(max(round((1.0 - nominal) * (members + 1) / 2), 1), members // 2)
+        inside = self.ranks[cut : len(self.ranks) - cut].sum(axis=0).mean()
+        return float(inside), (members + 1 - 2 * cut) / (members + 1)
+
+
+def calibration_from_sums(sums: Sequence[np.ndarray]) -> Calibration:
+    """Join `ensemble_sums` of all tiles of a frame, exactly rounded and so in any order."""
+    joined = _join(sums)
+    crps_, variance, squared, absolute = joined[1:5] / joined[0]
+    return Calibration(
+        crps_, np.sqrt(variance), np.sqrt(squared), absolute, joined[5:] / joined[0]
+    )
+
+
+def energy_sums(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(sum of fair energy scores, their number) of patches: members (M, P, D), truth (P, D)."""
+    count = len(members)
+    skill = np.linalg.norm(members - truth, axis=-1).mean(axis=0)
+    pairs = sum(np.linalg.norm(members[m + 1 :] - members[m], axis=-1).sum(axis=0)
+                for m in range(count - 1))
+    scores = skill - pairs / (count * (count - 1))
+    return np.array([scores.sum(), float(len(scores))])
+
+
 def breakeven(data: float, training: float, reference: float, surrogate: float) -> float:
     """Uses from which a surrogate has paid for itself: a whole number, or math.inf for never.
 

@@ -12,7 +12,9 @@ from scaled_mpi import metrics
 from scaled_mpi.facts import read_facts
 from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.store import Trajectory, trajectory_names
+from scaled_mpi.pipeline.calibration import Calibrating, ensembles
 from scaled_mpi.pipeline.context import Context
+from scaled_mpi.pipeline.sampling import alone
 from scaled_mpi.progress import Progress
 
 EXTRAPOLATIONS = ("persistence", "linear", "quadratic")
@@ -28,9 +30,10 @@ def work(context: Context) -> None:
         return
     scoring = _Scoring(context, truth, blocks, comm)
     scoring.extrapolations()
-    for name in trajectory_names(context.inputs["couple"]):
+    for name in filter(alone, trajectory_names(context.inputs["couple"])):
         scoring.trajectory(name, Trajectory(context.inputs["couple"], name))
     scoring.seams()
+    scoring.uncertainty()
     _costs(context)
 
 
@@ -84,6 +87,7 @@ class _Scoring:
         overall = metrics.summary(frames, threshold)
         self.facts.record(f"vrmse.mean.{method}", overall.mean)
         self.facts.record(f"vrmse.median.{method}", overall.median)
+        self.facts.record(f"mae.{method}", float(np.mean([one.mae for one in frames])))
         if method == "surrogate":
             self.facts.record("frames.stationary", overall.masked, "frames x channels")
 
@@ -121,6 +125,17 @@ class _Scoring:
         k = metrics.wavenumbers(self.blocks.tile)
         for wave, power in zip(k[1:], spectrum.mean(axis=0)[1:], strict=True):
             self.facts.record("spectrum", float(power), method=method, lead=lead, k=float(wave))
+
+    def uncertainty(self) -> None:
+        """Ensembles, where there are any, and the deterministic forecasts beside them."""
+        found = ensembles(self.context)
+        if not found:
+            return
+        calibrating = Calibrating(
+            self.context, self.truth, self.blocks, self.comm, self._gather, self.start
+        )
+        for method, runs in found.items():
+            calibrating(method, runs, self.jumps)
 
     def seams(self) -> None:
         """Seam index of the surrogate and of the truth on the same lattice, and their ratio."""
