@@ -29,6 +29,8 @@ Start = Literal["uniform", "gaussian_cluster", "ring", "two_clusters"]
 class Members(Spec):
     """`training` and `test` runs of `duration`, member i from start i modulo their number.
 
+    `test_duration` is that of the test runs where it differs.
+
     A frame is stored every `save_every` steps, the first at time 0. `source` names an existing
     tree of NPZ files, read instead of simulating; with `models` its POD and MVAR are taken too.
     """
@@ -39,6 +41,7 @@ class Members(Spec):
         ("uniform", "gaussian_cluster", "ring", "two_clusters"), min_length=1
     )
     duration: PositiveFloat = 2.0
+    test_duration: PositiveFloat | None = None
     save_every: PositiveInt = 1
     source: str | None = None
     models: bool = False
@@ -62,6 +65,22 @@ class Forecasting(Spec):
     band: NonNegativeInt = 0
     tolerance: PositiveFloat = 0.10
     window: PositiveInt = 10
+
+
+class Transition(Spec):
+    """Vicsek's sweep: mean polarization by noise and number of particles, at one density.
+
+    Every `sizes` entry is a number of particles in a periodic square of `density`, radius 1 and
+    dt 1; every `noises` entry the width of the uniform noise, in radians. The polarization is
+    averaged over `steps` steps after `burn_in`.
+    """
+
+    sizes: tuple[PositiveInt, ...] = (40, 100)
+    noises: tuple[Annotated[float, Field(ge=0)], ...] = (0.1, 1.0, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0)
+    density: PositiveFloat = 4.0
+    speed: PositiveFloat = 0.03
+    burn_in: NonNegativeInt = 500
+    steps: PositiveInt = 1000
 
 
 @dataclass(frozen=True, order=True)
@@ -95,14 +114,21 @@ class EnsembleExperiment(Spec):
     surrogate: Mvar = Mvar()
     rival: Stepper | None = None
     forecast: Forecasting = Forecasting()
+    transition: Transition | None = None
     launch: Literal["local", "dask", "slurm", "pbs", "htcondor"] = "local"
     machine: str | None = None
 
     @property
     def frames(self) -> int:
-        """Frames of a run, that of time 0 included."""
-        steps = round(self.ensemble.duration / self.simulator.dt)
-        return steps // self.ensemble.save_every + 1
+        """Frames of a training run, that of time 0 included."""
+        return self.frames_of("train")
+
+    def frames_of(self, kind: str) -> int:
+        """Frames of a run of one kind, that of time 0 included."""
+        duration = self.ensemble.duration
+        if kind == "test" and self.ensemble.test_duration is not None:
+            duration = self.ensemble.test_duration
+        return round(duration / self.simulator.dt) // self.ensemble.save_every + 1
 
     def members(self) -> list[Member]:
         """All members, in order."""
@@ -137,10 +163,11 @@ class EnsembleExperiment(Spec):
 def load_ensemble(tree: Mapping[str, Any], overrides: Iterable[str]) -> EnsembleExperiment:
     """Override and check. Errors: `InputError`, one line."""
     experiment = parse(EnsembleExperiment, apply_overrides(tree, overrides, FAMILIES))
-    if experiment.frames <= experiment.surrogate.memory:
+    shortest = min(map(experiment.frames_of, KINDS))
+    if shortest <= experiment.surrogate.memory:
         raise InputError(
-            f"ensemble.duration: {experiment.ensemble.duration} given; {experiment.frames} "
-            f"frames, more than surrogate.memory = {experiment.surrogate.memory} are needed"
+            f"ensemble.duration: {experiment.ensemble.duration} given; {shortest} frames, more "
+            f"than surrogate.memory = {experiment.surrogate.memory} are needed"
         )
     shape, factor = experiment.density.shape, experiment.compressor.factor
     if (factor if isinstance(factor, tuple) else (factor, factor)) != shape:

@@ -5,7 +5,8 @@
 
     residuals -> fit -> solve -> report          of an experiment without time
 
-    simulate -> compress -> fit -> forecast -> evaluate -> report          of an ensemble
+    simulate -> compress -> fit -> rival -> forecast -> transition -> evaluate -> report
+    of an ensemble
 
     dataset -> score -> flow -> evaluate -> report          of patterns (and cases beside)
 
@@ -41,6 +42,7 @@ from scaled_mpi.pipeline import (
     residuals,
     simulate,
     solve,
+    transition,
 )
 from scaled_mpi.pipeline.context import Context
 from scaled_mpi.pipeline.imported import fingerprint
@@ -146,15 +148,21 @@ def _members_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
 
 
 def _models_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
+    return _learned(experiment, experiment.surrogate, ranks)
+
+
+def _rival_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
     rival = experiment.rival
-    return {
-        **_learned(experiment, experiment.surrogate, ranks),
-        "rival": None if rival is None else _learned(experiment, rival, ranks),
-    }
+    return {} if rival is None else _learned(experiment, rival, ranks)
 
 
 def _forecast_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
     return {"limit": experiment.forecast.limit, "band": experiment.forecast.band}
+
+
+def _transition_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
+    sweep = experiment.transition
+    return {} if sweep is None else {"sweep": plain(sweep), "seed": experiment.seed}
 
 
 def _assess_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
@@ -196,9 +204,12 @@ WITHOUT_TIME = (
 OF_MEMBERS = (
     Stage("simulate", 1, (), _members_part, ensemble.simulate),
     Stage("compress", 2, ("simulate",), _compress_part, ensemble.compress),
-    Stage("fit", 1, ("simulate", "compress"), _models_part, ensemble.fit),
-    Stage("forecast", 1, ("simulate", "compress", "fit"), _forecast_part, ensemble.forecast),
-    Stage("evaluate", 1, ("simulate", "compress", "forecast"), _assess_part, assess.work),
+    Stage("fit", 2, ("simulate", "compress"), _models_part, ensemble.fit),
+    Stage("rival", 1, ("simulate",), _rival_part, ensemble.train_rival),
+    Stage("forecast", 1, ("simulate", "compress", "fit", "rival"), _forecast_part,
+          ensemble.forecast),
+    Stage("transition", 1, (), _transition_part, transition.work),
+    Stage("evaluate", 2, ("simulate", "compress", "forecast"), _assess_part, assess.work),
 )
 OF_PATTERNS = (
     Stage("dataset", 1, (), _dataset_part, patterns.work),

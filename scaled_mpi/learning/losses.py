@@ -1,10 +1,12 @@
 """What a jump network is trained on: jumps with everything known, and jumps inside Schwarz sweeps.
 
-The second kind trains on the very iteration that the coupling runs. A patch is cut into 2^axes
-pieces that are coupled as tiles are: the first pass knows a halo of some width and nothing of the
-future; each later pass is given, on the halo that the pieces share, what the pass before made of
-the future, errors and all, and the truth on the halo outside the patch. Gradients do not flow from
-pass to pass, as in the pushforward of Brandstetter et al. 2022 (arXiv 2202.03376).
+The first kind runs over patches, or over a whole periodic domain many jumps on end, the gradient
+through all of them. The second trains on the very iteration that the coupling runs. A patch is cut
+into 2^axes pieces that are coupled as tiles are: the first pass knows a halo of some width and
+nothing of the future; each later pass is given, on the halo that the pieces share, what the pass
+before made of the future, errors and all, and the truth on the halo outside the patch. Gradients
+do not flow from pass to pass, as in the pushforward of Brandstetter et al. 2022 (arXiv
+2202.03376).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from scaled_mpi.learning.networks.convolution import crop
 from scaled_mpi.learning.networks.jump import JumpNetwork
@@ -69,6 +72,28 @@ def jump_errors(
             window = torch.cat((crop(window[:, 1:], model.reach), newest[:, None]), 1)
     truth = crop(frames[:, -1], [jumps * r for r in model.reach])
     return [square_error(model(window, condition), truth)]
+
+
+def rolled_errors(
+    model: JumpNetwork, frames: torch.Tensor, memory: int, condition: torch.Tensor | None
+) -> list[torch.Tensor]:
+    """Errors of successive jumps over a whole periodic domain, the gradient through all of them.
+
+    frames: (B, M + J, C, *domain). The error of jump j counts 1 / j, about as it grows.
+    """
+    window, errors = frames[:, :memory], []
+    for jump in range(1, frames.shape[1] - memory + 1):
+        newest = model(wrapped(window, model.reach), condition)
+        errors.append(square_error(newest, frames[:, memory + jump - 1]) / jump)
+        window = torch.cat((window[:, 1:], newest[:, None]), 1)
+    return errors
+
+
+def wrapped(window: torch.Tensor, reach: Sequence[int]) -> torch.Tensor:
+    """(B, M, C, *cells) with `reach` cells of the periodic domain around it."""
+    around = [width for r in reversed(reach) for width in (r, r)]
+    field = nn.functional.pad(window.flatten(1, 2), around, mode="circular")
+    return field.unflatten(1, window.shape[1:3])
 
 
 def sweep_errors(

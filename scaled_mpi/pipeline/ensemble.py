@@ -15,8 +15,8 @@ and the surrogate's also as a trajectory, test-0003.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,14 +25,16 @@ from scaled_mpi.ensemble import Member
 from scaled_mpi.parallel import streams
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
 from scaled_mpi.parallel.comm import SerialComm, member_groups, quiet_barrier, shares
+from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from scaled_mpi.pipeline import learn
 from scaled_mpi.pipeline.context import Context
+from scaled_mpi.pipeline.imported import import_mvar, import_pod
 from scaled_mpi.pipeline.latents import latent_runs, write_latents
 from scaled_mpi.pipeline.members import Run, ledger, write_member
 from scaled_mpi.progress import Progress
 
-ENERGY, RIVAL = "energy", "rival"  # folders of the further fits
+ENERGY, RIVAL = "energy", "rival"  # methods; the first also the folder of its fit
 LIMIT_RUNS = 2_000_000  # the first of the simulator's forecasts among the runs of a seed
 BAND = 221  # stream, beside other purposes that share a seed
 
@@ -71,9 +73,11 @@ def compress(context: Context) -> None:
     """Fit the POD and encode the training runs, which are dealt to ranks."""
     experiment, begun = context.experiment, time.perf_counter()
     runs = learn.training_runs(context.inputs["simulate"])
-    experiment.compressor.fit(
-        runs, context.comm, context.folder, learn.event_log(context), experiment.seed
-    )
+    if experiment.ensemble.models:
+        on_root(context.comm, lambda: import_pod(experiment, context.folder))
+    else:
+        with _fitting(context) as comm:
+            experiment.compressor.fit(runs, comm, context.folder, None, experiment.seed)
     coder = experiment.compressor.load(context.folder)
     for number in shares(len(runs), context.comm.size)[context.comm.rank]:
         write_latents(coder, runs[number], context.folder)
@@ -82,34 +86,46 @@ def compress(context: Context) -> None:
 
 
 def fit(context: Context) -> None:
-    """The surrogate with its choices, without them, and the rival."""
+    """The surrogate with its choices, and without them."""
     experiment = context.experiment
     stored = learn.training_runs(context.inputs["simulate"])
     runs = latent_runs(context.inputs["compress"], stored)
     begun = time.perf_counter()
-    experiment.surrogate.fit(
-        runs, context.comm, context.folder, learn.event_log(context), experiment.seed
-    )
-    if experiment.surrogate.selection is not None:
-        folder = _folder(context, ENERGY)
-        plain = experiment.surrogate.model_copy(update={"selection": None, "rank": None})
-        plain.fit(runs, context.comm, folder, None, experiment.seed)
+    if experiment.ensemble.models:
+        on_root(context.comm, lambda: import_mvar(experiment, context.folder))
+    else:
+        with _fitting(context) as comm:
+            experiment.surrogate.fit(runs, comm, context.folder, None, experiment.seed)
+            if experiment.surrogate.selection is not None:
+                folder = context.folder / ENERGY
+                folder.mkdir(exist_ok=True)
+                plain = experiment.surrogate.model_copy(update={"selection": None, "rank": None})
+                plain.fit(runs, comm, folder, None, experiment.seed)
     quiet_barrier(context.comm)
     context.facts.record("time.fit", time.perf_counter() - begun, "s")
-    if experiment.rival is not None:
-        begun = time.perf_counter()
-        experiment.rival.fit(
-            stored, context.comm, _folder(context, RIVAL), learn.event_log(context),
-            experiment.seed,
-        )
-        quiet_barrier(context.comm)
-        context.facts.record("time.fit.rival", time.perf_counter() - begun, "s")
 
 
-def _folder(context: Context, name: str) -> Path:
-    folder = context.folder / name
-    folder.mkdir(exist_ok=True)
-    return folder
+@contextmanager
+def _fitting(context: Context) -> Iterator[Any]:
+    """Who does the parts of a fit: these ranks, or the workers of a cluster."""
+    experiment = context.experiment
+    if experiment.launch == "local" or context.comm.size > 1:
+        yield context.comm
+        return
+    from scaled_mpi.launch import workers
+
+    with workers(experiment.launch, experiment.machine, context.folder, context.say) as comm:
+        yield comm
+
+
+def train_rival(context: Context) -> None:
+    """The network on the density itself: a stage of its own, since it takes the longest."""
+    if context.experiment.rival is None:
+        return
+    runs = learn.training_runs(context.inputs["simulate"])
+    context.experiment.rival.fit(
+        runs, context.comm, context.folder, learn.event_log(context), context.experiment.seed
+    )
 
 
 def forecast(context: Context) -> None:
@@ -145,7 +161,7 @@ class Forecaster:
             self.energy = self.experiment.surrogate.load(folder / ENERGY)
         self.rival = None
         if self.experiment.rival is not None:
-            self.rival = self.experiment.rival.load(folder / RIVAL)
+            self.rival = self.experiment.rival.load(context.inputs["rival"])
 
     def write(self, member: Member) -> None:
         """All methods' fields of one run."""

@@ -81,7 +81,7 @@ def read_member(experiment: EnsembleExperiment, member: Member) -> dict[str, Any
     folder = Path(experiment.ensemble.source) / tree_name(member)
     density = read_arrays(folder / "density.npz", ("rho", "times"))
     path = read_arrays(folder / "traj.npz", ("positions", "times"), ("velocities",))
-    frames, shape = experiment.frames, experiment.density.shape
+    frames, shape = experiment.frames_of(member.kind), experiment.density.shape
     rho = np.asarray(density["rho"], np.float64)
     if rho.shape != (frames, *shape):
         raise InputError(

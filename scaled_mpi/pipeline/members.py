@@ -49,9 +49,8 @@ class Run:
         self.exchange = self.system.exchange(self.blocks, comm)
         self.density = Density(self.blocks, comm, experiment.density.bandwidth)
         self.flock = self.system.initial(self.exchange, (seed, member.run))
-        self.times = [
-            frame * self.save_every * self.system.dt for frame in range(experiment.frames)
-        ]
+        frames = experiment.frames_of(member.kind)
+        self.times = [frame * self.save_every * self.system.dt for frame in range(frames)]
 
     @staticmethod
     def blocks_of(experiment: EnsembleExperiment, system: Vicsek) -> Blocks:

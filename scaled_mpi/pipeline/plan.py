@@ -54,10 +54,11 @@ def _without_time(experiment: EllipticExperiment, ranks: int) -> list[str]:
 def _members(experiment: EnsembleExperiment, ranks: int) -> list[str]:
     members, cells = len(experiment.members()), math.prod(experiment.density.shape)
     particles = experiment.simulator.particles
-    stored = members * experiment.frames * 8 * (cells + 4 * particles)
+    frames = sum(experiment.frames_of(member.kind) for member in experiment.members())
+    stored = frames * 8 * (cells + 4 * particles)
     return [
         f"  members     {experiment.ensemble.training} to learn from, {experiment.ensemble.test} "
-        f"to be forecast; {experiment.frames} frames of {particles} particles",
+        f"to be forecast; {frames} frames of {particles} particles in all",
         f"  density     {_times(experiment.density.shape)} cells",
         f"  ranks       {ranks}, at most {-(-members // ranks)} members each"
         + ("" if experiment.launch == "local" else f"; members as jobs of {experiment.launch}"),

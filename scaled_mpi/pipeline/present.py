@@ -42,7 +42,7 @@ def _write_texts(folder: Path, experiment: Experiment, done: Mapping[str, Artefa
     write_text(folder / "config.yaml", to_yaml(experiment))
     lines = (json.dumps(fact) + "\n" for fact in facts)
     write_text(folder / "facts" / "facts.jsonl", "".join(lines))
-    for stage in ("compress", "fit"):  # of two trainings, the surrogate's is the one shown
+    for stage in ("compress", "rival", "fit"):  # of two trainings, the surrogate's is shown
         for name in ("events.jsonl", "scalars.csv"):
             source = done[stage].path / name if stage in done else None
             if source is not None and source.exists():
@@ -53,7 +53,7 @@ def _write_page(folder: Path, experiment: Experiment, done: Mapping[str, Artefac
                 facts: list[dict[str, Any]], partial: bool) -> None:
     from scaled_mpi.report import write_report
 
-    trainings = {"compress": "compressor", "fit": "surrogate"}
+    trainings = {"compress": "compressor", "fit": "surrogate", "rival": "network"}
     events = {
         name: read_events(done[stage].path) for stage, name in trainings.items()
         if stage in done and (done[stage].path / "events.jsonl").exists()

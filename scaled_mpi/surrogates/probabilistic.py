@@ -40,6 +40,7 @@ class Probabilistic(Stepper):
 
     kind: Literal["probabilistic"] = "probabilistic"
     masked: Literal[False] = False
+    rollout: Literal[1] = 1
     noises: PositiveInt = Field(4, description="channels of white noise")
     samples: int = Field(2, ge=2, description="samples of each patch in training")
     alpha: float = Field(0.95, ge=0, le=1, description="how fair the CRPS is; 1: entirely")

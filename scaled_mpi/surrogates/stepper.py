@@ -50,6 +50,9 @@ class Stepper(Spec):
     passes: tuple[PositiveInt, ...] = Field((2, 3), min_length=1)
     full: float = Field(0.3, ge=0, le=1, description="share of steps with everything known")
     pushforward: PositiveInt = Field(1, description="jumps of a step with everything known")
+    rollout: PositiveInt = Field(
+        1, description="jumps that a step's gradient runs through; above 1 on a whole periodic box"
+    )
     noise: float = Field(0.0, ge=0, description="noise on the frames read, in spreads")
     patch: PositiveInt = Field(64, description="cells an axis of a training sample")
     symmetric: bool = Field(True, description="learn all flips and turns (scalar fields)")
@@ -69,6 +72,10 @@ class Stepper(Spec):
                     f"surrogate.{key}: {list(entries)} given; multiples of {unit} are allowed "
                     f"(coarsen is {self.coarsen})"
                 )
+        if self.rollout > 1 and self.masked:
+            raise InputError(
+                f"surrogate.rollout: {self.rollout} given; 1 is allowed where masked is true"
+            )
         if max(self._reaches()) > self.coarsen * self.depth:
             raise InputError(
                 f"surrogate.depth: {self.depth} blocks reach {self.coarsen * self.depth} cells, "
@@ -108,6 +115,13 @@ class Stepper(Spec):
                     f"surrogate.jump: {self.jump} given; the frames of {run.name} are {told} "
                     "steps apart"
                 )
+        grid = runs[0].grid
+        open_sides = not all(boundary.periodic for boundary in grid.boundary)
+        if self.rollout > 1 and (open_sides or any(n % self.coarsen for n in grid.shape)):
+            raise InputError(
+                f"surrogate.rollout: {self.rollout} given; 1 is allowed unless the domain "
+                f"{list(grid.shape)} is periodic and a multiple of surrogate.coarsen"
+            )
 
     def _core(self, shape: Sequence[int], periodic: Sequence[bool]) -> tuple[int, ...]:
         """Cells of a patch an axis: `patch`, or what fits into a small bounded domain."""
@@ -194,10 +208,12 @@ class Lesson:
 
         (runs, moments, scale, names), spec = self._of, self.spec
         grid = runs[0].grid
+        core = spec._core(grid.shape, [boundary.periodic for boundary in grid.boundary])
+        ring = [jumps * r for r in self.reach]
+        if spec.rollout > 1:  # the whole box, which closes on itself after every jump
+            core, ring, jumps = grid.shape, [0] * grid.axes, spec.rollout
         return Patches(
-            runs, scale, names, frames=spec.memory + jumps,
-            core=spec._core(grid.shape, [boundary.periodic for boundary in grid.boundary]),
-            ring=[jumps * r for r in self.reach], moments=moments,
+            runs, scale, names, frames=spec.memory + jumps, core=core, ring=ring, moments=moments,
             # The channels of a latent field do not turn with the field.
             symmetric=spec.symmetric and all(run.attributes.get("scalars", True) for run in runs),
         )
@@ -230,9 +246,11 @@ class Lesson:
         return sum(errors) / len(errors)
 
     def _errors(self, model: Any, frames: Any, batch: Mapping[str, Any]) -> list[Any]:
-        from scaled_mpi.learning.losses import jump_errors, sweep_errors
+        from scaled_mpi.learning.losses import jump_errors, rolled_errors, sweep_errors
 
         told = batch["condition"] if batch["condition"].shape[1] else None
+        if self.spec.rollout > 1:
+            return rolled_errors(model, frames, self.spec.memory, told)
         if not batch["halo"]:
             return jump_errors(model, frames, self.spec.memory, told)
         halo = [min(batch["halo"], r) for r in self.reach]

@@ -17,7 +17,9 @@ A network with `noises` reads so many more channels, of white noise: another dra
 of what may happen. Without them all draws are the same.
 
 Everything is in normalised units (mean 0, spread 1 for each channel), so that the 0 of a cell that
-is not known is neutral; `scale` is the spread of one jump's change, so that N is of order 1.
+is not known is neutral; `scale` is the spread of one jump's change, so that N is of order 1. Of
+several past frames the newest is read as it is, the others as changes in units of `scale`: what
+moves is in the small differences of large, nearly equal numbers.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ class JumpNetwork(nn.Module):
         noise: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """v (B, C, *tile): the jump as far as the window (B, M, C, *(tile + 2 reach)) tells."""
-        newest, known = window[:, -1], window.flatten(1, 2)
+        newest, known = window[:, -1], self._past(window)
         if self.masked:
             mask = torch.ones_like(newest[:, :1]) if mask is None else mask
             known = torch.cat((known * mask, mask), 1)
@@ -86,8 +88,13 @@ class JumpNetwork(nn.Module):
         # The second network learns from what the first has left; it does not pull at the first.
         seen = nn.functional.pad(own.detach(), ring) + future * future_mask
         where = nn.functional.pad(torch.ones_like(own[:, :1]), ring) + future_mask
-        known = torch.cat((window.flatten(1, 2) * mask, mask, seen, where), 1)
+        known = torch.cat((self._past(window) * mask, mask, seen, where), 1)
         return own + AGREEMENT * self.scale * self.agreement(known, condition)
+
+    def _past(self, window: torch.Tensor) -> torch.Tensor:
+        """The newest frame and the changes that led to it, (B, M C, *cells), newest last."""
+        changes = (window[:, 1:] - window[:, :-1]) / self.scale
+        return torch.cat((changes, window[:, -1:]), 1).flatten(1, 2)
 
     def forward(
         self,
