@@ -1,5 +1,7 @@
 """Farm out tasks that know nothing of each other: to processes here, or to jobs of a cluster.
 
+`farm` makes the members of an ensemble; `workers` the parts of a fit, whose sums are merged here.
+
     dask        processes on this machine
     slurm, pbs, htcondor
                 jobs of that scheduler, each a worker, as many as wait for work (dask-jobqueue)
@@ -16,14 +18,20 @@ the machine file's interface alone; all connections are TLS with certificates ma
 from __future__ import annotations
 
 import os
+import platform
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field, PositiveInt
 
 from scaled_mpi.config import InputError, Spec, parse, read_yaml
+from scaled_mpi.files import put_in_place
+from scaled_mpi.parallel.comm import SerialComm
+from scaled_mpi.parallel.ordered import PARTS
 
 MACHINES = Path("configs/machines")
 LOSSES = 20  # workers that may die under one task before it counts as its fault
@@ -67,9 +75,82 @@ def farm(
 
     Errors: the first that a task raises; `InputError` where dask is missing.
     """
+    with _client(kind, machine, len(arguments), say) as client:
+        return _all_of(client, [client.submit(task, *given, pure=False) for given in arguments],
+                       say)
+
+
+def _all_of(client: Any, futures: list[Any], say: Callable[[str], None]) -> list[Any]:
+    from distributed import as_completed
+
+    for count, future in enumerate(as_completed(futures), 1):
+        future.result()
+        if count % max(1, len(futures) // 10) == 0:
+            say(f"  {count} of {len(futures)} done")
+    return client.gather(futures)
+
+
+class Workers(SerialComm):
+    """One rank whose parts of a fit (`parallel/ordered.py`) are tasks on workers.
+
+    A part's result is left in a file of `folder`, which all see, and merged here in the order of
+    the parts: the same sums, bit for bit, as on any number of ranks. What a task is given must be
+    small; it reads its data itself.
+    """
+
+    def __init__(self, client: Any, folder: Path) -> None:
+        super().__init__()
+        self._client, self._folder, self._calls = client, folder, 0
+
+    def in_order(
+        self, count: int, make: Callable[[int], np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """The results of parts 0, 1, ..., count - 1."""
+        self._calls += 1
+        paths = [self._folder / f"{self._calls:03d}-{part:03d}.npy" for part in range(count)]
+        futures = [self._client.submit(_leave, make, part, path, pure=False)
+                   for part, path in enumerate(paths)]
+        for future, path in zip(futures, paths, strict=True):
+            future.result()
+            yield np.load(path, allow_pickle=False)
+            path.unlink()
+
+    def dealt(self, count: int, make: Callable[[int], Any]) -> list[Any]:
+        """`make(i)` of every i below `count`; small things."""
+        return self._client.gather(
+            [self._client.submit(make, number, pure=False) for number in range(count)]
+        )
+
+
+def _leave(make: Callable[[int], np.ndarray], part: int, path: Path) -> None:
+    """One part's numbers in a file, whole or not at all, whoever makes them again."""
+    temporary = path.with_name(f"{path.stem}-{platform.node()}-{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        np.save(file, np.ascontiguousarray(make(part), np.float64), allow_pickle=False)
+    put_in_place(temporary, path)
+
+
+@contextmanager
+def workers(
+    kind: str, machine: str | None, folder: Path, say: Callable[[str], None] = print
+) -> Iterator[Workers]:
+    """A communicator for fits whose parts are tasks; its files in `folder` go when it ends."""
+    place = folder / ".parts"
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        with _client(kind, machine, PARTS, say) as client:
+            yield Workers(client, place)
+    finally:
+        shutil.rmtree(place)
+
+
+@contextmanager
+def _client(
+    kind: str, machine: str | None, tasks: int, say: Callable[[str], None]
+) -> Iterator[Any]:
     try:
         import dask
-        from distributed import as_completed
+        from distributed import Client
     except ImportError as error:
         raise InputError(
             f"launch: {kind} given; it needs pip install 'scaled_mpi[ensemble]' ({error})"
@@ -79,29 +160,22 @@ def farm(
         "distributed.comm.timeouts.connect": PATIENCE,
         "distributed.scheduler.unknown-task-duration": "1m",
     }
-    with dask.config.set(settings), _client(kind, machine, len(arguments), say) as client:
-        futures = [client.submit(task, *given, pure=False) for given in arguments]
-        for count, future in enumerate(as_completed(futures), 1):
-            future.result()
-            if count % max(1, len(futures) // 10) == 0:
-                say(f"  {count} of {len(futures)} done")
-        return client.gather(futures)
-
-
-@contextmanager
-def _client(
-    kind: str, machine: str | None, tasks: int, say: Callable[[str], None]
-) -> Iterator[Any]:
-    from distributed import Client
-
-    cluster = _here(tasks) if kind == "dask" else _jobs(kind, read_machine(machine), tasks)
-    try:
+    with dask.config.set(settings), _cluster(kind, machine, tasks, say) as cluster:
         with Client(cluster, security=cluster.security, timeout=PATIENCE) as client:
             address = client.scheduler_info(n_workers=0)["address"]
             if not address.startswith("tls://"):
                 raise RuntimeError(f"the scheduler listens at {address}, not under TLS")
             say(f"  workers meet at {address}")
             yield client
+
+
+@contextmanager
+def _cluster(
+    kind: str, machine: str | None, tasks: int, say: Callable[[str], None]
+) -> Iterator[Any]:
+    cluster = _here(tasks) if kind == "dask" else _jobs(kind, read_machine(machine), tasks)
+    try:
+        yield cluster
     finally:
         try:
             cluster.close(timeout=60)

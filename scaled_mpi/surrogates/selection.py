@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from scaled_mpi.config import InputError, Spec
-from scaled_mpi.parallel.comm import shares
+from scaled_mpi.parallel.ordered import dealt
 from scaled_mpi.surrogates.autoregression import Linear, Sums, offsets
 
 
@@ -48,13 +48,14 @@ def choose(
         )
     jobs = [(fold, lag) for fold in range(spec.folds) for lag in spec.lags if lag <= memory]
     found: dict[Candidate, list[tuple[int, float]]] = {}
-    mine = shares(len(jobs), comm.size)[comm.rank]
-    results = [_score(spec, runs, folds[jobs[n][0]], jobs[n], memory, reach, periodic)
-               for n in mine]
-    for part in comm.allgather(results):
-        for scores in part:
-            for candidate, values in scores.items():
-                found.setdefault(candidate, []).extend(values)
+
+    def score(number: int) -> dict[Candidate, list[tuple[int, float]]]:
+        fold, lag = jobs[number]
+        return _score(spec, runs, folds[fold], lag, memory, reach, periodic)
+
+    for scores in dealt(comm, len(jobs), score):
+        for candidate, values in scores.items():
+            found.setdefault(candidate, []).extend(values)
     means = {
         candidate: float(np.mean([value for _, value in sorted(values)]))
         for candidate, values in found.items() if len(values) == len(runs)
@@ -68,11 +69,10 @@ def choose(
 
 
 def _score(
-    spec: Selection, runs: Sequence[np.ndarray], left_out: Sequence[int], job: tuple[int, int],
+    spec: Selection, runs: Sequence[np.ndarray], left_out: Sequence[int], lag: int,
     memory: int, reach: Sequence[int], periodic: Sequence[bool],
 ) -> dict[Candidate, list[tuple[int, float]]]:
     """Scores of all ranks and penalties for one fold and one lag: candidate -> (run, score)."""
-    lag = job[1]
     learned = [run for number, run in enumerate(runs) if number not in set(left_out)]
     mean, axes = principal_axes(learned)
     learned = [turned_run(run, mean, axes) for run in learned]
