@@ -59,20 +59,25 @@ class SingleLevelScore(Score):
 
 
 class LevelScore(Score):
-    """A denoiser of discrete levels, asked at level `tau`; `clip` bounds what it makes of x."""
+    """A denoiser of discrete levels, asked at level `tau`; `clip` bounds what it makes of x.
 
-    def __init__(self, denoiser: Denoiser, tau: int, clip: float) -> None:
+    A share `focus` of the samples is learned at that level, the others at any.
+    """
+
+    def __init__(self, denoiser: Denoiser, tau: int, clip: float, focus: float = 0.0) -> None:
         super().__init__()
-        self.denoiser, self.clip = denoiser, clip
+        self.denoiser, self.clip, self.focus = denoiser, clip, focus
         self.schedule = denoiser.schedule
         self.time = self.schedule.time_of(tau)
         self.signal = float(self.schedule.alpha(self.time))
         self.variance = 1.0 - self.signal**2
 
     def loss(self, x: Tensor) -> Tensor:
-        """The denoiser's loss at levels drawn evenly; scalar."""
+        """The denoiser's loss at levels drawn evenly, but for the focus; scalar."""
         levels = torch.randint(0, self.schedule.levels, (len(x),), device=x.device)
         times = (levels + 1).to(x.dtype) / self.schedule.levels
+        here = torch.rand(len(x), device=x.device) < self.focus
+        times = torch.where(here, self.time, times)
         return self.denoiser.loss(x, times, torch.randn_like(x))
 
     def score(self, x: Tensor) -> Tensor:
@@ -81,3 +86,15 @@ class LevelScore(Score):
         if self.clip:
             made = made.clamp(-self.clip, self.clip)
         return (self.signal * made - x) / self.variance
+
+
+def moved(x: Tensor) -> Tensor:
+    """Snapshots (B, C, Y, X) under one random translation, mirror images and exchange of axes.
+
+    Patterns of an isotropic law on a periodic square are as likely as their images.
+    """
+    draws = torch.randint(0, 1 << 30, (5,)).tolist()
+    x = torch.roll(x, (draws[0] % x.shape[2], draws[1] % x.shape[3]), (2, 3))
+    axes = [axis for axis, draw in zip((2, 3), draws[2:4], strict=True) if draw % 2]
+    x = x.flip(axes) if axes else x
+    return x.transpose(2, 3) if draws[4] % 2 and x.shape[2] == x.shape[3] else x

@@ -38,7 +38,7 @@ def basis(size: int, channels: int = 2) -> np.ndarray:
 
 def convolve(kernel: np.ndarray | Tensor, score: Tensor) -> Tensor:
     """K * s on a periodic grid: kernel (O, C, k, k), score (B, C, Y, X) -> (B, O, Y, X)."""
-    kernel = torch.as_tensor(kernel.copy() if isinstance(kernel, np.ndarray) else kernel)
+    kernel = torch.from_numpy(kernel.copy()) if isinstance(kernel, np.ndarray) else kernel
     ring = kernel.shape[-1] // 2
     padded = torch.nn.functional.pad(score, (ring,) * 4, "circular") if ring else score
     return torch.nn.functional.conv2d(padded, kernel.to(score))

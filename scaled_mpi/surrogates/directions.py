@@ -56,9 +56,10 @@ class March(NamedTuple):
     memory: float
 
 
-def kernel_field(kernel: np.ndarray) -> Field:
-    """v = K * s."""
-    return lambda _, score: skew.convolve(kernel, score)
+def kernel_field(kernel: np.ndarray, device: Any = "cpu") -> Field:
+    """v = K * s; the kernel lies on the device."""
+    placed = torch.from_numpy(kernel.copy()).float().to(device)
+    return lambda _, score: skew.convolve(placed, score)
 
 
 def network_field(network: Callable[[Tensor], Tensor]) -> Field:
@@ -131,13 +132,24 @@ def marched(
     return mean - start
 
 
-def instantaneous(field: Field, score: Score, snapshots: Tensor) -> Tensor:
-    """v at the snapshots without noise, (B, 2, Y, X)."""
-    def work(part: Tensor) -> Tensor:
-        x = score.signal * part
-        return field(x, score.score(x))
+class Instants(NamedTuple):
+    """Snapshots without noise as the score sees them, and the score there; (B, 2, Y, X) each."""
 
-    return in_slices(work, snapshots)
+    x: Tensor
+    score: Tensor
+
+
+def instants(score: Score, snapshots: Tensor) -> Instants:
+    """Where fields are compared instantaneously."""
+    x = score.signal * snapshots
+    return Instants(x, in_slices(score.score, x))
+
+
+@torch.no_grad()
+def instantaneous(field: Field, at: Instants) -> Tensor:
+    """v at snapshots without noise, (B, 2, Y, X)."""
+    parts = zip(at.x.split(SLICE), at.score.split(SLICE), strict=True)
+    return torch.cat([field(x, s) for x, s in parts])
 
 
 def relative_residual(field: Field, score: Score, snapshots: Tensor, seed: int) -> float:
@@ -164,18 +176,18 @@ class Contest:
         self.score, self.seed, self.draws, self.device = score, seed, draws, device
         self.test, self.snapshots = test, self._there(test.snapshots)
         seen, rate = self._there(lesson.snapshots), self._there(lesson.rate)
-        learned = instantaneous(lambda _, s: s, score, seen)
+        self.instants, learned = instants(score, self.snapshots), instants(score, seen).score
         self.kernels = {f"fitted{size}": skew.fitted(learned, rate, size) for size in sizes}
         without_score = skew.fitted(seen, rate, max(sizes))
         self.fields: dict[str, list[Field]] = {
-            "trainingfree": [kernel_field(skew.TURN)],
+            "trainingfree": [kernel_field(skew.TURN, device)],
             "flow": [network_field(flow)],
-            **{name: [kernel_field(kernel)] for name, kernel in self.kernels.items()},
+            **{name: [kernel_field(k, device)] for name, k in self.kernels.items()},
             "unscored": [lambda x, _: skew.convolve(without_score, x)],
             "score": [lambda _, s: s],
-            "random": [kernel_field(random_linear(seed, draw)) for draw in range(draws)],
-            **{f"random{size}": [kernel_field(random_skew(size, seed, draw))
-                                 for draw in range(draws)] for size in sizes if size > 1},
+            "random": [kernel_field(random_linear(seed, d), device) for d in range(draws)],
+            **{f"random{size}": [kernel_field(random_skew(size, seed, d), device)
+                                 for d in range(draws)] for size in sizes if size > 1},
             "reweighted": [network_field(reweighted(score, seed, draw)) for draw in range(draws)],
         }
 
@@ -186,8 +198,7 @@ class Contest:
         """name -> mean and spread over snapshots; of random fields of |mean cosine| over draws."""
         found = {}
         for name, fields in self.fields.items():
-            each = [cosines(instantaneous(f, self.score, self.snapshots), self.test.rate)
-                    for f in fields]
+            each = [cosines(instantaneous(f, self.instants), self.test.rate) for f in fields]
             values = each[0] if len(fields) == 1 else np.array([abs(e.mean()) for e in each])
             found[name] = float(values.mean()), float(values.std())
         return found
@@ -227,9 +238,8 @@ class Contest:
 
     def pictures(self) -> Mapping[str, np.ndarray]:
         """The fields of the first snapshot, (2, Y, X) each."""
-        first = self.snapshots[:1]
+        first = Instants(*(part[:1] for part in self.instants))
         names = ("trainingfree", "flow", *self.kernels)
         return {
-            name: instantaneous(self.fields[name][0], self.score, first)[0].cpu().numpy()
-            for name in names
+            name: instantaneous(self.fields[name][0], first)[0].cpu().numpy() for name in names
         }

@@ -51,7 +51,10 @@ class SingleNoise(Spec):
     def check_shape(self, shape: Sequence[int]) -> None:
         """Errors: `InputError` for a pattern that a kernel wraps around more than once."""
         if min(shape) < max(self.kernels):
-            raise InputError(f"patterns.height, width: {list(shape)}; {max(self.kernels)} at least")
+            raise InputError(
+                f"patterns.height, width: {list(shape)} given; at least {max(self.kernels)}, the "
+                "widest of score.kernels, is allowed"
+            )
 
     def build(self) -> Any:
         """The untrained model, a `learning.scores.Score`."""
@@ -63,7 +66,10 @@ class SingleNoise(Spec):
 
 
 class DiffusionScore(Spec):
-    """All levels of a DDPM; the score is that of level `tau`, x bounded by `clip` (0: not)."""
+    """All levels of a DDPM; the score is that of level `tau`, x bounded by `clip` (0: not).
+
+    `focus` is the share of samples that are learned at level tau itself, the others at any.
+    """
 
     kind: Literal["diffusion"] = "diffusion"
     schedule: Levels = Levels(levels=100, beta_first=1e-4, beta_last=0.1)
@@ -71,6 +77,7 @@ class DiffusionScore(Spec):
     spread: float = Field(0.5, gt=0, description="standard deviation of the data")
     tau: int = Field(10, ge=0)
     clip: NonNegativeFloat = 1.0
+    focus: float = Field(0.0, ge=0, lt=1)
     network: UNetSize = UNetSize(widths=(16, 32, 64), blocks=2)
     training: Training = Training(
         steps=12_000, batch=64, micro_batches=4, learning_rate=1e-3, weight_decay=0.01,
@@ -101,7 +108,7 @@ class DiffusionScore(Spec):
 
         network = UNet(2, CHANNELS, self.network)
         denoiser = Denoiser(network, self.schedule, self.parametrization, self.spread)
-        return LevelScore(denoiser, self.tau, self.clip)
+        return LevelScore(denoiser, self.tau, self.clip, self.focus)
 
 
 AnyScore = SingleNoise | DiffusionScore
@@ -130,9 +137,12 @@ def train_on(
 ) -> Any:
     """One training whose batches are snapshots; `loss(model, x)` draws its noise itself.
 
-    The snapshots lie on the device of the model, and a batch is only the numbers of some.
+    The snapshots lie on the device of the model, and a batch is only the numbers of some. Each
+    micro-batch is moved along and mirrored as one: a periodic pattern has no place of its own.
     """
     import torch
+
+    from scaled_mpi.learning.scores import moved
 
     placed: dict[Any, torch.Tensor] = {}
 
@@ -155,8 +165,8 @@ def train_on(
         return {"loss": float(np.mean(losses))}
 
     return train(
-        model, lambda m, numbers: loss(m, chosen(numbers)), sample, validate, training, comm,
-        folder, events, seed, meta=meta,
+        model, lambda m, numbers: loss(m, moved(chosen(numbers))), sample, validate, training,
+        comm, folder, events, seed, meta=meta,
     )
 
 
