@@ -54,6 +54,10 @@ class Trajectory:
         self._open: OrderedDict[int, tuple[Any, list[Any]]] = OrderedDict()
         self._process = os.getpid()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the open files, which stay where they were opened."""
+        return {**self.__dict__, "_open": OrderedDict()}
+
     def __len__(self) -> int:
         return self.shape[0]
 

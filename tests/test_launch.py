@@ -1,0 +1,107 @@
+"""Parts of a fit as tasks: the same bits, a worker lost on the way, and who can reach them."""
+
+import os
+
+import numpy as np
+import pytest
+
+from scaled_mpi.compressors.decompositions import METHODS, Tall, decompose
+from scaled_mpi.compressors.pod import Pod
+from scaled_mpi.config import parse
+from scaled_mpi.parallel.blocks import Grid, make_blocks
+from scaled_mpi.parallel.comm import SerialComm
+from scaled_mpi.parallel.ordered import dealt, ordered_sum
+from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
+from scaled_mpi.surrogates.mvar import Mvar
+from scaled_mpi.surrogates.selection import Selection
+
+pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module")
+def crew(tmp_path_factory):
+    """Two workers of Dask, as a communicator."""
+    from scaled_mpi.launch import workers
+
+    folder = tmp_path_factory.mktemp("crew")
+    with workers("dask", None, folder) as comm:
+        yield comm
+    assert not list(folder.iterdir())
+
+
+def stored(folder, frames=12, runs=6, channels=1, cells=(8, 8)):
+    draw = np.random.default_rng(0)
+    grid, made = Grid(cells, 1.0), []
+    modes = draw.normal(size=(5, channels, *cells)) * 0.6 ** np.arange(5).reshape(5, 1, 1, 1)
+    for number in range(runs):
+        name = f"train-{number:04d}"
+        with TrajectoryWriter(
+            folder, name, make_blocks(grid, cells, 1), SerialComm(),
+            [f"c{i}" for i in range(channels)], dtype=np.float64, attributes={"jump": 1},
+        ) as writer:
+            for time in range(frames):
+                weights = np.sin(0.4 * time * np.arange(1, 6) + number)
+                noise = 0.01 * draw.normal(size=(channels, *cells))
+                writer.append(time, np.tensordot(weights, modes, 1) + noise)
+        made.append(Trajectory(folder, name))
+    return made
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_decompositions_by_tasks_have_the_bits_of_one_process(crew, method):
+    matrix = np.random.default_rng(1).normal(size=(70, 9)) * 3.0 ** -np.arange(9)
+
+    def rows(part: int) -> np.ndarray:
+        return matrix[10 * part : 10 * (part + 1)]
+
+    for far, near in zip(decompose(Tall(crew, 7, 9, rows), method, 5, 3),
+                         decompose(Tall(SerialComm(), 7, 9, rows), method, 5, 3), strict=True):
+        assert np.array_equal(far, near)
+
+
+@pytest.mark.parametrize("keys", [
+    {"factor": [8, 8], "rank": 4}, {"factor": [2, 2], "rank": 3, "normalise": True},
+    {"factor": [8, 8], "rank": 2, "align": "periodic", "method": "tsqr"},
+])
+def test_a_pod_by_tasks_has_the_bytes_of_one_process(crew, tmp_path, keys):
+    runs, spec = stored(tmp_path), parse(Pod, keys)
+    found = []
+    for name, comm in (("far", crew), ("near", SerialComm())):
+        (tmp_path / name).mkdir()
+        spec.fit(runs, comm, tmp_path / name, None, 0)
+        found.append((tmp_path / name / "pod.h5").read_bytes())
+    assert found[0] == found[1]
+
+
+def test_an_autoregression_chosen_by_tasks_has_the_bytes_of_one_process(crew, tmp_path):
+    runs, found = stored(tmp_path, channels=3, cells=(2, 2)), []
+    spec = Mvar(memory=2, reach=1, selection=Selection(folds=2, ranks=(2, 3), alphas=(1e-3, 1.0)))
+    for name, comm in (("far", crew), ("near", SerialComm())):
+        (tmp_path / name).mkdir()
+        spec.fit(runs, comm, tmp_path / name, None, 0)
+        found.append((tmp_path / name / "mvar.h5").read_bytes())
+    assert found[0] == found[1]
+
+
+def test_a_worker_that_dies_costs_its_parts_another_start(crew, tmp_path):
+    mark = tmp_path / "died"
+
+    def make(part: int) -> np.ndarray:
+        if part == 1 and not mark.exists():
+            mark.write_text("once")
+            os._exit(1)
+        return np.array([10.0**part, 1.0])
+
+    assert ordered_sum(crew, 4, make).tolist() == [1111.0, 4.0]
+    assert mark.exists()
+    assert dealt(crew, 3, lambda number: number + 1) == [1, 2, 3]
+
+
+def test_nothing_listens_beyond_this_machine(crew):
+    import psutil
+
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    addresses = {connection.laddr.ip for process in family
+                 for connection in process.net_connections("tcp")
+                 if connection.status == psutil.CONN_LISTEN}
+    assert addresses and addresses <= {"127.0.0.1", "::1"}
