@@ -79,8 +79,8 @@ class Transition(Spec):
     noises: tuple[Annotated[float, Field(ge=0)], ...] = (0.1, 1.0, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0)
     density: PositiveFloat = 4.0
     speed: PositiveFloat = 0.03
-    burn_in: NonNegativeInt = 500
-    steps: PositiveInt = 1000
+    burn_in: NonNegativeInt = 300
+    steps: PositiveInt = 600
 
 
 @dataclass(frozen=True, order=True)

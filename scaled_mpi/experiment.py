@@ -189,12 +189,13 @@ def load(
     """
     tree = read_yaml(path)
     presets = tree.pop("presets", {})
-    if preset is not None:
-        if not isinstance(presets, dict) or preset not in presets:
+    chosen: list[str] = []
+    for name in preset.split(",") if preset is not None else ():
+        if not isinstance(presets, dict) or name not in presets:
             known = ", ".join(presets) if isinstance(presets, dict) and presets else "none"
-            raise InputError(f"--preset {preset}: {path} has no such preset; allowed: {known}")
-        overrides = [*(f"{key}={json.dumps(value)}" for key, value in presets[preset].items()),
-                     *overrides]
+            raise InputError(f"--preset {name}: {path} has no such preset; allowed: {known}")
+        chosen += [f"{key}={json.dumps(value)}" for key, value in presets[name].items()]
+    overrides = [*chosen, *overrides]
     if "problem" in tree:
         return load_elliptic(tree, overrides)
     if "ensemble" in tree:

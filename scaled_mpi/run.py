@@ -28,8 +28,6 @@ from scaled_mpi.pipeline.members import only_members  # noqa: E402
 from scaled_mpi.pipeline.plan import describe  # noqa: E402
 from scaled_mpi.pipeline.present import present  # noqa: E402
 
-PRESETS = ("debug", "small", "default", "large")
-
 
 def parser() -> argparse.ArgumentParser:
     """The arguments, as `--help` shows them."""
@@ -41,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
                            "shown again (--redo evaluate: scored again) with nothing else there")
     made.add_argument("overrides", metavar="key.sub=value", nargs="*",
                       help="change one key; surrogate=NAME takes that member's defaults")
-    made.add_argument("--preset", choices=PRESETS, help="a size that the file names")
+    made.add_argument("--preset", help="what the file names so, such as a size: debug; or A,B")
     made.add_argument("--stage", choices=stages.NAMES, help="stop after this stage")
     made.add_argument("--redo", choices=stages.NAMES, help="compute this stage again")
     made.add_argument("--dry-run", action="store_true", help="say what would run, write nothing")

@@ -3,7 +3,8 @@
 Scores are those of `scores.py`, on forecast frames only. They are kept by run
 (metrics_all_runs.csv), by initial condition (metrics_by_ic_type.csv) and, averaged over runs, as
 facts: `r2.forecast`, `r2.energy`, `r2.persistence`, `r2.mean`, `r2.ceiling`, `r2.limit`,
-`r2.stepper`, and every score with the method as its place.
+`r2.stepper`, and every score with the method as its place. Errors by frame are means and 10th and
+90th percentiles over runs; order parameters, of the particles themselves, means by start.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from scaled_mpi.parallel.arrays import load_arrays
 from scaled_mpi.parallel.comm import member_groups
 from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.pipeline.context import Context
+from scaled_mpi.pipeline.members import ORDERS
 from scaled_mpi.pipeline.scores import COLUMNS, scores
 
 FACTS = {"surrogate": "forecast", "rival": "stepper"}  # names of methods in r2.NAME
@@ -38,6 +40,7 @@ def work(context: Context) -> None:
     rows = sorted(sum(context.comm.allgather(rows), []), key=lambda row: row["run_name"])
     if context.comm.rank == 0:
         _write(context, rows)
+        _orders(context, members)
     for place, value in enumerate(coder.singular_values[:SHOWN_MODES], 1):
         held = float(np.sum(coder.singular_values[:place] ** 2)
                      / np.sum(coder.singular_values**2))
@@ -59,15 +62,19 @@ def _score(context: Context, member: Member, mean: np.ndarray) -> list[dict[str,
         if method == "spread":
             continue
         found = scores(late, forecast, mean, setting.tolerance, setting.window)
-        errors = np.linalg.norm(late - forecast, axis=(1, 2)) / np.linalg.norm(late, axis=(1, 2))
+        size = np.linalg.norm(late, axis=(1, 2))
+        errors = np.linalg.norm(late - forecast, axis=(1, 2)) / size
         rows.append({"run_name": member.name, "ic_type": truth.attributes["start"],
                      "method": method, **found, "errors": errors})
+        if method == "surrogate" and "spread" in made:
+            rows[-1]["spread"] = np.linalg.norm(made["spread"], axis=(1, 2)) / size
     return rows
 
 
 def _write(context: Context, rows: list[dict[str, Any]]) -> None:
     facts = context.facts
-    table = [{key: value for key, value in row.items() if key != "errors"} for row in rows]
+    series = ("errors", "spread")
+    table = [{key: value for key, value in row.items() if key not in series} for row in rows]
     _csv(context.folder / "metrics_all_runs.csv", ("run_name", "ic_type", "method"), table)
     methods = list(dict.fromkeys(row["method"] for row in rows))
     starts = list(dict.fromkeys(row["ic_type"] for row in rows))
@@ -82,13 +89,39 @@ def _write(context: Context, rows: list[dict[str, Any]]) -> None:
         for name in COLUMNS:
             facts.record(f"score.{name}", means[name], method=method)
         facts.record(f"r2.{FACTS.get(method, method)}", means["r2"])
-        for lead, error in enumerate(np.mean([row["errors"] for row in own], axis=0), 1):
-            facts.record("e2.lead", float(error), method=method, lead=lead)
+        _by_lead(context, method, own)
     _csv(context.folder / "metrics_by_ic_type.csv", ("ic_type", "method", "runs"), groups)
     linear = [row for row in rows if row["method"] in ("surrogate", "energy")]
     facts.record("mass.error", max(row["max_mass_error"] for row in linear))
     chosen = [row["r2"] for row in rows if row["method"] == "surrogate"]
     facts.record("r2.forecast.spread", float(np.std(chosen)), runs=len(chosen))
+
+
+def _by_lead(context: Context, method: str, rows: list[dict[str, Any]]) -> None:
+    """Errors of one method over its runs, frame by frame, and the spread of its ensemble."""
+    errors = np.array([row["errors"] for row in rows])
+    low, high = np.percentile(errors, [10, 90], axis=0)
+    lines = {"e2.lead": errors.mean(axis=0), "e2.p10": low, "e2.p90": high}
+    if "spread" in rows[0]:
+        lines["e2.spread"] = np.mean([row["spread"] for row in rows], axis=0)
+    for name, line in lines.items():
+        for lead, value in enumerate(line, 1):
+            context.facts.record(name, float(value), method=method, lead=lead)
+
+
+def _orders(context: Context, members: list[Member]) -> None:
+    """Order parameters of the test runs' particles by time, means over runs of a start."""
+    found: dict[str, list[np.ndarray]] = {}
+    for member in members:
+        path = context.inputs["simulate"] / f"{member.name}.particles.h5"
+        arrays, meta = load_arrays(path)
+        found.setdefault(meta["start"], []).append(arrays["orders"])
+        times = arrays["times"]
+    for start, runs in found.items():
+        for name, line in zip(ORDERS, np.mean(runs, axis=0).T, strict=True):
+            for moment, value in zip(times, line, strict=True):
+                context.facts.record(f"order.{name}", float(value), start=start,
+                                     time=float(moment))
 
 
 def _means(rows: list[dict[str, Any]]) -> dict[str, float]:

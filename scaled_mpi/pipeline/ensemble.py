@@ -156,7 +156,7 @@ class Forecaster:
         self.coder = self.experiment.compressor.load(context.inputs["compress"])
         folder = context.inputs["fit"]
         self.chosen = self.experiment.surrogate.load(folder)
-        self.energy = self.chosen
+        self.energy = None
         if (folder / ENERGY).is_dir():
             self.energy = self.experiment.surrogate.load(folder / ENERGY)
         self.rival = None
@@ -173,9 +173,10 @@ class Forecaster:
         steps = frames - memory
         made = {
             "surrogate": self._linear(self.chosen, latent, steps),
-            ENERGY: self._linear(self.energy, latent, steps),
             "ceiling": np.stack([self._through(frame) for frame in late]),
         }
+        if self.energy is not None:
+            made[ENERGY] = self._linear(self.energy, latent, steps)
         if self.experiment.forecast.limit:
             made["limit"] = self._simulated(member, memory, frames)
         if self.rival is not None:

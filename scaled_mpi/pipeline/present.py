@@ -81,8 +81,9 @@ def _labels(experiment: AnyExperiment) -> dict[str, str]:
     if isinstance(experiment, EllipticExperiment):
         return {}
     if isinstance(experiment, EnsembleExperiment):
+        chosen = experiment.surrogate.selection is not None
         return {
-            "surrogate": "MVAR, rank chosen on held-out runs",
+            "surrogate": "MVAR, " + ("rank chosen on held-out runs" if chosen else "all modes"),
             "energy": f"MVAR, {100 * experiment.compressor.energy:g} % energy",
             "ceiling": "POD ceiling, same rank", "rival": "network on the density",
             "limit": "simulator from the true particles", "mean": "mean field",

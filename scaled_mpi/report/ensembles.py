@@ -6,12 +6,16 @@ from html import escape
 from typing import Any
 
 from scaled_mpi.report import figures, tables
-from scaled_mpi.report.palette import INK, method
+from scaled_mpi.report.palette import INK, in_order, method
 from scaled_mpi.report.series import Numbers, quantity
 
+BANDED = ("surrogate", "rival")
+COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7")  # Okabe and Ito (2008)
+WORTHLESS = 1.5  # errors above so many times the mean field's are not drawn
 COLUMNS = (
     ("r2", "R\N{SUPERSCRIPT TWO} about the training mean"),
     ("r2_spatial", "R\N{SUPERSCRIPT TWO} about each frame's mean"),
+    ("r2_aligned", "the same, moved onto the truth"),
     ("median_e2", "error, median"), ("p10_e2", "10 %"), ("p90_e2", "90 %"),
     ("tau_tol", "frames under tolerance"), ("max_mass_error", "mass error"),
 )
@@ -38,11 +42,90 @@ def _said(name: str, value: float) -> str:
 
 
 def errors(numbers: Numbers, labels: dict[str, str]) -> str:
-    """Relative error by frame ahead, a line a method."""
+    """Relative error by frame ahead, a line a method; bands hold the middle 80 % of the runs."""
     series = numbers.series("e2.lead", "lead")
+    if "mean" not in series:
+        return ""
+    low, high = numbers.series("e2.p10", "lead"), numbers.series("e2.p90", "lead")
+    worst = WORTHLESS * max(series["mean"][1])
+
+    def paint(figure: Any) -> None:
+        axes = figure.add_subplot()
+        for key in in_order(list(series))[::-1]:
+            style, (x, y) = method(key, labels), series[key]
+            axes.plot(x, y, color=style.colour, linestyle=style.dash, linewidth=style.width,
+                      label=style.label)
+            if key in BANDED and key in low:
+                axes.fill_between(x, low[key][1], high[key][1], color=style.colour, alpha=0.15,
+                                  linewidth=0)
+        axes.set_ylim(0, min(axes.get_ylim()[1], worst))
+        axes.set_xlabel("frames ahead")
+        axes.set_ylabel("relative error")
+        figure.legend(loc="outside right upper")
+
+    return figures.draw(paint, "relative error by frame", 3.8)
+
+
+def band(numbers: Numbers, labels: dict[str, str]) -> str:
+    """The spread of the drawn forecasts beside the error that it should tell of."""
+    spread = numbers.series("e2.spread", "lead").get("surrogate")
+    error = numbers.series("e2.lead", "lead").get("surrogate")
+    if not spread or not error:
+        return ""
+
+    def paint(figure: Any) -> None:
+        axes = figure.add_subplot()
+        style = method("surrogate", labels)
+        axes.plot(*error, color=style.colour, linewidth=style.width, label="error")
+        axes.fill_between(spread[0], 0, spread[1], color=style.colour, alpha=0.2, linewidth=0,
+                          label="standard deviation of the ensemble")
+        axes.set_ylim(0, None)
+        axes.set_xlabel("frames ahead")
+        axes.set_ylabel("relative to the density")
+        figure.legend(loc="outside right upper")
+
+    return figures.draw(paint, "spread of the ensemble", 3.0)
+
+
+def orders(numbers: Numbers, labels: dict[str, str]) -> str:
+    """Polarization and nematic order of the particles in time, a line an initial condition."""
+    shown = {name: numbers.series(f"order.{name}", "time", by="start")
+             for name in ("polarization", "nematic")}
+    if not shown["polarization"]:
+        return ""
+
+    def paint(figure: Any) -> None:
+        for axes, (name, series) in zip(figure.subplots(1, 2, sharey=True), shown.items(),
+                                        strict=True):
+            for (start, line), colour in zip(sorted(series.items()), COLOURS, strict=False):
+                axes.plot(*line, color=colour, linewidth=1.6, label=start.replace("_", " "))
+            axes.set_title(name)
+            axes.set_xlabel("time")
+            axes.set_ylim(0, 1)
+        axes.legend()
+
+    return figures.draw(paint, "order parameters in time", 3.0)
+
+
+def transition(numbers: Numbers, labels: dict[str, str]) -> str:
+    """Polarization against noise, a line a number of particles."""
+    series = numbers.series("transition.order", "noise", by="N")
+    deviation = numbers.series("transition.deviation", "noise", by="N")
     if not series:
         return ""
-    return figures.by_lead(series, "relative error", "relative error", labels, log=False)
+
+    def paint(figure: Any) -> None:
+        axes = figure.add_subplot()
+        for size, colour in zip(sorted(series, key=float), COLOURS, strict=False):
+            axes.errorbar(*series[size], yerr=deviation[size][1], color=colour, marker="o",
+                          markersize=4, linewidth=1.6, elinewidth=0.8, capsize=2,
+                          label=f"{size} particles")
+        axes.set_ylim(0, 1.05)
+        axes.set_xlabel("width of the noise, radians")
+        axes.set_ylabel("polarization")
+        axes.legend()
+
+    return figures.draw(paint, "order against noise", 3.2)
 
 
 def spectrum(numbers: Numbers, labels: dict[str, str]) -> str:
@@ -71,7 +154,14 @@ def spectrum(numbers: Numbers, labels: dict[str, str]) -> str:
 SECTIONS = (
     ("Who forecasts how well", "Means over the test runs, on forecast frames only. The limit is "
      "what nobody can beat: the simulator itself, started from the true particles.", table),
-    ("Error in time", "Relative error of the density by frames after the last known one.", errors),
+    ("Error in time", "Relative error of the density by frames after the last known one; means "
+     "over the test runs, shaded where the middle 80 % of them lie.", errors),
+    ("Does the autoregression know what it does not know?", "Forecasts with residuals drawn "
+     "from their covariance: their spread should be as large as the error.", band),
+    ("Order of the flocks", "Of the test runs' particles, means by initial condition: 0 all "
+     "headings differ, 1 all are alike (nematic: up to their sign).", orders),
+    ("From order to disorder", "Polarization of Vicsek's particles at one density, mean and "
+     "standard deviation in time: order is lost as the noise grows.", transition),
     ("What the modes hold", "The orange line is the rank chosen on held-out training runs, the "
      "purple one that of the energy asked for.", spectrum),
 )

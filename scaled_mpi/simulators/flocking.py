@@ -103,9 +103,17 @@ def all_pairs(
     forces = np.zeros((count, 2))
     repel, repel_length, attract, attract_length, cut = morse
     reach = max(radius, cut)
+    lower_y, upper_y = position[:, 0].min(), position[:, 0].max()
+    lower_x, upper_x = position[:, 1].min(), position[:, 1].max()
     for i in range(count):
         sum_y, sum_x, force_y, force_x = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
         for shift in shifts:
+            # An image that lies beyond reach as a whole, by the sums its particles would take.
+            if (position[i, 0] - (upper_y + shift[0]) > reach
+                    or position[i, 0] - (lower_y + shift[0]) < -reach
+                    or position[i, 1] - (upper_x + shift[1]) > reach
+                    or position[i, 1] - (lower_x + shift[1]) < -reach):
+                continue
             for j in range(count):
                 away_y = position[i, 0] - (position[j, 0] + shift[0])
                 if abs(away_y) > reach:
