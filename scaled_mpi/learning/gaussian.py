@@ -11,6 +11,8 @@ sampler makes of these can be compared with what is known: they are the oracle o
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,20 +55,82 @@ class GaussianDenoiser:
 class StationaryDenoiser:
     """The same of a field of mean 0 on a periodic grid, diagonal in Fourier space.
 
-    `covariance` (*cells) is that of the first cell with every cell. Called with (..., *cells).
+    `covariance` (*cells) is that of the first cell with every cell; the noise has the spread
+    `noise` sigma(t). Called with (..., *cells).
     """
 
-    def __init__(self, covariance: np.ndarray, schedule: Schedule) -> None:
-        self.schedule, self.shape = schedule, covariance.shape
+    def __init__(
+        self, covariance: np.ndarray, schedule: Schedule, noise: float = 1.0
+    ) -> None:
+        self.schedule, self.shape, self.noise = schedule, covariance.shape, noise
         self.axes = tuple(range(-covariance.ndim, 0))
         # A covariance that is cut where it has not died away may have small negative values here.
         self.spectrum = np.maximum(np.fft.rfftn(covariance).real, 0.0)
 
     def __call__(self, x: np.ndarray, t: float) -> np.ndarray:
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        alpha, sigma = self.schedule.alpha(t), self.noise * self.schedule.sigma(t)
         gain = alpha * self.spectrum / (alpha**2 * self.spectrum + sigma**2)
         waves = gain * np.fft.rfftn(x, axes=self.axes)
         return np.fft.irfftn(waves, s=self.shape, axes=self.axes)
+
+
+class WindowDenoiser:
+    """The same of a window (*extent) cut out of a stationary field of mean 0.
+
+    The covariance must be even in every axis: then the even and the odd part of the window are
+    independent on every axis, and 2^axes small matrices do instead of one of all cells. Called
+    with (..., *extent).
+    """
+
+    def __init__(
+        self, covariance: np.ndarray, extent: Sequence[int], schedule: Schedule
+    ) -> None:
+        self.extent, self.schedule = tuple(extent), schedule
+        lags = [np.subtract.outer(np.arange(n), np.arange(n)) for n in extent]
+        axes = len(lags)
+        window = covariance[tuple(
+            lag.reshape([n if a in (axis, axis + axes) else 1 for a in range(2 * axes)])
+            for axis, (lag, n) in enumerate(zip(lags, extent, strict=True))
+        )]
+        self.parts = []
+        for bases in itertools.product(*(_parities(n) for n in extent)):
+            both = _project(_project(window, bases), bases, axes)
+            cells = math.prod(len(basis) for basis in bases)
+            denoiser = GaussianDenoiser(np.zeros(cells), both.reshape(cells, cells), schedule)
+            self.parts.append((bases, denoiser))
+        self._kept: dict[float, list[np.ndarray]] = {}
+
+    def __call__(self, x: np.ndarray, t: float) -> np.ndarray:
+        lead = x.shape[: x.ndim - len(self.extent)]
+        x, total = x.reshape(-1, *self.extent), 0.0
+        for (bases, _), matrix in zip(self.parts, self._matrices(t), strict=True):
+            part = _project(x, bases, 1)
+            made = (part.reshape(len(x), -1) @ matrix).reshape(part.shape)
+            total = total + _project(made, [basis.T for basis in bases], 1)
+        return total.reshape(*lead, *self.extent)
+
+    def _matrices(self, t: float) -> list[np.ndarray]:
+        """Those of the last two times are kept: Heun's method asks for each time twice."""
+        if t not in self._kept:
+            if len(self._kept) == 2:
+                del self._kept[next(iter(self._kept))]
+            self._kept[t] = [part.matrix(t) for _, part in self.parts]
+        return self._kept[t]
+
+
+def _parities(cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Orthonormal bases of the even and of the odd vectors, (about cells / 2, cells) each."""
+    identity = np.eye(cells)
+    even, odd = identity + identity[::-1], identity - identity[::-1]
+    even, odd = even[: -(-cells // 2)], odd[: cells // 2]
+    return tuple(basis / np.linalg.norm(basis, axis=1, keepdims=True) for basis in (even, odd))
+
+
+def _project(x: np.ndarray, bases: Sequence[np.ndarray], first: int = 0) -> np.ndarray:
+    """Coefficients of the axes `first`, first + 1, ... of x in one basis (k, n) each."""
+    for axis, basis in enumerate(bases, first):
+        x = np.moveaxis(np.moveaxis(x, axis, -1) @ basis.T, -1, axis)
+    return x
 
 
 class MixtureDenoiser:
@@ -137,3 +201,14 @@ def field_covariance(kernel: str, length: float, shape: Sequence[int]) -> np.nda
     spectrum = np.maximum(np.fft.rfftn(KERNELS[kernel](np.sqrt(squares), length)).real, 0.0)
     covariance = np.fft.irfftn(spectrum, s=tuple(shape))
     return covariance / covariance.flat[0]
+
+
+def block_covariance(covariance: np.ndarray, block: int) -> np.ndarray:
+    """Covariance of the means of blocks of `block` cells an axis: first block with every block."""
+    axes = tuple(range(covariance.ndim))
+    waves = np.fft.rfftn(covariance, axes=axes)
+    box = np.zeros(covariance.shape)
+    box[(slice(block),) * len(axes)] = 1.0 / block ** len(axes)
+    waves = waves * np.abs(np.fft.rfftn(box, axes=axes)) ** 2
+    means = np.fft.irfftn(waves, s=covariance.shape, axes=axes)
+    return means[(slice(None, None, block),) * len(axes)]

@@ -10,7 +10,8 @@ one row of SAMPLERS each:
 
     euler   dx/dt at t                                                        order 1
     ddim    exact if D and eps stay:  x + (alpha_s - alpha_t) D + (sigma_s - sigma_t) eps   order 1
-    heun    the same with the means of D and eps at both ends                 order 2
+    heun    the same with the means of D and eps at both ends; the last step, where eps is
+            divided by next to nothing, is ddim's                             order 2
     sde     ddim with part of eps drawn anew, as the posterior of DDPM asks
             (Song, Meng and Ermon 2021, arXiv 2010.02502, equation 16)        order 1
 
@@ -117,9 +118,10 @@ def sample(
     spread `sigma_min` stays in the sample. Errors: `InputError` for an unknown `kind`.
     """
     check_sampler(kind)
-    step = SAMPLERS[kind]
     times = [float(t) for t in (schedule.times(steps) if times is None else times)]
     x = schedule.sigma(times[0]) * noise(0)
     for k, (t, s) in enumerate(itertools.pairwise(times), 1):
+        last = kind == "heun" and k == len(times) - 1
+        step = SAMPLERS["ddim" if last else kind]
         x = step(denoise, x, t, s, schedule, noise(k) if kind in STOCHASTIC else None)
     return x / schedule.alpha(times[-1])
