@@ -33,6 +33,7 @@ from scaled_mpi.parallel.comm import quiet_barrier
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.pipeline import (
     assess,
+    cases,
     couple,
     dynamics,
     ensemble,
@@ -181,6 +182,11 @@ def _flow_part(experiment: TuringExperiment, ranks: int) -> dict[str, Any]:
     return _learned(experiment, experiment.flow, ranks)
 
 
+def _cases_part(experiment: TuringExperiment, ranks: int) -> dict[str, Any]:
+    cases = experiment.cases
+    return {"cases": cases and plain(cases), "seed": experiment.seed}
+
+
 def _directions_part(experiment: TuringExperiment, ranks: int) -> dict[str, Any]:
     return {
         "evaluation": plain(experiment.evaluation), "kernels": plain(experiment.kernels),
@@ -215,6 +221,7 @@ OF_PATTERNS = (
     Stage("dataset", 1, (), _dataset_part, patterns.work),
     Stage("score", 1, ("dataset",), _score_part, dynamics.learn_score),
     Stage("flow", 1, ("dataset", "score"), _flow_part, dynamics.learn_flow),
+    Stage("cases", 1, (), _cases_part, cases.work),
     Stage("evaluate", 1, ("dataset", "score", "flow"), _directions_part, dynamics.evaluate),
 )
 PIPELINES = {

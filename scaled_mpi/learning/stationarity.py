@@ -69,3 +69,20 @@ def stationarity_loss(found: Residuals, symmetry: float, unit: float) -> Tensor:
     if unit:
         loss = loss + unit * (size / found.v.shape[1] - 1.0).square()
     return loss
+
+
+def exact_residual(field: Field, x: Tensor, score: Tensor) -> float:
+    """The relative squared residual (see `Residuals.relative`) with the divergence itself.
+
+    One derivative an axis, for few dimensions: x and score are (B, d).
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        v = field(x)
+        divergence = sum(
+            torch.autograd.grad(v[:, axis].sum(), x, retain_graph=True)[0][:, axis]
+            for axis in range(x.shape[1])
+        )
+    residual = divergence + (v.detach() * score).sum(1)
+    scale = v.detach().square().sum(1).mean() * score.square().mean()
+    return float(residual.square().mean() / scale)

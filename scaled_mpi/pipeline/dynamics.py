@@ -8,7 +8,6 @@ by upstream's protocol (absolute value, the better sign, mean over `marched` sna
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,8 +145,3 @@ def truth(experiment: Any, preset: str, snapshots: np.ndarray, marched: int) -> 
         return scale * (advance_on("cpu", system, states, steps) - states)
 
     return Truth(snapshots, change(states, 1), change(states[:marched], steps))
-
-
-def fields_of(folder: Path, preset: str) -> Path:
-    """Where the evaluation left its pictures."""
-    return folder / f"{preset}.fields.h5"

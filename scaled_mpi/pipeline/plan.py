@@ -11,6 +11,7 @@ from scaled_mpi.ensemble import EnsembleExperiment
 from scaled_mpi.experiment import AnyExperiment, Experiment
 from scaled_mpi.parallel.blocks import Blocks, make_blocks
 from scaled_mpi.parallel.halo import expected_bytes, expected_messages, tile_bytes
+from scaled_mpi.turing import TuringExperiment
 
 FLOAT = 4  # bytes of a learned number
 TORCH = 200e6  # bytes a rank that runs a network holds before its first tile
@@ -23,6 +24,8 @@ def describe(experiment: AnyExperiment, artefacts: Mapping[str, Any], ranks: int
         lines += _without_time(experiment, ranks)
     elif isinstance(experiment, EnsembleExperiment):
         lines += _members(experiment, ranks)
+    elif isinstance(experiment, TuringExperiment):
+        lines += _patterns(experiment, ranks)
     elif experiment.simulator is not None:
         lines += _domain(experiment, ranks)
     else:
@@ -49,6 +52,18 @@ def _without_time(experiment: EllipticExperiment, ranks: int) -> list[str]:
             f"{blocks.ranks} of {ranks} ranks, {crossing} bytes a halo exchange"
         )
     return lines
+
+
+def _patterns(experiment: TuringExperiment, ranks: int) -> list[str]:
+    spec = experiment.patterns
+    values = len(spec.presets) * spec.samples * 2 * spec.height * spec.width
+    chunks = len(spec.chunks())
+    return [
+        f"  patterns    {', '.join(spec.presets)}: {spec.samples} samples of 2 x {spec.height} x "
+        f"{spec.width} cells after {spec.steps} steps, {values / 2 * spec.steps:.2g} cell updates",
+        f"  files       {chunks} of at most {spec.chunk} samples, dealt to {min(chunks, ranks)} "
+        f"of {ranks} ranks; {FLOAT * values / 1e9:.2g} GB",
+    ]
 
 
 def _members(experiment: EnsembleExperiment, ranks: int) -> list[str]:

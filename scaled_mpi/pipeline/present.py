@@ -15,10 +15,12 @@ from scaled_mpi.ensemble import EnsembleExperiment
 from scaled_mpi.experiment import AnyExperiment, Experiment
 from scaled_mpi.facts import read_events
 from scaled_mpi.files import write_text
+from scaled_mpi.parallel.arrays import load_arrays
 from scaled_mpi.parallel.comm import quiet_barrier
 from scaled_mpi.parallel.store import Trajectory, trajectory_names
 from scaled_mpi.pipeline import solve
 from scaled_mpi.pipeline.evaluate import stage_facts
+from scaled_mpi.turing import TuringExperiment
 
 
 def present(
@@ -58,10 +60,14 @@ def _write_page(folder: Path, experiment: Experiment, done: Mapping[str, Artefac
         name: read_events(done[stage].path) for stage, name in trainings.items()
         if stage in done and (done[stage].path / "events.jsonl").exists()
     }
+    if isinstance(experiment, TuringExperiment) and "score" in done:
+        events = {f"score, {preset}": read_events(done["score"].path / preset)
+                  for preset in experiment.patterns.presets}
     write_report(
         folder, experiment.title or experiment.name, facts, events=events,
         pictures=_pictures(experiment, done), config_text=to_yaml(experiment), partial=partial,
         provenance=_origin(experiment, done), labels=_labels(experiment),
+        panels=_panels(experiment, done),
     )
 
 
@@ -78,7 +84,7 @@ def _origin(experiment: Experiment, done: Mapping[str, Artefact]) -> dict[str, A
 
 def _labels(experiment: AnyExperiment) -> dict[str, str]:
     """What the methods are in this experiment."""
-    if isinstance(experiment, EllipticExperiment):
+    if isinstance(experiment, EllipticExperiment | TuringExperiment):
         return {}
     if isinstance(experiment, EnsembleExperiment):
         chosen = experiment.surrogate.selection is not None
@@ -109,6 +115,8 @@ def _pictures(
         return solve.pictures(experiment, done["solve"].path) if "solve" in done else []
     if isinstance(experiment, EnsembleExperiment):
         return _flocks(experiment, done)
+    if isinstance(experiment, TuringExperiment):
+        return []
     if "couple" not in done or "surrogate" not in trajectory_names(done["couple"].path):
         return []
     trained = None
@@ -120,6 +128,24 @@ def _pictures(
         Trajectory(done["couple"].path, "surrogate"),
         tile=experiment.domain.tile, trained_on=trained,
     )]
+
+
+def _panels(experiment: AnyExperiment, done: Mapping[str, Artefact]) -> list[Any]:
+    """What only an experiment on patterns shows: snapshots and fields."""
+    if not isinstance(experiment, TuringExperiment):
+        return []
+    from scaled_mpi.report.patterns import CasePanel, PatternPanel
+
+    found: list[Any] = []
+    if "evaluate" in done:
+        for preset in experiment.patterns.presets:
+            arrays, _ = load_arrays(done["evaluate"].path / f"{preset}.fields.h5")
+            found.append(PatternPanel(preset, arrays))
+    if "cases" in done and experiment.cases is not None:
+        for name in experiment.cases.names:
+            arrays, _ = load_arrays(done["cases"].path / f"{name}.case.h5")
+            found.append(CasePanel(name, arrays))
+    return found
 
 
 def _flocks(experiment: EnsembleExperiment, done: Mapping[str, Artefact]) -> list[Any]:

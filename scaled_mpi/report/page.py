@@ -29,6 +29,7 @@ def write_report(
     config_text: str = "",
     provenance: Mapping[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
+    panels: Sequence[Any] = (),
     partial: bool = False,
 ) -> Path:
     """Write `folder`/report.html and return its path.
@@ -37,6 +38,7 @@ def write_report(
     docstring. about: one sentence below the title. events: those of the surrogate's training, or
     a mapping from the name of each training to its events.
     pictures: pairs of trajectories; the first is shown in motion too. provenance: key -> text.
+    panels: further sections, each with `heading`, `sentence` and `content()`, HTML.
     labels: other names for methods, such as {"halo8": "halo 8, one exchange"}. partial: the job
     still runs; the page says so and reloads itself.
     """
@@ -44,7 +46,7 @@ def write_report(
 
     trainings = events if isinstance(events, Mapping) else {"surrogate": events}
     material = Material(Numbers(facts), trainings, pictures, dict(labels or {}), config_text,
-                        provenance or {})
+                        provenance or {}, panels)
     body = "".join(section(material) for section in SECTIONS)
     page = _document(title, about, body, _progress(material.numbers) if partial else "")
     target = Path(folder) / NAME

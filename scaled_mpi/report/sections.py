@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from scaled_mpi.report import elliptic, ensembles, figures, movies, tables
+from scaled_mpi.report import elliptic, ensembles, figures, movies, patterns, tables
 from scaled_mpi.report.palette import method
 from scaled_mpi.report.pictures import Pictures, film, strip
 from scaled_mpi.report.series import Numbers, Series, milestones, number, quantity
@@ -24,6 +24,7 @@ class Material:
     labels: dict[str, str] = field(default_factory=dict)
     config_text: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    panels: Sequence[Any] = ()
 
 
 def cards(material: Material) -> str:
@@ -223,9 +224,19 @@ def members(material: Material) -> str:
     )
 
 
+def snapshots(material: Material) -> str:
+    """Patterns: directions of fields, and the panels that were handed in."""
+    parts = [_section(heading, sentence, shown)
+             for heading, sentence, content in patterns.SECTIONS
+             if (shown := content(material.numbers))]
+    parts += [_section(panel.heading, panel.sentence, panel.content())
+              for panel in material.panels]
+    return "".join(parts)
+
+
 SECTIONS: tuple[Callable[[Material], str], ...] = (
-    cards, members, without_time, domain, motion, accuracy, coupling, spectra, seams, training,
-    cost, traffic, facts, origin)
+    cards, members, without_time, snapshots, domain, motion, accuracy, coupling, spectra, seams,
+    training, cost, traffic, facts, origin)
 
 
 def _section(heading: str, sentence: str, content: str, note: str = "") -> str:

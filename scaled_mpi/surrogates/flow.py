@@ -71,6 +71,7 @@ def fit_flow(
     """Train on snapshots (N, 2, Y, X) under a trained score model; weights in `folder`."""
     import torch
 
+    from scaled_mpi.learning.scores import moved
     from scaled_mpi.learning.stationarity import residuals, stationarity_loss
 
     def loss(model: Any, x: Any) -> Any:
@@ -83,7 +84,7 @@ def fit_flow(
 
     return train_on(
         seeded(spec.build, seed), loss, snapshots, held_out, spec.training, comm, folder, events,
-        seed, {"kind": "flow", "flow": without_checkpoints(spec)},
+        seed, {"kind": "flow", "flow": without_checkpoints(spec)}, moved,
     )
 
 

@@ -6,7 +6,7 @@ levels, v-prediction, score at level tau = 10). See `learning/scores.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,10 +119,12 @@ def fit_score(
     events: Any, seed: int,
 ) -> Any:
     """Train on snapshots (N, 2, Y, X); weights in `folder`. Collective over the training ranks."""
+    from scaled_mpi.learning.scores import moved
+
     meta = {"kind": "score", "score": without_checkpoints(spec)}
     return train_on(
         seeded(spec.build, seed), lambda model, x: model.loss(x), snapshots, held_out,
-        spec.training, comm, folder, events, seed, meta,
+        spec.training, comm, folder, events, seed, meta, moved,
     )
 
 
@@ -134,15 +136,14 @@ def load_score(spec: AnyScore, folder: Path, device: Any = "cpu") -> Any:
 def train_on(
     model: Any, loss: Any, snapshots: np.ndarray, held_out: np.ndarray, training: Training,
     comm: Comm, folder: Path, events: Any, seed: int, meta: dict[str, Any],
+    altered: Callable[[Any], Any] = lambda x: x,
 ) -> Any:
     """One training whose batches are snapshots; `loss(model, x)` draws its noise itself.
 
-    The snapshots lie on the device of the model, and a batch is only the numbers of some. Each
-    micro-batch is moved along and mirrored as one: a periodic pattern has no place of its own.
+    The snapshots lie on the device of the model, and a batch is only the numbers of some.
+    `altered` makes of a micro-batch another that is as likely.
     """
     import torch
-
-    from scaled_mpi.learning.scores import moved
 
     placed: dict[Any, torch.Tensor] = {}
 
@@ -165,7 +166,7 @@ def train_on(
         return {"loss": float(np.mean(losses))}
 
     return train(
-        model, lambda m, numbers: loss(m, moved(chosen(numbers))), sample, validate, training,
+        model, lambda m, numbers: loss(m, altered(chosen(numbers))), sample, validate, training,
         comm, folder, events, seed, meta=meta,
     )
 

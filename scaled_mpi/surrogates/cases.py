@@ -1,0 +1,204 @@
+"""Stationary fields of densities in few dimensions, and how their trajectories part.
+
+In the plane the score is exact (`problems/mixtures.py`) and a skew matrix turns it into a flow
+along the level lines of p, v = J grad log p, which has a first integral and so no chaos: its
+exponents are zero, and log p stays along every path. Of Lorenz's attractor score and flow are both
+learned from states without time. Fields have no scale of their own, so exponents are told for a
+field of unit root mean square speed, on Lorenz for one as fast as Lorenz's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from scaled_mpi.learning.networks.periodic import Dense
+from scaled_mpi.learning.scores import SingleLevelScore
+from scaled_mpi.learning.skew import TURN
+from scaled_mpi.learning.stationarity import exact_residual, residuals, stationarity_loss
+from scaled_mpi.learning.training import Training
+from scaled_mpi.parallel.comm import SerialComm
+from scaled_mpi.parallel.streams import normal
+from scaled_mpi.problems.mixtures import MIXTURES, Mixture
+from scaled_mpi.simulators.lorenz import Rate, lorenz_rate, lorenz_states, runge_kutta
+from scaled_mpi.surrogates.directions import cosines
+from scaled_mpi.surrogates.lyapunov import lyapunov_exponents
+from scaled_mpi.surrogates.score import seeded, train_on
+
+WIDTH = 64
+PROBES = 4
+SAMPLES = 4096
+STARTS = 4  # trajectories whose exponents are averaged
+HORIZON, STEP = 20.0, 0.005  # of the plane, at unit speed
+LORENZ_ALPHA = 0.911  # signal^2 of the noisy states
+LORENZ_STEP = 0.01
+LORENZ_RUNS = 10
+SKEWS = 10  # random skew matrices in three dimensions
+MATRIX = 254  # stream of them
+
+Found = list[tuple[str, float]]
+Module = Callable[[torch.Tensor], torch.Tensor]
+
+
+def study(
+    name: str, noise: float, steps: int, horizon: float, seed: int, folder: Path
+) -> tuple[Found, dict[str, np.ndarray]]:
+    """Learn and measure one case: facts by name, and arrays for its picture."""
+    if name == "lorenz":
+        return _lorenz(steps, horizon, seed, folder)
+    return _plane(name, MIXTURES[name](noise), steps, seed, folder)
+
+
+def _plane(
+    name: str, mixture: Mixture, steps: int, seed: int, folder: Path
+) -> tuple[Found, dict[str, np.ndarray]]:
+    samples = mixture.sample(seed, SAMPLES)
+    score = _exact(mixture)
+    flow = _flow(score, lambda x: x, samples, steps, seed, folder / name)
+    turn = torch.from_numpy(TURN[:, :, 0, 0])
+
+    def turned(x: torch.Tensor) -> torch.Tensor:
+        return score(x) @ turn.T.to(x)
+
+    x = torch.from_numpy(samples[:512])
+    fields = {"trainingfree": turned, "flow": flow}
+    found: Found = []
+    for kind, field in fields.items():
+        at = x.float() if kind == "flow" else x
+        found.append((f"stationarity.{kind}.{name}", exact_residual(field, at, score(at))))
+        rate = _as_rate(field, samples, 1.0)
+        exponents = lyapunov_exponents(rate, samples[:STARTS], STEP, round(HORIZON / STEP))
+        found.append((f"lyapunov.{kind}.{name}", float(exponents[:, 0].mean())))
+        found.append((f"lyapunov.sum.{kind}.{name}", float(exponents.sum(1).mean())))
+        found.append((f"density.drift.{kind}.{name}", _drift(mixture, rate, samples[:64])))
+    return found, {"samples": samples[:1024], **_on_grid(mixture, fields)}
+
+
+def _lorenz(
+    steps: int, horizon: float, seed: int, folder: Path
+) -> tuple[Found, dict[str, np.ndarray]]:
+    states = lorenz_states(seed, LORENZ_RUNS, SAMPLES // LORENZ_RUNS * 4, LORENZ_STEP)
+    mean, spread = states.mean(0), states.std(0)
+    samples = (states - mean) / spread
+    model = seeded(lambda: SingleLevelScore(Dense(3, WIDTH), LORENZ_ALPHA), seed)
+    _train(model, lambda m, x: m.loss(x), samples, steps, seed, folder / "lorenz_score")
+    score = model.requires_grad_(False).score
+    flow = _flow(score, lambda x: model.noisy(x, torch.randn_like(x)), samples, steps, seed,
+                 folder / "lorenz")
+    count = round(horizon / LORENZ_STEP)
+    truth = lyapunov_exponents(lorenz_rate, states[:: len(states) // STARTS][:STARTS],
+                               LORENZ_STEP, count)
+    true_rate = lorenz_rate(states) / spread
+    speed = float(np.sqrt((true_rate**2).sum(1).mean()))
+    rate = _as_rate(flow, samples, speed)
+    starts = samples[:: len(samples) // STARTS][:STARTS]
+    learned = lyapunov_exponents(rate, starts, LORENZ_STEP, count)
+    some = slice(None, None, len(samples) // 1024)
+    x = torch.from_numpy(model.signal * samples[some]).float()
+    fields = {
+        "flow": flow(x), "score": score(x),
+        **{f"skew{k}": score(x) @ _skew_matrix(seed, k).T for k in range(SKEWS)},
+    }
+    along = {kind: abs(_cosine(field, true_rate[some])) for kind, field in fields.items()}
+    noisy = model.noisy(x, torch.zeros_like(x))
+    found: Found = [
+        ("lyapunov.truth.lorenz", float(truth[:, 0].mean())),
+        ("lyapunov.sum.truth.lorenz", float(truth.sum(1).mean())),
+        ("lyapunov.flow.lorenz", float(learned[:, 0].mean())),
+        ("lyapunov.sum.flow.lorenz", float(learned.sum(1).mean())),
+        ("stationarity.flow.lorenz", exact_residual(flow, noisy, score(noisy))),
+        ("cos.flow.lorenz", along["flow"]), ("cos.score.lorenz", along["score"]),
+        ("cos.trainingfree.lorenz", float(np.mean([along[f"skew{k}"] for k in range(SKEWS)]))),
+    ]
+    path = [starts[0]]
+    for _ in range(2000):
+        path.append(runge_kutta(rate, path[-1][None], LORENZ_STEP)[0])
+    return found, {"samples": samples[some], "path": np.array(path)}
+
+
+def _exact(mixture: Mixture) -> Module:
+    """The score of a mixture as a function of tensors (B, d)."""
+    centres, variance = torch.from_numpy(mixture.centres), mixture.spread**2
+
+    def score(x: torch.Tensor) -> torch.Tensor:
+        c = centres.to(x)
+        square = (x[:, None] - c).square().sum(-1)
+        return (torch.softmax(-0.5 * square / variance, 1) @ c - x) / variance
+
+    return score
+
+
+def _flow(
+    score: Module, noisy: Module, samples: np.ndarray, steps: int, seed: int, folder: Path
+) -> Module:
+    """A dense network under the stationarity loss of the score."""
+    def loss(model: Any, x: torch.Tensor) -> torch.Tensor:
+        at = noisy(x)
+        with torch.no_grad():
+            s = score(at)
+        return stationarity_loss(residuals(model, at, s, PROBES, keep=True), 0.1, 1.0)
+
+    model = seeded(lambda: Dense(samples.shape[1], WIDTH), seed)
+    _train(model, loss, samples, steps, seed, folder)
+    return model.requires_grad_(False)
+
+
+def _train(
+    model: Any, loss: Any, samples: np.ndarray, steps: int, seed: int, folder: Path
+) -> None:
+    folder.mkdir(exist_ok=True)
+    border = len(samples) * 7 // 8
+    training = Training(
+        steps=steps, batch=256, micro_batches=1, learning_rate=3e-3, warmup=50, device="cpu",
+        validate_every=max(1, steps // 5), checkpoint_every=steps, ema=0.99,
+    )
+    values = samples.astype(np.float32)
+    train_on(model, loss, values[:border], values[border:], training, SerialComm(), folder, None,
+             seed, {"kind": "case"})
+
+
+def _as_rate(field: Module, samples: np.ndarray, speed: float) -> Rate:
+    """A field of tensors (B, d) as one of arrays (..., d), as fast as asked on the samples."""
+    weights = list(field.parameters()) if isinstance(field, torch.nn.Module) else []
+    kind = weights[0].dtype if weights else torch.float64
+
+    def raw(x: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            flat = torch.from_numpy(np.ascontiguousarray(x)).to(kind).flatten(0, -2)
+            return field(flat).view(x.shape).double().numpy()
+
+    scale = speed / np.sqrt((raw(samples[:1024]) ** 2).sum(1).mean())
+    return lambda x: scale * raw(x)
+
+
+def _drift(mixture: Mixture, rate: Rate, start: np.ndarray) -> float:
+    """Mean absolute change of log p along paths of unit time."""
+    x = start
+    for _ in range(round(1.0 / STEP)):
+        x = runge_kutta(rate, x, STEP)
+    return float(np.abs(mixture.log_density(x) - mixture.log_density(start)).mean())
+
+
+def _skew_matrix(seed: int, draw: int) -> torch.Tensor:
+    values = normal(seed, draw, np.arange(9), stream=MATRIX).reshape(3, 3)
+    return torch.from_numpy(values - values.T).float()
+
+
+def _cosine(field: torch.Tensor, rate: np.ndarray) -> float:
+    """Mean over states of the cosine of two vectors, (B, d) each."""
+    return float(cosines(field, rate).mean())
+
+
+def _on_grid(mixture: Mixture, fields: dict[str, Module]) -> dict[str, np.ndarray]:
+    """log p and the fields on a lattice over the samples, for the page."""
+    reach = float(np.abs(mixture.centres).max()) + 4 * mixture.spread
+    line = np.linspace(-reach, reach, 25)
+    points = np.stack(np.meshgrid(line, line), -1)
+    found = {"points": points, "density": np.exp(mixture.log_density(points))}
+    for kind, field in fields.items():
+        found[kind] = _as_rate(field, mixture.sample(0, 1024), 1.0)(points)
+    return found
