@@ -24,13 +24,8 @@ from pydantic import Field, PositiveInt, model_validator
 from scaled_mpi.config import InputError
 from scaled_mpi.learning.training import Training
 from scaled_mpi.parallel.store import Trajectory
-from scaled_mpi.surrogates.stepper import (
-    JUDGE_STEP,
-    JUDGED,
-    Lesson,
-    Stepper,
-    StepperOperator,
-)
+from scaled_mpi.surrogates.fitting import JUDGE_STEP, JUDGED, patches_of
+from scaled_mpi.surrogates.stepper import Lesson, Stepper, StepperOperator
 
 EXAMINED = 8  # samples of each patch in a validation
 
@@ -40,6 +35,8 @@ class Probabilistic(Stepper):
 
     kind: Literal["probabilistic"] = "probabilistic"
     masked: Literal[False] = False
+    pushforward: Literal[1] = 1
+    rollout: Literal[1] = 1
     rollout: Literal[1] = 1
     noises: PositiveInt = Field(4, description="channels of white noise")
     samples: int = Field(2, ge=2, description="samples of each patch in training")
@@ -78,7 +75,7 @@ class ProbabilisticLesson(Lesson):
         names: Sequence[str], seed: int,
     ) -> None:
         super().__init__(spec, runs, moments, scale, names, seed)
-        self.chain = self._patches(2)
+        self.chain = patches_of(spec, (runs, moments, scale, names), 2)
 
     def sample(self, step: int, micro: int, size: int) -> dict[str, Any]:
         """A batch for `loss`: frames of one jump or two, and conditions."""

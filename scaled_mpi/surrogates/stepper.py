@@ -13,35 +13,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
-from scaled_mpi.config import InputError, Spec, plain
-from scaled_mpi.learning.training import Training, on_team, train
+from scaled_mpi.config import InputError
+from scaled_mpi.learning.training import Training
 from scaled_mpi.parallel.blocks import whole_per_axis
-from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.parallel.streams import uniform
+from scaled_mpi.surrogates.fitting import (
+    JUDGE_STEP,
+    JUDGED,
+    JumpOperator,
+    JumpSpec,
+    patches_of,
+)
 
-if TYPE_CHECKING:
-    from scaled_mpi.learning.patches import Patches
-
-WEIGHTS = "best.safetensors"
 MODES = 102  # number of the random stream that draws halo widths and passes
-JUDGED = 16  # patches that a validation looks at
-JUDGE_STEP = 2**32 - 1  # a step that no training reaches, so that they are never trained on
 
 
-class Stepper(Spec):
+class Stepper(JumpSpec):
     """A convolutional stepper of declared reach; lengths are in cells of its own grid."""
 
     kind: Literal["stepper"] = "stepper"
-    jump: PositiveInt = Field(50, description="simulator steps of one application")
-    memory: PositiveInt = Field(1, description="past frames read, the newest included")
-    reach: PositiveInt | tuple[PositiveInt, ...] = 8
-    coarsen: PositiveInt = Field(2, description="cells an axis gathered into channels")
     width: PositiveInt = Field(64, description="channels inside")
     depth: PositiveInt = Field(4, description="residual blocks; each can reach `coarsen` cells")
     masked: bool = Field(True, description="also learn halos narrower than the reach, and sweeps")
@@ -54,9 +50,6 @@ class Stepper(Spec):
         1, description="jumps that a step's gradient runs through; above 1 on a whole periodic box"
     )
     noise: float = Field(0.0, ge=0, description="noise on the frames read, in spreads")
-    patch: PositiveInt = Field(64, description="cells an axis of a training sample")
-    symmetric: bool = Field(True, description="learn all flips and turns (scalar fields)")
-    held_out: PositiveInt = Field(2, description="last runs, kept for validation")
     training: Training = Training(
         steps=1400, batch=4, micro_batches=4, optimizer="muon", learning_rate=4e-3, warmup=60,
         ema=0.99,
@@ -86,35 +79,12 @@ class Stepper(Spec):
     def _reaches(self) -> tuple[int, ...]:
         return self.reach if isinstance(self.reach, tuple) else (self.reach,)
 
-    def fit(
-        self, trajectories: Sequence[Trajectory], comm: Comm, folder: str | Path, events: Any,
-        seed: int,
-    ) -> None:
-        """Train on stored runs and leave the weights in `folder`. Collective over `comm`.
-
-        The last `held_out` runs are for validation (of too few runs, the last eighth of each).
-        `seed` decides everything. Errors: `InputError` for runs that cannot be used.
-        """
-        self._check(trajectories)
-        on_team(comm, self.training, lambda team: self._train(
-            list(trajectories), team, Path(folder), events, seed
-        ))
-
     def load(self, folder: str | Path, device: str = "cpu") -> StepperOperator:
         """The trained operator of a folder that `fit` filled."""
         return StepperOperator(Path(folder), device)
 
     def _check(self, runs: Sequence[Trajectory]) -> None:
-        if not runs:
-            raise InputError("data: no run is given; the surrogate needs at least one")
-        whole_per_axis("surrogate.reach", self.reach, runs[0].grid.axes, 1)
-        for run in runs:
-            told = run.attributes.get("jump", self.jump)
-            if told != self.jump:
-                raise InputError(
-                    f"surrogate.jump: {self.jump} given; the frames of {run.name} are {told} "
-                    "steps apart"
-                )
+        super()._check(runs)
         grid = runs[0].grid
         open_sides = not all(boundary.periodic for boundary in grid.boundary)
         if self.rollout > 1 and (open_sides or any(n % self.coarsen for n in grid.shape)):
@@ -123,52 +93,11 @@ class Stepper(Spec):
                 f"{list(grid.shape)} is periodic and a multiple of surrogate.coarsen"
             )
 
-    def _core(self, shape: Sequence[int], periodic: Sequence[bool]) -> tuple[int, ...]:
-        """Cells of a patch an axis: `patch`, or what fits into a small bounded domain."""
-        unit, cores = 2 * self.coarsen, []
-        for cells, wraps in zip(shape, periodic, strict=True):
-            core = self.patch if wraps else min(self.patch, cells // unit * unit)
-            if core < unit:
-                raise InputError(f"data.shape: {cells} cells; at least {unit} are needed")
-            cores.append(core)
-        return tuple(cores)
+    def _network(self, meta: Mapping[str, Any], seed: int) -> Any:
+        return network_of(meta, seed)
 
     def _lesson(self, *of: Any) -> Lesson:
         return Lesson(self, *of)
-
-    def _train(
-        self, runs: list[Trajectory], comm: Comm, folder: Path, events: Any, seed: int
-    ) -> None:
-        from scaled_mpi.learning.patches import condition_names, measure
-
-        learned, judged, moments = _hold_out(runs, self.held_out)
-        names = condition_names(runs)
-        scale = measure(learned, names)
-        told = plain(self)
-        del told["training"]["checkpoint_every"]  # decides nothing: equal weights, equal files
-        meta = {
-            "kind": self.kind, "stepper": told, "axes": runs[0].grid.axes,
-            "channels": runs[0].shape[1], "mean": scale.mean.tolist(),
-            "spread": scale.spread.tolist(), "change": scale.change.tolist(),
-            "conditions": list(names), "condition_mean": scale.condition_mean.tolist(),
-            "condition_spread": scale.condition_spread.tolist(),
-        }
-        lesson = self._lesson(learned, moments[0], scale, names, seed)
-        exam = self._lesson(judged, moments[1], scale, names, seed)
-        train(
-            network_of(meta, seed), lesson.loss, lesson.sample, exam.judge, self.training, comm,
-            folder, events, seed, meta=meta,
-        )
-
-
-def _hold_out(runs: list[Trajectory], count: int) -> tuple[list, list, tuple[slice, slice]]:
-    """Runs to learn from, runs to judge by, and the frames used of each."""
-    if len(runs) > count:
-        return runs[:-count], runs[-count:], (slice(None), slice(None))
-    border = min(len(run) for run in runs)
-    border -= max(2, border // 8)
-    return runs, runs, (slice(0, border), slice(border, None))
-
 
 def network_of(meta: Mapping[str, Any], seed: int) -> Any:
     """A network of the shape that `meta` tells, its first weights decided by `seed`."""
@@ -198,25 +127,10 @@ class Lesson:
         grid = runs[0].grid
         self.spec, self.seed = spec, seed
         self.reach = whole_per_axis("surrogate.reach", spec.reach, grid.axes, 1)
-        self._of = (runs, moments, scale, names)
-        self.single = self._patches(1)
-        self.chain = self._patches(spec.pushforward) if spec.pushforward > 1 else self.single
-
-    def _patches(self, jumps: int) -> Patches:
-        """Patches of `jumps` jumps, with what they read of the ring."""
-        from scaled_mpi.learning.patches import Patches
-
-        (runs, moments, scale, names), spec = self._of, self.spec
-        grid = runs[0].grid
-        core = spec._core(grid.shape, [boundary.periodic for boundary in grid.boundary])
-        ring = [jumps * r for r in self.reach]
-        if spec.rollout > 1:  # the whole box, which closes on itself after every jump
-            core, ring, jumps = grid.shape, [0] * grid.axes, spec.rollout
-        return Patches(
-            runs, scale, names, frames=spec.memory + jumps, core=core, ring=ring, moments=moments,
-            # The channels of a latent field do not turn with the field.
-            symmetric=spec.symmetric and all(run.attributes.get("scalars", True) for run in runs),
-        )
+        of, whole = (runs, moments, scale, names), spec.rollout > 1
+        self.single = self.chain = patches_of(spec, of, max(1, spec.rollout), whole)
+        if spec.pushforward > 1 and not whole:
+            self.chain = patches_of(spec, of, spec.pushforward)
 
     def sample(self, step: int, micro: int, size: int) -> dict[str, Any]:
         """A batch for `loss`: frames, conditions, and the halo known (0 cells: all of it)."""
@@ -279,97 +193,27 @@ class Lesson:
         return {"loss": sum(means.values()) / len(means), **scores}
 
 
-class StepperOperator:
-    """A trained stepper, applied one tile a call: one shape, one thread, so always the same bits.
-
-    Attributes: `reach` (cells an axis), `memory`, `stochastic`, `conditions` (names).
-    """
+class StepperOperator(JumpOperator):
+    """A trained stepper; `ValueError` for a mask that a network without masks cannot use."""
 
     kind = "stepper"
-    stochastic = False
-    noises = 0  # channels of white noise that one jump of one sample takes
 
-    def __init__(self, folder: Path, device: str) -> None:
-        import torch
+    def _network(self, meta: Mapping[str, Any]) -> Any:
+        return network_of(meta, 0)
 
-        from scaled_mpi.learning.weights import load_into, load_weights
-
-        torch.set_num_threads(1)
-        tensors, meta = load_weights(folder / WEIGHTS)
-        if meta.get("kind") != self.kind:
-            raise InputError(
-                f"{folder / WEIGHTS}: weights of a {meta.get('kind')}, not a {self.kind}"
-            )
-        self.meta = meta
-        self.network = network_of(meta, 0)
-        load_into(self.network, tensors, str(folder / WEIGHTS))
-        self.device = torch.device(device)
-        self.network.to(self.device).eval()
-        axes = meta["axes"]
-        self.reach = self.network.reach
-        self.memory: int = meta["stepper"]["memory"]
-        self.coarsen: int = meta["stepper"]["coarsen"]
-        self.conditions = tuple(meta["conditions"])
-        self._mean, self._spread = (
-            np.array(meta[key], np.float32).reshape(-1, *[1] * axes)
-            for key in ("mean", "spread")
-        )
-        self._condition_mean = np.array(meta["condition_mean"])
-        self._condition_spread = np.array(meta["condition_spread"])
-
-    def condition(self, told: Mapping[str, float]) -> np.ndarray:
-        """The conditions that the network reads, (n,), out of all that a run tells."""
-        missing = [name for name in self.conditions if name not in told]
-        if missing:
-            raise InputError(f"condition: {', '.join(missing)} missing; the surrogate reads it")
-        return np.array([float(told[name]) for name in self.conditions], np.float64)
-
-    def advance(
-        self,
-        window: np.ndarray,
-        mask: np.ndarray,
-        condition: np.ndarray,
-        future: tuple[np.ndarray, np.ndarray] | None = None,
-        noise: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """The tile one jump later, (C, *tile), in the type of `window`.
-
-        window (M, C, *(tile + 2 reach)), newest last; mask (*(tile + 2 reach)), 1 where known;
-        condition (n,) as `condition` gives it; future: value (C, *(tile + 2 reach)) and mask of
-        what is known one jump on; noise (noises, *(tile + 2 reach)) where `stochastic`.
-        Errors: `InputError` for a tile that is no multiple of `coarsen`, `ValueError` for a mask
-        that a network without masks cannot use.
-        """
-        import torch
-
-        self._check(window, mask)
-        told = None
-        if self.conditions:
-            told = self._put((condition - self._condition_mean) / self._condition_spread)
-        known = [self._put((window - self._mean) / self._spread), told]
+    def _made(
+        self, window: np.ndarray, mask: np.ndarray, told: Any,
+        future: tuple[np.ndarray, np.ndarray] | None, noise: np.ndarray | None,
+    ) -> Any:
+        known = [self._put(self._normal(window)), told]
         if self.network.masked:
             known.append(self._put(mask[None]))
             if future is not None:
-                value, where = future
-                known.append(self._put((value - self._mean) / self._spread))
-                known.append(self._put(where[None]))
+                known += [self._put(self._normal(future[0])), self._put(future[1][None])]
         drawn = None if noise is None else self._put(noise)
-        with torch.inference_mode():
-            made = self.network(*known, noise=drawn)[0].cpu().numpy()
-        return (made * self._spread + self._mean).astype(window.dtype)
-
-    def _put(self, values: np.ndarray) -> Any:
-        """A batch of one, float32, on the device."""
-        import torch
-
-        return torch.from_numpy(np.ascontiguousarray(values[None], np.float32)).to(self.device)
+        return self.network(*known, noise=drawn)
 
     def _check(self, window: np.ndarray, mask: np.ndarray) -> None:
-        tile = [n - 2 * r for n, r in zip(window.shape[2:], self.reach, strict=True)]
-        if any(n % self.coarsen or n <= 0 for n in tile):
-            raise InputError(
-                f"domain.tile: {tile} cells for the surrogate; multiples of {self.coarsen} "
-                "(surrogate.coarsen) are allowed"
-            )
+        super()._check(window, mask)
         if not self.network.masked and not mask.all():
             raise ValueError("the network was trained without masks: its whole reach is needed")

@@ -1,0 +1,96 @@
+"""Conditional diffusion of one jump: noise becomes a sample of the change that a field undergoes.
+
+With u normalised, s the spread of a jump's change and c what is known,
+
+    x = mask (u(t + jump) - u(t)) / s        x_t = alpha x + sigma eps        D(x_t, t, c) ~ E[x]
+
+The U-Net is told the past frames and their mask, scalars, and the change of those cells whose
+future is known: values where known and 1 elsewhere, beside a mask. (The encoding by 1 and the
+training with random halos are those of SCALED's diffusion surrogate.) It works on the whole
+window, tile and reach, so that neighbouring tiles, which read the same noise, make nearly the same
+of the cells they share. Cells are first gathered into coarse ones, as `convolution.py` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from scaled_mpi.learning.denoising import Denoiser
+from scaled_mpi.learning.networks.convolution import crop, gather, spread
+from scaled_mpi.learning.networks.unet import Condition, UNet
+from scaled_mpi.learning.samplers import sample
+from scaled_mpi.learning.schedules import Schedule
+from scaled_mpi.learning.sizes import UNetSize
+
+UNKNOWN = 1.0  # stands where the future is not known
+
+
+class Known(NamedTuple):
+    """What is known before a jump; cells are those of the window, tile + 2 reach.
+
+    window (B, M, C, *cells) newest last and 0 where not known, mask (B, 1, *cells), told (B, n)
+    or None, future (B, C, *cells) and its mask (B, 1, *cells), or None.
+    """
+
+    window: Tensor
+    mask: Tensor
+    told: Tensor | None = None
+    future: Tensor | None = None
+    future_mask: Tensor | None = None
+
+
+class ConditionalJump(nn.Module):
+    """Samples of a field one jump on, given the past; `change` is (C,), `reach` in cells."""
+
+    def __init__(
+        self, channels: int, memory: int, reach: Sequence[int], change: Sequence[float], *,
+        size: UNetSize, schedule: Schedule, parametrization: str, factor: int, conditions: int,
+    ) -> None:
+        super().__init__()
+        self.reach, self.factor, axes = tuple(reach), factor, len(reach)
+        cells = factor**axes
+        network = UNet(
+            axes, channels * cells, size, fields=(memory * channels + channels + 2) * cells,
+            scalars=conditions,
+        )
+        self.denoiser = Denoiser(network, schedule, parametrization)
+        scale = torch.tensor(tuple(change), dtype=torch.float32)
+        self.register_buffer("scale", scale.view(-1, *(1,) * axes), persistent=False)
+
+    def condition(self, known: Known) -> Condition:
+        """The fields that the U-Net reads, gathered, and the scalars."""
+        newest = known.window[:, -1]
+        told, where = torch.full_like(newest, UNKNOWN), torch.zeros_like(known.mask)
+        if known.future is not None:
+            where = known.future_mask
+            change = (known.future - newest) / self.scale
+            told = torch.where(where > 0, change, told)
+        past = (known.window * known.mask[:, None]).flatten(1, 2)
+        fields = torch.cat((past, known.mask, told, where), 1)
+        return Condition(gather(fields, self.factor), known.told)
+
+    def loss(self, known: Known, truth: Tensor, time: Tensor, noise: Tensor) -> Tensor:
+        """Denoising loss; truth and noise (B, C, *cells), time (B,) in [0, 1]; a scalar."""
+        change = known.mask * (truth - known.window[:, -1]) / self.scale
+        return self.denoiser.loss(
+            gather(change, self.factor), time, gather(noise, self.factor), self.condition(known)
+        )
+
+    def sample(self, known: Known, noise: Tensor, steps: int, kind: str) -> Tensor:
+        """The tile one jump on (B, C, *tile), from noise (B, k C, *cells): k fields of it."""
+        channels, condition = known.window.shape[2], self.condition(known)
+
+        def drawn(number: int) -> Tensor:
+            fields = noise[:, number * channels : (number + 1) * channels]
+            return gather(fields, self.factor)
+
+        def denoise(x: Tensor, time: float) -> Any:
+            return self.denoiser(x, time, condition)
+
+        made = sample(denoise, drawn, self.denoiser.schedule, steps, kind)
+        change = spread(made, self.factor) * self.scale
+        return crop(known.window[:, -1] + change, self.reach)

@@ -1,0 +1,253 @@
+"""Conditional diffusion: samples of the field one jump on, drawn by a denoiser.
+
+The denoiser (`learning/networks/conditional.py`) sees a tile and `reach` cells around it: past
+frames, the parameters, and what is known of the halo one jump on. In training the halo has a width
+drawn from `halos`, and with probability `told` its future is known, so that Schwarz sweeps can
+couple tiles: in the first sweep each tile draws its sample alone, in the next it draws the same
+sample (the noise of a cell is that of its place in the domain) knowing what its neighbours drew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import numpy as np
+from pydantic import Field, PositiveInt, model_validator
+
+from scaled_mpi.config import InputError
+from scaled_mpi.learning.schedules import SCHEDULES, Rectified
+from scaled_mpi.learning.sizes import UNetSize
+from scaled_mpi.learning.training import Training
+from scaled_mpi.parallel.blocks import whole_per_axis
+from scaled_mpi.parallel.store import Trajectory
+from scaled_mpi.parallel.streams import uniform
+from scaled_mpi.surrogates.fitting import (
+    JUDGE_STEP,
+    JUDGED,
+    JumpOperator,
+    JumpSpec,
+    patches_of,
+)
+
+HALOS = 103  # number of the random stream that draws halo widths and whether the future is told
+EXAMINED = 4  # samples of a patch in a validation
+SAMPLED = 4  # patches of a validation that are sampled
+
+Schedules = Annotated[Union[tuple(SCHEDULES.values())], Field(discriminator="kind")]  # noqa: UP007
+
+
+class Diffusion(JumpSpec):
+    """A diffusion surrogate; lengths are in cells of its own grid.
+
+    `parametrization` is a row of `learning.denoising`, `sampler` one of `learning.samplers`, of
+    `steps` steps.
+    """
+
+    kind: Literal["diffusion"] = "diffusion"
+    network: UNetSize = UNetSize(widths=(48, 96), norm="cell", padding="replicate")
+    schedule: Schedules = Rectified()  # type: ignore[valid-type]
+    parametrization: Literal["epsilon", "x0", "v", "flow", "edm"] = "edm"
+    sampler: Literal["ddim", "euler", "heun", "sde"] = "heun"
+    steps: int = Field(6, ge=2)
+    halos: tuple[PositiveInt, ...] = Field((8, 8, 4, 6), min_length=1)
+    told: float = Field(0.5, ge=0, le=1, description="share of steps that know the halo's future")
+    patch: PositiveInt = Field(32, description="cells an axis of a training sample")
+    training: Training = Training(
+        steps=3000, batch=16, micro_batches=4, learning_rate=2e-3, warmup=100, ema=0.995,
+        validate_every=500,
+    )
+
+    @model_validator(mode="after")
+    def _network_fits(self) -> Diffusion:
+        unit = self.coarsen * self.network.multiple
+        reaches = self.reach if isinstance(self.reach, tuple) else (self.reach,)
+        if any((self.patch + 2 * r) % unit for r in reaches) or self.network.padding == "valid":
+            raise InputError(
+                f"surrogate.patch: {self.patch} with reach {list(reaches)}; patch + 2 reach must "
+                f"be a multiple of {unit} (coarsen, network.widths), network.padding circular or "
+                "replicate"
+            )
+        if self.parametrization == "epsilon" and self.schedule.zero_terminal_snr:
+            raise InputError(
+                "surrogate.parametrization: epsilon with zero_terminal_snr; x0, v, flow and edm "
+                "are allowed"
+            )
+        return self
+
+    @property
+    def masked(self) -> bool:
+        """Whether halos narrower than the reach are known: always."""
+        return True
+
+    def load(self, folder: str | Path, device: str = "cpu") -> DiffusionOperator:
+        """The trained operator of a folder that `fit` filled."""
+        return DiffusionOperator(Path(folder), device)
+
+    def _network(self, meta: Mapping[str, Any], seed: int) -> Any:
+        return network_of(meta, seed)
+
+    def _lesson(self, *of: Any) -> DiffusionLesson:
+        return DiffusionLesson(self, *of)
+
+
+def network_of(meta: Mapping[str, Any], seed: int) -> Any:
+    """A network of the shape that `meta` tells, its first weights decided by `seed`."""
+    import torch
+
+    from scaled_mpi.learning.networks.conditional import ConditionalJump
+
+    spec = meta["stepper"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ConditionalJump(
+            meta["channels"], spec["memory"],
+            whole_per_axis("surrogate.reach", spec["reach"], meta["axes"], 1), meta["change"],
+            size=UNetSize(**spec["network"]),
+            schedule=SCHEDULES[spec["schedule"]["kind"]](**spec["schedule"]),
+            parametrization=spec["parametrization"], factor=spec["coarsen"],
+            conditions=len(meta["conditions"]),
+        )
+
+
+class DiffusionLesson:
+    """Samples and losses of one diffusion surrogate; see `learning.training.Task`."""
+
+    def __init__(
+        self, spec: Diffusion, runs: list[Trajectory], moments: slice, scale: Any,
+        names: Sequence[str], seed: int,
+    ) -> None:
+        self.spec, self.seed = spec, seed
+        self.patches = patches_of(spec, (runs, moments, scale, names), 1)
+        self.reach = self.patches.ring
+
+    def sample(self, step: int, micro: int, size: int) -> dict[str, Any]:
+        """A batch for `loss`: frames, conditions, the halo known, whether its future is."""
+        width, told = uniform(self.seed, step, np.array([micro]), draws=2, stream=HALOS)[:, 0]
+        frames, named = self.patches.draw(
+            self.seed, step, range(micro * size, (micro + 1) * size)
+        )
+        halos = self.spec.halos
+        return {
+            "frames": frames, "condition": named, "halo": halos[int(width * len(halos))],
+            "told": bool(told < self.spec.told),
+        }
+
+    def loss(self, model: Any, batch: Mapping[str, Any]) -> Any:
+        """The denoising loss at times drawn evenly; a scalar tensor."""
+        import torch
+
+        known, truth = self._known(batch)
+        count = len(truth)
+        # One time in each of `count` equal parts of [0, 1]: less noise than independent ones.
+        time = (torch.arange(count, device=truth.device) + torch.rand(
+            count, device=truth.device)) / count
+        return model.loss(known, truth, time, torch.randn_like(truth))
+
+    def _known(self, batch: Mapping[str, Any]) -> tuple[Any, Any]:
+        """What a tile knows under the batch's halo, and the truth (B, C, *window)."""
+        from scaled_mpi.learning.losses import box_mask
+        from scaled_mpi.learning.networks.conditional import Known
+
+        frames, memory = batch["frames"], self.spec.memory
+        window, truth = frames[:, :memory], frames[:, memory]
+        cells = window.shape[3:]
+        beyond = [r - min(batch["halo"], r) for r in self.reach]
+        mask = box_mask(cells, beyond, window).expand(len(window), -1, *cells)
+        told = batch["condition"] if batch["condition"].shape[1] else None
+        future = where = None
+        if batch["told"]:
+            future, where = truth, mask - box_mask(cells, self.reach, window)
+        return Known(window * mask[:, None], mask, told, future, where), truth
+
+    def judge(self, model: Any) -> dict[str, float]:
+        """The loss under noise that is always the same, and scores of a few samples."""
+        import torch
+
+        device = next(model.parameters()).device
+        losses = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            for number in range(JUDGED):
+                frames, told = (
+                    torch.from_numpy(one).to(device)
+                    for one in self.patches.draw(self.seed, JUDGE_STEP, [number])
+                )
+                batch = {"frames": frames, "condition": told, "halo": self.spec.halos[0],
+                         "told": number % 2 == 1}
+                known, truth = self._known(batch)
+                time = torch.full((1,), (number + 0.5) / JUDGED, device=device)
+                noise = torch.randn(truth.shape).to(device)
+                losses.append(float(model.loss(known, truth, time, noise)))
+            return {"loss": float(np.mean(losses)), **self._sampled(model, device)}
+
+    def _sampled(self, model: Any, device: Any) -> dict[str, float]:
+        """Fair CRPS, in spreads, and spread over error of a few samples of a few patches."""
+        import torch
+
+        from scaled_mpi.learning.crps import almost_fair_crps
+        from scaled_mpi.learning.networks.convolution import crop
+
+        frames, told = (
+            torch.from_numpy(one).to(device).repeat_interleave(EXAMINED, 0)
+            for one in self.patches.draw(self.seed, JUDGE_STEP, range(SAMPLED))
+        )
+        batch = {"frames": frames, "condition": told, "halo": self.spec.halos[0], "told": False}
+        known, truth = self._known(batch)
+        fields = noise_channels(self.spec.sampler, self.spec.steps, 1)
+        noise = torch.randn(
+            len(truth), fields * truth.shape[1], *truth.shape[2:]).to(device)
+        made = model.sample(known, noise, self.spec.steps, self.spec.sampler)
+        members = made.unflatten(0, (SAMPLED, EXAMINED))
+        true = crop(truth, self.reach)[::EXAMINED]
+        variance = (EXAMINED + 1) / EXAMINED * members.var(1).mean()
+        error = (members.mean(1) - true).square().mean()
+        return {
+            "crps": float(almost_fair_crps(members, true, 1.0)),
+            "spread.skill": float((variance / error).sqrt()),
+        }
+
+
+def noise_channels(sampler: str, steps: int, channels: int) -> int:
+    """Channels of white noise that one sample takes: its start, and each step of a random walk."""
+    from scaled_mpi.learning.samplers import STOCHASTIC
+
+    return channels * (steps if sampler in STOCHASTIC else 1)
+
+
+class DiffusionOperator(JumpOperator):
+    """A trained one, applied one tile a call; white noise in `noises` channels makes a sample."""
+
+    kind = "diffusion"
+    stochastic = True
+
+    def __init__(self, folder: Path, device: str) -> None:
+        super().__init__(folder, device)
+        spec = self.meta["stepper"]
+        self.steps, self.sampler = spec["steps"], spec["sampler"]
+        self.unit = self.coarsen * UNetSize(**spec["network"]).multiple
+        self.noises = noise_channels(self.sampler, self.steps, self.meta["channels"])
+
+    def _network(self, meta: Mapping[str, Any]) -> Any:
+        return network_of(meta, 0)
+
+    def _made(
+        self, window: np.ndarray, mask: np.ndarray, told: Any,
+        future: tuple[np.ndarray, np.ndarray] | None, noise: np.ndarray,
+    ) -> Any:
+        from scaled_mpi.learning.networks.conditional import Known
+
+        ahead = where = None
+        if future is not None:
+            ahead, where = self._put(self._normal(future[0])), self._put(future[1][None])
+        seen = self._put(self._normal(window) * mask)
+        known = Known(seen, self._put(mask[None]), told, ahead, where)
+        return self.network.sample(known, self._put(noise), self.steps, self.sampler)
+
+    def _check(self, window: np.ndarray, mask: np.ndarray) -> None:
+        if any(n % self.unit for n in window.shape[2:]):
+            raise InputError(
+                f"domain.tile: {list(window.shape[2:])} cells with the reach; multiples of "
+                f"{self.unit} (surrogate.coarsen, network.widths) are allowed"
+            )

@@ -1,0 +1,237 @@
+"""What all surrogates that learn a jump from stored runs share: keys, training, operator.
+
+A member says which network it trains (`_network`), on which samples and by which loss (`_lesson`),
+and its operator how the network makes a tile (`_made`); all else stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field, PositiveInt
+
+from scaled_mpi.config import InputError, Spec, plain
+from scaled_mpi.learning.training import Training, on_team, train
+from scaled_mpi.parallel.blocks import whole_per_axis
+from scaled_mpi.parallel.comm import Comm
+from scaled_mpi.parallel.store import Trajectory
+
+if TYPE_CHECKING:
+    from scaled_mpi.learning.patches import Patches
+
+WEIGHTS = "best.safetensors"
+JUDGED = 16  # patches that a validation looks at
+JUDGE_STEP = 2**32 - 1  # a step that no training reaches, so that they are never trained on
+
+
+class JumpSpec(Spec):
+    """Keys that every learned jump has; lengths are in cells of its own grid."""
+
+    jump: PositiveInt = Field(50, description="simulator steps of one application")
+    memory: PositiveInt = Field(1, description="past frames read, the newest included")
+    reach: PositiveInt | tuple[PositiveInt, ...] = 8
+    coarsen: PositiveInt = Field(2, description="cells an axis gathered into channels")
+    patch: PositiveInt = Field(64, description="cells an axis of a training sample")
+    symmetric: bool = Field(True, description="learn all flips and turns (scalar fields)")
+    held_out: PositiveInt = Field(2, description="last runs, kept for validation")
+    training: Training = Training()
+
+    def fit(
+        self, trajectories: Sequence[Trajectory], comm: Comm, folder: str | Path, events: Any,
+        seed: int,
+    ) -> None:
+        """Train on stored runs and leave the weights in `folder`. Collective over `comm`.
+
+        The last `held_out` runs are for validation (of too few runs, the last eighth of each).
+        `seed` decides everything. Errors: `InputError` for runs that cannot be used.
+        """
+        self._check(trajectories)
+        on_team(comm, self.training, lambda team: self._train(
+            list(trajectories), team, Path(folder), events, seed
+        ))
+
+    def _check(self, runs: Sequence[Trajectory]) -> None:
+        if not runs:
+            raise InputError("data: no run is given; the surrogate needs at least one")
+        whole_per_axis("surrogate.reach", self.reach, runs[0].grid.axes, 1)
+        for run in runs:
+            told = run.attributes.get("jump", self.jump)
+            if told != self.jump:
+                raise InputError(
+                    f"surrogate.jump: {self.jump} given; the frames of {run.name} are {told} "
+                    "steps apart"
+                )
+
+    def _core(self, shape: Sequence[int], periodic: Sequence[bool]) -> tuple[int, ...]:
+        """Cells of a patch an axis: `patch`, or what fits into a small bounded domain."""
+        unit, cores = 2 * self.coarsen, []
+        for cells, wraps in zip(shape, periodic, strict=True):
+            core = self.patch if wraps else min(self.patch, cells // unit * unit)
+            if core < unit:
+                raise InputError(f"data.shape: {cells} cells; at least {unit} are needed")
+            cores.append(core)
+        return tuple(cores)
+
+    def _network(self, meta: Mapping[str, Any], seed: int) -> Any:
+        raise TypeError(f"{self.kind}: no network of its own")
+
+    def _lesson(self, *of: Any) -> Any:
+        raise TypeError(f"{self.kind}: no lesson of its own")
+
+    def _train(
+        self, runs: list[Trajectory], comm: Comm, folder: Path, events: Any, seed: int
+    ) -> None:
+        from scaled_mpi.learning.patches import condition_names, measure
+
+        learned, judged, moments = hold_out(runs, self.held_out)
+        names = condition_names(runs)
+        scale = measure(learned, names)
+        told = plain(self)
+        del told["training"]["checkpoint_every"]  # decides nothing: equal weights, equal files
+        meta = {
+            "kind": self.kind, "stepper": told, "axes": runs[0].grid.axes,
+            "channels": runs[0].shape[1], "mean": scale.mean.tolist(),
+            "spread": scale.spread.tolist(), "change": scale.change.tolist(),
+            "conditions": list(names), "condition_mean": scale.condition_mean.tolist(),
+            "condition_spread": scale.condition_spread.tolist(),
+        }
+        lesson = self._lesson(learned, moments[0], scale, names, seed)
+        exam = self._lesson(judged, moments[1], scale, names, seed)
+        train(
+            self._network(meta, seed), lesson.loss, lesson.sample, exam.judge, self.training, comm,
+            folder, events, seed, meta=meta,
+        )
+
+
+def hold_out(runs: list[Trajectory], count: int) -> tuple[list, list, tuple[slice, slice]]:
+    """Runs to learn from, runs to judge by, and the frames used of each."""
+    if len(runs) > count:
+        return runs[:-count], runs[-count:], (slice(None), slice(None))
+    border = min(len(run) for run in runs)
+    border -= max(2, border // 8)
+    return runs, runs, (slice(0, border), slice(border, None))
+
+
+def patches_of(
+    spec: JumpSpec, of: tuple[list[Trajectory], slice, Any, Sequence[str]], jumps: int,
+    whole: bool = False,
+) -> Patches:
+    """Patches of `jumps` jumps and what they read of the ring; or the whole periodic box.
+
+    of: runs, moments used of each, scale, names of the conditions.
+    """
+    from scaled_mpi.learning.patches import Patches
+
+    runs, moments, scale, names = of
+    grid = runs[0].grid
+    reach = whole_per_axis("surrogate.reach", spec.reach, grid.axes, 1)
+    core = spec._core(grid.shape, [boundary.periodic for boundary in grid.boundary])
+    ring = [jumps * r for r in reach]
+    if whole:  # closes on itself after every jump
+        core, ring = grid.shape, [0] * grid.axes
+    return Patches(
+        runs, scale, names, frames=spec.memory + jumps, core=core, ring=ring, moments=moments,
+        # The channels of a latent field do not turn with the field.
+        symmetric=spec.symmetric and all(run.attributes.get("scalars", True) for run in runs),
+    )
+
+
+class JumpOperator:
+    """A trained jump, applied one tile a call: one shape, one thread, so always the same bits.
+
+    Attributes: `reach` (cells an axis), `memory`, `stochastic`, `conditions` (names).
+    """
+
+    kind = ""
+    stochastic = False
+    noises = 0  # channels of white noise that one jump of one sample takes
+
+    def __init__(self, folder: Path, device: str) -> None:
+        import torch
+
+        from scaled_mpi.learning.weights import load_into, load_weights
+
+        torch.set_num_threads(1)
+        tensors, meta = load_weights(folder / WEIGHTS)
+        if meta.get("kind") != self.kind:
+            raise InputError(
+                f"{folder / WEIGHTS}: weights of a {meta.get('kind')}, not a {self.kind}"
+            )
+        self.meta = meta
+        self.network = self._network(meta)
+        load_into(self.network, tensors, str(folder / WEIGHTS))
+        self.device = torch.device(device)
+        self.network.to(self.device).eval()
+        axes = meta["axes"]
+        self.reach = self.network.reach
+        self.memory: int = meta["stepper"]["memory"]
+        self.coarsen: int = meta["stepper"]["coarsen"]
+        self.conditions = tuple(meta["conditions"])
+        self._mean, self._spread = (
+            np.array(meta[key], np.float32).reshape(-1, *[1] * axes)
+            for key in ("mean", "spread")
+        )
+        self._condition_mean = np.array(meta["condition_mean"])
+        self._condition_spread = np.array(meta["condition_spread"])
+
+    def condition(self, told: Mapping[str, float]) -> np.ndarray:
+        """The conditions that the network reads, (n,), out of all that a run tells."""
+        missing = [name for name in self.conditions if name not in told]
+        if missing:
+            raise InputError(f"condition: {', '.join(missing)} missing; the surrogate reads it")
+        return np.array([float(told[name]) for name in self.conditions], np.float64)
+
+    def advance(
+        self,
+        window: np.ndarray,
+        mask: np.ndarray,
+        condition: np.ndarray,
+        future: tuple[np.ndarray, np.ndarray] | None = None,
+        noise: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The tile one jump later, (C, *tile), in the type of `window`.
+
+        window (M, C, *(tile + 2 reach)), newest last; mask (*(tile + 2 reach)), 1 where known;
+        condition (n,) as `condition` gives it; future: value (C, *(tile + 2 reach)) and mask of
+        what is known one jump on; noise (noises, *(tile + 2 reach)) where `stochastic`.
+        Errors: `InputError` for a tile that the network cannot take.
+        """
+        import torch
+
+        self._check(window, mask)
+        told = None
+        if self.conditions:
+            told = self._put((condition - self._condition_mean) / self._condition_spread)
+        with torch.inference_mode():
+            made = self._made(window, mask, told, future, noise)[0].cpu().numpy()
+        return (made * self._spread + self._mean).astype(window.dtype)
+
+    def _network(self, meta: Mapping[str, Any]) -> Any:
+        raise TypeError(f"{self.kind}: no network of its own")
+
+    def _made(
+        self, window: np.ndarray, mask: np.ndarray, told: Any,
+        future: tuple[np.ndarray, np.ndarray] | None, noise: np.ndarray | None,
+    ) -> Any:
+        raise TypeError(f"{self.kind}: no network of its own")
+
+    def _normal(self, fields: np.ndarray) -> np.ndarray:
+        """Fields (..., C, *cells) in mean 0 and spread 1."""
+        return (fields - self._mean) / self._spread
+
+    def _put(self, values: np.ndarray) -> Any:
+        """A batch of one, float32, on the device."""
+        import torch
+
+        return torch.from_numpy(np.ascontiguousarray(values[None], np.float32)).to(self.device)
+
+    def _check(self, window: np.ndarray, mask: np.ndarray) -> None:
+        tile = [n - 2 * r for n, r in zip(window.shape[2:], self.reach, strict=True)]
+        if any(n % self.coarsen or n <= 0 for n in tile):
+            raise InputError(
+                f"domain.tile: {tile} cells for the surrogate; multiples of {self.coarsen} "
+                "(surrogate.coarsen) are allowed"
+            )
