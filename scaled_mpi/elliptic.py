@@ -34,12 +34,18 @@ class Comparison(Spec):
     """What is measured beside the certified solve.
 
     `onelevel`: most iterations of Schwarz without a coarse space (0: not run). `exact`: also the
-    two-level method with exact local solves. `floor`: tiles an axis at which solution-form
-    coupling is measured (0: not), each local answer refined `refinements` times.
+    two-level method with exact local solves. `asm`: PETSc's one-level Schwarz on the same tiles,
+    exact LU, GMRES restart 30; `gamg`: conjugate gradients with PETSc's multigrid. `reference`:
+    also an answer of another method, direct where there is one, on the largest domain. `floor`:
+    tiles an axis at which solution-form coupling is measured (0: not), each local answer refined
+    `refinements` times.
     """
 
     onelevel: NonNegativeInt = 150
     exact: bool = True
+    asm: bool = True
+    gamg: bool = True
+    reference: bool = True
     floor: NonNegativeInt = 8
     refinements: NonNegativeInt = 1
 

@@ -173,7 +173,7 @@ class Prepared:
             course = self.system.solve(
                 load, self.preconditioner, rtol=0.9 * self.spec.tolerance,
                 most=self.spec.most - iterations, restart=self.spec.restart, start=solution,
-                watch=_Stall(self.preconditioner, self.spec.gain),
+                watch=Stall(self.preconditioner, self.spec.gain),
             )
             iterations += course.iterations
             history += [r / size for r in course.residuals]
@@ -213,7 +213,7 @@ class Prepared:
         return all(self.comm.allgather(bool(np.isfinite(field).all())))
 
 
-class _Stall:
+class Stall:
     """Watches the residual norms; strengthens the preconditioner where too little is gained."""
 
     def __init__(self, preconditioner: TwoLevel, gain: float) -> None:

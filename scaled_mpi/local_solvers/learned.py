@@ -25,6 +25,7 @@ WEIGHTS = "best.safetensors"
 STREAM = 14
 JUDGED = 96  # held-out local problems that a validation looks at
 CHUNK = 64  # tiles in one call of the network, so that its fields stay in the cache
+MANY = 4096  # the same on a device
 
 
 class Learned(Spec):
@@ -62,9 +63,17 @@ class Learned(Spec):
 
     def load(self, folder: str | Path | None) -> LearnedSolver:
         """The trained solver of a folder that `fit` filled."""
+        from scaled_mpi.learning.weights import load_into, load_weights
+
         if folder is None:
             raise InputError("local_solver: learned; a folder with its weights is needed")
-        return LearnedSolver(Path(folder), self.device)
+        path = Path(folder) / WEIGHTS
+        tensors, meta = load_weights(path)
+        if meta.get("kind") != self.kind:
+            raise InputError(f"{path}: weights of another kind, not a local solver")
+        network = make_network(meta, 0)
+        load_into(network, tensors, str(path))
+        return LearnedSolver(network, self.device)
 
     def _train(
         self, files: list[Path], comm: Comm, folder: Path, events: Any, seed: int
@@ -136,19 +145,15 @@ class LearnedSolver:
 
     exact = False
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
+    def __init__(self, network: Any, device: str = "cpu") -> None:
         import torch
 
-        from scaled_mpi.learning.weights import load_into, load_weights
-
-        tensors, meta = load_weights(folder / WEIGHTS)
-        if meta.get("kind") != "learned":
-            raise InputError(f"{folder / WEIGHTS}: weights of another kind, not a local solver")
-        self.network = make_network(meta, 0)
-        load_into(self.network, tensors, str(folder / WEIGHTS))
-        self.device = torch.device(device)
+        self.network, self.device = network, torch.device(device)
         self.network.to(self.device).eval()
-        self.axes: int = meta["axes"]
+        self.axes: int = network.axes
+        self.prepared: list[tuple[slice, Any]] = []  # tiles, and what the network needs of them
+        # A device with thousands of lanes wants all tiles at once.
+        self.chunk = CHUNK if device == "cpu" else MANY
 
     def prepare(self, operators: TileOperators) -> None:
         """Make the gates of all tiles. InputError where the axes are not those learned."""
@@ -160,14 +165,15 @@ class LearnedSolver:
             raise InputError(
                 f"domain.tile: {len(operators.window)} axes; the solver learned {self.axes}"
             )
-        self._kept = []
+        self.prepared = []
         with torch.inference_mode():
             for part in self._parts(len(operators)):
                 diagonal = self._put(operators.diagonal[part])
                 scale, couplings = scaled(
                     diagonal, self._put(np.stack([h[part] for h in operators.high], axis=1))
                 )
-                self._kept.append((self.network.gates(diagonal, couplings), scale, couplings))
+                gates = self.network.gates(diagonal, couplings)
+                self.prepared.append((part, (gates, scale, couplings)))
 
     def correct(self, residual: np.ndarray) -> np.ndarray:
         """z of r, float64 (n, *window)."""
@@ -175,7 +181,7 @@ class LearnedSolver:
 
         found = np.empty(residual.shape)
         with torch.inference_mode():
-            for part, kept in zip(self._parts(len(residual)), self._kept, strict=True):
+            for part, kept in self.prepared:
                 # Norms of a Krylov method may lie outside the range of float32.
                 size = np.sqrt((residual[part] ** 2).sum(axis=tuple(range(1, residual.ndim))))
                 size = np.maximum(size, 1e-300).reshape(-1, *[1] * self.axes)
@@ -184,7 +190,7 @@ class LearnedSolver:
         return found
 
     def _parts(self, count: int) -> list[slice]:
-        return [slice(a, min(a + CHUNK, count)) for a in range(0, count, CHUNK)]
+        return [slice(a, min(a + self.chunk, count)) for a in range(0, count, self.chunk)]
 
     def _put(self, values: np.ndarray) -> Any:
         import torch

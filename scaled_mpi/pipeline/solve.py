@@ -2,13 +2,17 @@
 
 Facts, with N the number of tiles: `iterations.N4`, `iterations.onelevel.N4` (text where it did
 not converge), `iterations.exact.N4`, `growth` (from the second to the last count),
-`residual.true` (the worst), `fallback.tiles`, `coarse.vectors.N4` (a tile), `convergence` (a
-history), `floor.ratio.*`, `floor.local`, `floor.coupled.*`, `time.certified`, `time.setup`.
+`residual.true` (the worst), `fallback.tiles` (all), `fallback.tiles.N4`, `coarse.vectors.N4` (a
+tile), `convergence` (a history), `error.reference` (against another method's answer, relative),
+`floor.ratio.*`, `floor.local`, `floor.coupled.*`. Seconds of a whole solve, the matrix given:
+`time.certified`, `time.exact`, `time.asm`, `time.gamg`, each also with `.N4`; `time.setup` is the
+part of `time.certified` before the iterations.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -19,9 +23,13 @@ from scaled_mpi.parallel.comm import first_ranks, largest, quiet_barrier
 from scaled_mpi.parallel.store import TrajectoryWriter
 from scaled_mpi.pipeline import implicit
 from scaled_mpi.pipeline.context import Context
+from scaled_mpi.problems.elliptic import mean, norm
 
 PROBLEM_SEED = 1_000_000  # the problem that is solved: never one of those learned from
 TIGHT = 1e-11  # residual of the solution that floors are measured against
+NO_ERROR = 1e-9  # of a local solver, under which no ratio to it is told
+MOST = 600  # iterations of PETSc's own methods
+KRYLOV = {"asm": "gmres", "gamg": "cg", "direct": "preonly"}
 FORMS = (("onelevel", False), ("twolevel", True))
 
 
@@ -36,10 +44,14 @@ def work(context: Context) -> None:
     for lattice in experiment.domain.lattices:
         case = _Case(context, lattice)
         if case.comm is not None:
-            table.certified(case, solver)
-            table.compared(case)
+            solution = table.certified(case, solver)
+            table.by_tiles(case)
+            table.by_petsc(case)
             if lattice == max(experiment.domain.lattices):
                 case.write_coefficient()
+                case.write("solution", solution, "u")
+                if experiment.comparison.reference:
+                    table.referred(case, solution)
         quiet_barrier(context.comm)
     table.finish()
     if experiment.comparison.floor:
@@ -55,6 +67,7 @@ class _Case:
     def __init__(self, context: Context, lattice: int) -> None:
         experiment = context.experiment
         self.context, self.problem = context, experiment.problem
+        self.solving = experiment.solving
         self.seed = experiment.seed + PROBLEM_SEED
         grid = self.problem.grid(experiment.shape(lattice))
         self.blocks: Blocks = make_blocks(grid, experiment.domain.tile, context.comm.size)
@@ -64,11 +77,23 @@ class _Case:
             self.stencil = self.problem.stencil(self.blocks, self.comm, self.seed)
             self.load = self.problem.load(self.blocks, self.comm, self.seed)
 
+    def by_petsc(self, name: str, rtol: float) -> tuple[Any, float]:
+        """What one of PETSc's own methods did, and the true relative residual of its answer."""
+        from scaled_mpi.parallel.petsc import LinearSystem, subdomains
+
+        tiles = subdomains(self.blocks, self.comm, self.solving.overlap) if name == "asm" else None
+        with LinearSystem(self.stencil, self.blocks, self.comm) as system:
+            course = system.solve(self.load, name, rtol=rtol, most=MOST, restart=30,
+                                  method=KRYLOV[name], tiles=tiles)
+            rest = self.load - system.multiply(course.solution)
+        sizes = [norm(field, self.blocks, self.comm) for field in (rest, self.load)]
+        return course, sizes[0] / sizes[1]
+
     def prepared(self, solver: Any, **changes: Any) -> Any:
         """The matrix made ready, with the experiment's solving as changed."""
         from scaled_mpi.coupling.certified import Prepared
 
-        solving = self.context.experiment.solving.model_copy(update=changes)
+        solving = self.solving.model_copy(update=changes)
         return Prepared(self.stencil, self.blocks, self.comm, solver, solving)
 
     def write(self, name: str, field: np.ndarray, channel: str) -> None:
@@ -93,7 +118,7 @@ class _Table:
         self.iterations: list[int] = []
         self.residual, self.fallback = 0.0, 0
 
-    def certified(self, case: _Case, solver: Any) -> None:
+    def certified(self, case: _Case, solver: Any) -> np.ndarray:
         """The certified solve; NotConverged ends the stage, since nothing else is an answer."""
         with case.prepared(solver) as ready:
             answer = ready.solve(case.load)
@@ -102,19 +127,17 @@ class _Table:
         self.residual = max(self.residual, answer.residual)
         self.fallback += answer.fallback_tiles
         self.facts.record(f"iterations.{n}", answer.iterations)
+        self.facts.record(f"fallback.tiles.{n}", answer.fallback_tiles, "tiles")
         self.facts.record(f"coarse.vectors.{n}", answer.vectors / case.tiles, "a tile")
         self.facts.record(f"halo.bytes.{n}", sum(case.comm.allgather(answer.bytes)), "bytes")
-        seconds, setup = (largest(case.comm, s) for s in (answer.seconds, answer.seconds_setup))
-        for place in (f".{n}", ""):  # without a place: the last and largest
-            self.facts.record(f"time.certified{place}", seconds, "s")
-            self.facts.record(f"time.setup{place}", setup, "s")
+        self._time(case, "setup", answer.seconds_setup)
+        self._time(case, "certified", answer.seconds_setup + answer.seconds)
         self._history(answer.history, "certified", case)
         self._say(case, "certified", f"{answer.iterations} iterations, true residual "
                   f"{answer.residual:.1e}, {answer.fallback_tiles} tiles fell back")
-        if case.tiles == max(self.context.experiment.domain.lattices) ** len(case.blocks.tile):
-            case.write("solution", answer.solution, "u")
+        return answer.solution
 
-    def compared(self, case: _Case) -> None:
+    def by_tiles(self, case: _Case) -> None:
         """Exact local solves: with the same coarse space, and without any."""
         from scaled_mpi.local_solvers.exact import ExactSolver
 
@@ -130,16 +153,40 @@ class _Table:
             with case.prepared(ExactSolver(), **changes) as ready:
                 try:
                     answer = ready.solve(case.load)
-                    said, history = answer.iterations, answer.history
                 except NotConverged as error:
-                    said, history = "not converged", ()
-                    self.facts.record(
-                        f"residual.{name}.N{case.tiles}", error.residual, "",
-                        iterations=error.iterations,
-                    )
-            self.facts.record(f"iterations.{name}.N{case.tiles}", said)
-            self._history(history, name, case)
-            self._say(case, name, f"{said} iterations" if history else str(said))
+                    self._failed(case, name, error.iterations, error.residual)
+                    continue
+            self._done(case, name, answer.iterations, answer.seconds_setup + answer.seconds)
+            self._history(answer.history, name, case)
+
+    def by_petsc(self, case: _Case) -> None:
+        """PETSc's own methods, to the same true residual."""
+        comparison = self.context.experiment.comparison
+        for name in ("asm", "gamg"):
+            if not getattr(comparison, name):
+                continue
+            quiet_barrier(case.comm)
+            begun = time.perf_counter()
+            course, residual = case.by_petsc(name, 0.9 * case.solving.tolerance)
+            seconds = time.perf_counter() - begun
+            if residual <= case.solving.tolerance:
+                self._done(case, name, course.iterations, seconds)
+            else:
+                self._failed(case, name, course.iterations, residual)
+
+    def referred(self, case: _Case, solution: np.ndarray) -> None:
+        """Another method's answer, direct unless the matrix is singular; what differs from it."""
+        course, residual = case.by_petsc("gamg" if case.stencil.singular else "direct", TIGHT)
+        reference = course.solution
+        if case.stencil.singular:  # both are known up to a constant
+            reference, solution = (field - mean(field, case.blocks, case.comm)
+                                   for field in (reference, solution))
+        error, size = (norm(field, case.blocks, case.comm)
+                       for field in (solution - reference, reference))
+        self.facts.record("error.reference", error / size)
+        self.facts.record("residual.reference", residual)
+        case.write("reference", reference, "u")
+        self._say(case, "another method's answer", f"relative difference {error / size:.1e}")
 
     def finish(self) -> None:
         """What holds for all lattices."""
@@ -148,6 +195,22 @@ class _Table:
         self.facts.record("fallback.tiles", self.fallback, "tiles")
         if len(self.iterations) > 2:
             self.facts.record("growth", self.iterations[-1] / self.iterations[1])
+
+    def _done(self, case: _Case, name: str, iterations: int, seconds: float) -> None:
+        self.facts.record(f"iterations.{name}.N{case.tiles}", iterations)
+        self._time(case, name, seconds)
+        self._say(case, name, f"{iterations} iterations, {seconds:.2f} s")
+
+    def _failed(self, case: _Case, name: str, iterations: int, residual: float) -> None:
+        said = "not converged"
+        self.facts.record(f"iterations.{name}.N{case.tiles}", said)
+        self.facts.record(f"residual.{name}.N{case.tiles}", residual, "", iterations=iterations)
+        self._say(case, name, said)
+
+    def _time(self, case: _Case, name: str, seconds: float) -> None:
+        slowest = largest(case.comm, seconds)
+        for place in (f".N{case.tiles}", ""):  # without a place: the last and largest
+            self.facts.record(f"time.{name}{place}", slowest, "s")
 
     def _history(self, history: tuple[float, ...], method: str, case: _Case) -> None:
         for iteration, residual in enumerate(history):
@@ -171,14 +234,15 @@ def _floor(case: _Case, solver: Any) -> None:
                 ready, case.load, exact, coarse,
                 refinements=case.context.experiment.comparison.refinements,
             )
-            facts.record(f"floor.ratio.{name}", found.ratio)
+            if found.local > NO_ERROR:
+                facts.record(f"floor.ratio.{name}", found.ratio)
             facts.record(f"floor.coupled.{name}", found.coupled)
             facts.record(f"floor.residual.{name}", found.residual)
             facts.record(f"floor.sweeps.{name}", found.sweeps)
             case.write(f"floor_{name}", found.solution, "u")
             case.context.say(
                 f"  {case.tiles} tiles, solutions coupled, {name}: error {found.coupled:.2e}, "
-                f"{found.ratio:.2f} times the surrogate's own"
+                f"the surrogate's own {found.local:.2e}"
             )
         facts.record("floor.local", found.local)
         facts.record("floor.tiles", case.tiles)
@@ -191,12 +255,19 @@ def pictures(experiment: Any, folder: Any) -> list[Any]:
 
     names, tile = trajectory_names(folder), experiment.domain.tile
     found = []
+    if "reference" in names:
+        found.append(Pictures(
+            Trajectory(folder, "reference"), Trajectory(folder, "solution"), tile=tile,
+            truth_label="another method", predicted_label="certified",
+            heading="Medium, answer, error", steady=True,
+            beside=(("coefficient", Trajectory(folder, "coefficient")),),
+        ))
     for name, label in (("floor_onelevel", "solutions coupled, one level"),
                         ("floor_twolevel", "solutions coupled, two levels")):
         if name in names and "floor_exact" in names:
             found.append(Pictures(
                 Trajectory(folder, "floor_exact"), Trajectory(folder, name), tile=tile,
                 truth_label="certified", predicted_label=label,
-                heading="Without a certificate: " + label,
+                heading="Without a certificate: " + label, steady=True,
             ))
     return found

@@ -88,12 +88,10 @@ def floors(numbers: Numbers) -> str:
     """Solution-form coupling against the surrogate's own error; "" without facts."""
     rows = []
     for name, label in (("onelevel", "one level"), ("twolevel", "with the coarse level")):
-        ratio = numbers.value(f"floor.ratio.{name}")
-        if ratio is not None:
-            cells = [numbers.value(f"floor.{key}.{name}") for key in
-                     ("coupled", "residual", "sweeps")]
-            rows.append([label, *(f"{c:.3g}" if c is not None else "" for c in cells),
-                         f"{ratio:.2f}"])
+        cells = [numbers.value(f"floor.{key}.{name}") for key in
+                 ("coupled", "residual", "sweeps", "ratio")]
+        if cells[0] is not None:
+            rows.append([label, *(f"{c:.3g}" if c is not None else "" for c in cells)])
     if not rows:
         return ""
     head = ("solutions coupled", "error", "true residual", "sweeps", "error / surrogate's own")

@@ -30,7 +30,9 @@ class Pictures:
 
     `tile` is the lattice drawn over the fields, `trained_on` the shape of a training domain drawn
     to scale, `first_lead` the lead of the prediction's first frame (0 if it stores the known
-    frame too), `channel` what is shown (default: the last).
+    frame too), `channel` what is shown (default: the last). `beside`: (label, frames) of fields
+    shown before the pair, first frame and channel, each on its own scale; such as a coefficient.
+    `steady`: a problem without time, so that its one lead is not spoken of.
     """
 
     truth: Frames
@@ -42,6 +44,8 @@ class Pictures:
     truth_label: str = "simulator"
     predicted_label: str = "surrogate, coupled"
     heading: str = "The whole domain"
+    beside: tuple[tuple[str, Frames], ...] = ()
+    steady: bool = False
 
     @cached_property
     def matches(self) -> list[tuple[int, int, int]]:
@@ -116,6 +120,7 @@ def strip(pictures: Pictures, lead: int) -> str:
     scaled = _lattice(true.shape, tile, trained)
     name = escape(pictures.channel_name)
     panels = [
+        *(_alone(label, frames) for label, frames in pictures.beside),
         (pictures.truth_label, true, low, high, images.FIELD, scaled, name),
         (pictures.predicted_label, predicted, low, high, images.FIELD, lattice, name),
         ("error", predicted - true, -limit, limit, images.ERROR, lattice, f"Δ{name}"),
@@ -126,7 +131,13 @@ def strip(pictures: Pictures, lead: int) -> str:
         f"{_scale(lower, upper, colour, unit)}</div>"
         for label, plane, lower, upper, colour, overlay, unit in panels
     )
-    return f'<div class="strip">{cells}</div>'
+    return f'<div class="strip" style="--panels: {len(panels)}">{cells}</div>'
+
+
+def _alone(label: str, frames: Frames) -> tuple[Any, ...]:
+    """A panel of one field on its own scale."""
+    plane = _plane(frames.read(0)[0])
+    return label, plane, *field_limits([plane]), images.FIELD, "", escape(str(frames.channels[0]))
 
 
 def film(pictures: Pictures, leads: Sequence[int]) -> str:

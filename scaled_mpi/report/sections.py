@@ -272,7 +272,7 @@ def _scene(shown: Pictures, lead: int) -> str:
     said = [f"{_by(shape)} cells"]
     if shown.axes == 1:
         said.append("position to the right, time downwards")
-    else:
+    elif not shown.steady:
         said.append(f"after {lead} jump{'s' if lead > 1 else ''}")
     if shown.tile and shown.axes > 1:
         count = math.prod(n // t for n, t in zip(shape, shown.tile, strict=True))

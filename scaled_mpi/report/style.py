@@ -26,7 +26,7 @@ figcaption { margin-top: .5rem; max-width: 80ch; }
 .card span { display: block; font-size: .8rem; font-weight: 600; }
 .card small { display: block; color: var(--soft); font-size: .78rem; line-height: 1.4; }
 .card.first b { color: var(--accent); }
-.strip { display: grid; grid-template-columns: repeat(3, 1fr); gap: 1rem; }
+.strip { display: grid; grid-template-columns: repeat(var(--panels), 1fr); gap: 1rem; }
 .image { position: relative; line-height: 0; }
 .image img, .film img { width: 100%; height: auto; border-radius: 2px; }
 .image img.sharp, .film img.sharp { image-rendering: pixelated; }

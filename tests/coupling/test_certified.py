@@ -1,12 +1,14 @@
 """Certified solves: against dense solves, with poisoned networks, on any number of ranks."""
 
+import gc
+
 import numpy as np
 import pytest
 
 pytest.importorskip("petsc4py")
 
 from scaled_mpi.config import InputError
-from scaled_mpi.coupling.certified import Prepared
+from scaled_mpi.coupling.certified import Prepared, Stall
 from scaled_mpi.coupling.solving import Coarse, NotConverged, Solving
 from scaled_mpi.local_solvers.exact import ExactSolver
 from scaled_mpi.parallel.blocks import make_blocks
@@ -14,6 +16,7 @@ from scaled_mpi.parallel.comm import SerialComm, first_ranks, world
 from scaled_mpi.parallel.halo import gather_field
 from scaled_mpi.problems import Darcy, Poisson
 from scaled_mpi.problems.coefficients import LogNormal, TwoPhase
+from scaled_mpi.problems.elliptic import shared_stencil
 
 SMALL = Darcy(coefficient=LogNormal(contrast=100, length=3))
 
@@ -81,7 +84,13 @@ def test_equals_a_dense_solve_on_any_number_of_ranks(coarse, edge):
     assert answer.residual <= 1e-12 and answer.fallback_tiles == 0
     alone, load = prepared(problem, (24, 16), (8, 8), spec, size=1)
     with alone:
-        assert alone.solve(load).iterations == answer.iterations
+        serial = alone.solve(load)
+    assert serial.iterations == answer.iterations
+    if edge != "dirichlet":
+        serial_solution = serial.solution - serial.solution.mean()
+    else:
+        serial_solution = serial.solution
+    np.testing.assert_allclose(whole, serial_solution, atol=1e-10 * np.abs(exact).max())
 
 
 @pytest.mark.mpi
@@ -97,6 +106,73 @@ def test_a_poisoned_network_still_ends_right(kind):
     np.testing.assert_allclose(answer.solution, exact[part], atol=1e-7 * np.abs(exact).max())
     if kind == "nan":
         assert answer.fallback_tiles == 16
+
+
+class Strengthened:
+    """Counts how often it is asked to be stronger."""
+
+    count = 0
+
+    def strengthen(self):
+        self.count += 1
+
+
+@pytest.mark.parametrize("norms, count", [
+    ([1.0, 0.99, 0.5, 0.499, 0.2], 0),  # now and then an iteration gains little
+    ([1.0, 0.99, 0.985, 0.5], 1),
+    ([1.0, 1.0, 1.0, 1.0], 2),
+])
+def test_tiles_become_exact_after_two_poor_iterations_in_a_row(norms, count):
+    preconditioner = Strengthened()
+    watch = Stall(preconditioner, 0.02)
+    for iteration, norm in enumerate(norms):
+        watch(iteration, norm)
+    assert preconditioner.count == count
+
+
+@pytest.mark.mpi
+def test_a_tile_that_does_not_conduct_is_refused_on_all_ranks():
+    grid = Poisson().grid((16, 16))
+    blocks = make_blocks(grid, (4, 4), world().size)
+    comm = first_ranks(world(), blocks.ranks)
+    whole = np.ones((18, 18))
+    whole[5:9, 9:13] = 0.0  # one tile, with the ring that pads the field
+    part = tuple(slice(n.start, n.stop + 2) for n in blocks.block(comm.rank).slices)
+    with pytest.raises(InputError, match=r"^coefficient: 0.0 in tile \(1, 2\); .* > 0 .*$"):
+        shared_stencil(whole[part], blocks, comm)
+
+
+def resident():
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def test_memory_is_flat_over_a_thousand_solves():
+    blocks = make_blocks(SMALL.grid((8, 8)), (4, 4), 1)
+    stencil = SMALL.stencil(blocks, SerialComm(), 1)
+    load = SMALL.load(blocks, SerialComm(), 1)
+
+    spec = Solving(tolerance=1e-2, overlap=1, smooths=1)
+
+    def some(count):
+        for _ in range(count // 5):
+            with Prepared(stencil, blocks, SerialComm(), Poisoned("zero"), spec) as ready:
+                for _ in range(5):
+                    ready.solve(load)
+        gc.collect()
+        return resident()
+
+    before = some(200)
+    assert some(1000) - before < 3e6
+
+
+def test_objects_of_petsc_are_destroyed():
+    ready, load = prepared(SMALL, (16, 16), (8, 8), Solving(overlap=2))
+    with ready:
+        ready.solve(load)
+        owned = [ready.system.matrix, ready.system.lattice.dm, ready.coarse.basis.columns]
+        assert all(owned)
+    assert not any(owned)
 
 
 def test_a_failure_is_a_clear_one():

@@ -93,3 +93,12 @@ def test_limits_ignore_what_blew_up():
     low, high = field_limits([plane])
     assert 0 <= low < high <= 1
     assert error_limit([np.full((2, 2), np.nan)]) == 1.0
+
+
+def test_a_field_beside_the_pair_comes_first_on_its_own_scale(pair):
+    truth, predicted = pair()
+    html = strip(Pictures(truth, predicted, beside=(("medium", predicted),)), lead=1)
+    medium, left, *_ = pixels(html)
+    assert html.index("medium") < html.index("simulator") and "--panels: 4" in html
+    assert (medium == images.colours("viridis")[128]).all()  # channel u is 0.6 everywhere
+    assert len(np.unique(left.reshape(-1, 3), axis=0)) > 20
