@@ -35,6 +35,16 @@ def test_an_unknown_preset_names_those_there_are():
         load(SMOKE, preset="large")
 
 
+def test_presets_are_joined_the_later_one_wins():
+    thesis = SMOKE.parent.parent / "oscar_thesis.yaml"
+    found = load(thesis, preset="gas,large")
+    assert (found.name, found.simulator.noise.eta) == ("oscar_thesis_gas", 1.5)
+    assert found.ensemble.training == 340 and found.simulator.forces.mobility == 1.0
+    assert load(thesis, preset="crystal,pure").name == "oscar_thesis_pure"
+    with pytest.raises(InputError, match="--preset huge: .* no such preset; allowed: gas"):
+        load(thesis, preset="gas,huge")
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_of_the_house_loads(path):
     load(path)

@@ -67,13 +67,15 @@ def _score(context: Context, member: Member, mean: np.ndarray) -> list[dict[str,
         rows.append({"run_name": member.name, "ic_type": truth.attributes["start"],
                      "method": method, **found, "errors": errors})
         if method == "surrogate" and "spread" in made:
-            rows[-1]["spread"] = np.linalg.norm(made["spread"], axis=(1, 2)) / size
+            inside = np.linalg.norm(made["ceiling"] - forecast, axis=(1, 2)) / size
+            spread = np.linalg.norm(made["spread"], axis=(1, 2)) / size
+            rows[-1] |= {"spread": spread, "inside": inside}
     return rows
 
 
 def _write(context: Context, rows: list[dict[str, Any]]) -> None:
     facts = context.facts
-    series = ("errors", "spread")
+    series = ("errors", "spread", "inside")
     table = [{key: value for key, value in row.items() if key not in series} for row in rows]
     _csv(context.folder / "metrics_all_runs.csv", ("run_name", "ic_type", "method"), table)
     methods = list(dict.fromkeys(row["method"] for row in rows))
@@ -98,12 +100,16 @@ def _write(context: Context, rows: list[dict[str, Any]]) -> None:
 
 
 def _by_lead(context: Context, method: str, rows: list[dict[str, Any]]) -> None:
-    """Errors of one method over its runs, frame by frame, and the spread of its ensemble."""
+    """Errors of one method over its runs, frame by frame, and the spread of its ensemble.
+
+    `e2.inside` is the error within the modes of the forecast, all that its ensemble can know of.
+    """
     errors = np.array([row["errors"] for row in rows])
     low, high = np.percentile(errors, [10, 90], axis=0)
     lines = {"e2.lead": errors.mean(axis=0), "e2.p10": low, "e2.p90": high}
-    if "spread" in rows[0]:
-        lines["e2.spread"] = np.mean([row["spread"] for row in rows], axis=0)
+    for key in ("spread", "inside"):
+        if key in rows[0]:
+            lines[f"e2.{key}"] = np.mean([row[key] for row in rows], axis=0)
     for name, line in lines.items():
         for lead, value in enumerate(line, 1):
             context.facts.record(name, float(value), method=method, lead=lead)

@@ -255,6 +255,7 @@ class Forecaster:
         for _ in range(steps):
             around = ringed(window, operator.reach, wraps)
             newest = operator.advance(around, np.ones(around.shape[2:]), np.zeros(0))
+            newest *= known[-1].sum() / newest.sum()  # no particle is born or dies
             window = np.concatenate([window[1:], newest[None]])
             fields.append(newest[0])
         return np.stack(fields).astype(np.float64)

@@ -13,11 +13,9 @@ BANDED = ("surrogate", "rival")
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7")  # Okabe and Ito (2008)
 WORTHLESS = 1.5  # errors above so many times the mean field's are not drawn
 COLUMNS = (
-    ("r2", "R\N{SUPERSCRIPT TWO} about the training mean"),
-    ("r2_spatial", "R\N{SUPERSCRIPT TWO} about each frame's mean"),
-    ("r2_aligned", "the same, moved onto the truth"),
-    ("median_e2", "error, median"), ("p10_e2", "10 %"), ("p90_e2", "90 %"),
-    ("tau_tol", "frames under tolerance"), ("max_mass_error", "mass error"),
+    ("r2", "R\N{SUPERSCRIPT TWO}"), ("r2_spatial", "spatial R\N{SUPERSCRIPT TWO}"),
+    ("r2_aligned", "aligned R\N{SUPERSCRIPT TWO}"), ("median_e2", "error"), ("p10_e2", "10 %"),
+    ("p90_e2", "90 %"), ("tau_tol", "horizon"), ("max_mass_error", "mass error"),
 )
 
 
@@ -70,13 +68,16 @@ def band(numbers: Numbers, labels: dict[str, str]) -> str:
     """The spread of the drawn forecasts beside the error that it should tell of."""
     spread = numbers.series("e2.spread", "lead").get("surrogate")
     error = numbers.series("e2.lead", "lead").get("surrogate")
-    if not spread or not error:
+    inside = numbers.series("e2.inside", "lead").get("surrogate")
+    if not spread or not error or not inside:
         return ""
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
         style = method("surrogate", labels)
         axes.plot(*error, color=style.colour, linewidth=style.width, label="error")
+        axes.plot(*inside, color=style.colour, linewidth=1.6, linestyle=(0, (5, 2)),
+                  label="error within its modes")
         axes.fill_between(spread[0], 0, spread[1], color=style.colour, alpha=0.2, linewidth=0,
                           label="standard deviation of the ensemble")
         axes.set_ylim(0, None)
@@ -152,12 +153,15 @@ def spectrum(numbers: Numbers, labels: dict[str, str]) -> str:
 
 
 SECTIONS = (
-    ("Who forecasts how well", "Means over the test runs, on forecast frames only. The limit is "
-     "what nobody can beat: the simulator itself, started from the true particles.", table),
+    ("Who forecasts how well", "Means over the test runs, on forecast frames only. "
+     "R\N{SUPERSCRIPT TWO} is about the training mean, the spatial one about each frame's own, "
+     "the aligned one the same after each frame was moved onto the true one. The relative error "
+     "is the median over frames, the horizon the frames before it passes the tolerance. What nobody can beat is the simulator itself, started from the true particles.", table),
     ("Error in time", "Relative error of the density by frames after the last known one; means "
      "over the test runs, shaded where the middle 80 % of them lie.", errors),
     ("Does the autoregression know what it does not know?", "Forecasts with residuals drawn "
-     "from their covariance: their spread should be as large as the error.", band),
+     "from their covariance: their spread should be as large as the error within the modes that "
+     "they have.", band),
     ("Order of the flocks", "Of the test runs' particles, means by initial condition: 0 all "
      "headings differ, 1 all are alike (nematic: up to their sign).", orders),
     ("From order to disorder", "Polarization of Vicsek's particles at one density, mean and "

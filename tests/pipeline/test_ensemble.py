@@ -13,6 +13,7 @@ from scaled_mpi.facts import read_facts
 from scaled_mpi.files import sha256
 from scaled_mpi.parallel.arrays import load_arrays
 from scaled_mpi.parallel.store import Trajectory
+from scaled_mpi.pipeline.latents import latent_runs
 from scaled_mpi.pipeline.members import Member, is_done, ledger, write_member
 from scaled_mpi.pipeline.scores import horizon, scores
 from scaled_mpi.run import main
@@ -48,7 +49,8 @@ def test_every_member_is_made_once_and_scored(finished):
     assert facts["mass.error"] < 1e-12
     assert facts["r2.limit"] > facts["r2.mean"] == 0.0
     assert facts["r2.ceiling"] > facts["r2.forecast"]
-    for name in ("r2.persistence", "r2.energy", "time.ensemble", "pod.rank", "mvar.radius"):
+    for name in ("r2.persistence", "r2.energy", "r2.stepper", "time.ensemble", "pod.rank",
+                 "mvar.radius"):
         assert np.isfinite(facts[name])
     assert (finished / "smoke-oscar" / "report.html").stat().st_size > 10_000
 
@@ -66,7 +68,9 @@ def test_the_facts_are_the_means_of_the_table(finished):
     error = np.sum((truth[:, 0] - made["surrogate"]) ** 2)
     about = np.sum((truth[:, 0] - coder.mean.reshape(16, 16)) ** 2)
     assert chosen[1] == pytest.approx(1 - error / about)
-    assert set(made) == {"surrogate", "energy", "ceiling", "limit", "spread"}
+    assert set(made) == {"surrogate", "energy", "ceiling", "limit", "rival", "spread"}
+    masses = made["rival"].sum(axis=(1, 2))
+    np.testing.assert_allclose(masses, truth.sum(axis=(1, 2, 3)), rtol=1e-6)
     assert (made["spread"] > 0).all()
 
 
@@ -156,6 +160,45 @@ def test_members_start_in_turn_and_are_named():
             experiment.select(wrong)
 
 
+def test_the_page_shows_orders_bands_and_the_transition(finished):
+    folder = finished / "smoke-oscar"
+    page = (folder / "report.html").read_text()
+    for heading in ("Order of the flocks", "From order to disorder", "What the modes hold",
+                    "Error in time", "Does the autoregression know"):
+        assert f"<h2>{heading}" in page
+    facts = read_facts(folder / "facts" / "facts.jsonl")
+    order = {f["noise"]: f["value"] for f in facts if f["name"] == "transition.order"}
+    assert order[0.2] > 0.9 and order[6.0] < 0.4  # 20 random headings have 0.2 on average
+    low, mean, high = (
+        [f["value"] for f in facts if f["name"] == name and f["method"] == "surrogate"]
+        for name in ("e2.p10", "e2.lead", "e2.p90"))
+    assert np.all(np.array(low) <= mean) and np.all(np.array(mean) <= high)
+    particles, _ = load_arrays(folder / "simulate" / "test-0001.particles.h5")
+    told = [f["value"] for f in facts if f["name"] == "order.polarization"
+            and f["start"] == "gaussian_cluster"]
+    np.testing.assert_allclose(told, particles["orders"][:, 0])
+
+
+def test_latents_are_those_of_the_coder(finished):
+    folder = finished / "smoke-oscar"
+    stored = Trajectory(folder / "simulate", "train-0003")
+    run, = latent_runs(folder / "compress", [stored])
+    coder = load(SMOKE).compressor.load(folder / "compress")
+    expected = np.stack([coder.encode(frame) for frame in stored.read(slice(None))])
+    assert run.shape == expected.shape and run.grid.extent == stored.grid.extent
+    assert np.array_equal(run.read(slice(2, 5)), expected[2:5])
+    assert np.array_equal(run.read(4, channels=range(3)), expected[4, :3])
+
+
+def test_test_runs_may_be_longer(tmp_path):
+    experiment = load(SMOKE, [*FEW, "ensemble.test_duration=1.4"])
+    assert (experiment.frames_of("train"), experiment.frames_of("test")) == (10, 15)
+    write_member(experiment, tmp_path, Member("test", 0))
+    assert len(Trajectory(tmp_path, "test-0000")) == 15
+    with pytest.raises(InputError, match="3 frames, more than surrogate.memory = 3"):
+        load(SMOKE, [*FEW, "ensemble.test_duration=0.2"])
+
+
 def test_scores_of_known_forecasts():
     truth = np.array([[1.0, 1.5], [1.0, 1.0]]) + np.arange(4).reshape(4, 1, 1)
     mean = np.zeros((2, 2))
@@ -164,13 +207,16 @@ def test_scores_of_known_forecasts():
     half = scores(truth, truth / 2, mean, 0.1, 2)
     assert half["r2"] == pytest.approx(0.75)
     assert half["median_e2"] == half["max_mass_error"] == pytest.approx(0.5)
+    moved = scores(truth, np.roll(truth, 1, axis=2), mean, 0.1, 2)
+    assert moved["r2_aligned"] == pytest.approx(1.0) and moved["r2_spatial"] < 0.9
     assert horizon(np.array([0.0, 0.05, 0.1, 0.3, 0.4]), 0.1, 2) == 3
 
 
 @pytest.mark.parametrize("wrong,word", [
     ("ensemble.duration=0.2", "ensemble.duration"), ("compressor.factor=[8,8]", "factor"),
     ("ensemble.starts=[star]", "ensemble.starts"), ("launch=cloud", "launch"),
-    ("surrogate.reach=1", "surrogate"),
+    ("surrogate.reach=1", "surrogate"), ("rival.memory=4", "rival.memory"),
+    ("rival.masked=true", "rollout"), ("transition.noises=[-1]", "noises"),
 ])
 def test_bad_input_is_one_line(wrong, word):
     with pytest.raises(InputError, match=word) as caught:

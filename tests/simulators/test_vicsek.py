@@ -148,6 +148,18 @@ def test_order_parameters_of_known_flocks():
                                    "speed_std": 1})
 
 
+def test_the_filter_of_mean_counts_is_the_mean_of_filtered_counts():
+    spec = parse(Vicsek, {"particles": 30})
+    blocks = spec.blocks((32, 32), 1, filter_radius(2.0))
+    exchange = spec.exchange(blocks, SerialComm())
+    density = Density(blocks, SerialComm(), 2.0)
+    flocks = [spec.initial(exchange, seed).particles for seed in range(3)]
+    counts = sum(density.counts(one) for one in flocks)
+    assert counts.sum() == 90
+    expected = sum(density(one) for one in flocks) / 3
+    np.testing.assert_allclose(density.smoothed(counts / 3), expected, atol=1e-14)
+
+
 def test_noise_decides_between_order_and_disorder():
     """Vicsek's transition: a flock at little noise, a gas at much."""
     def polarization(eta):

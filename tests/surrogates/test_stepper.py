@@ -211,6 +211,28 @@ def test_a_short_training_beats_persistence(tmp_path: Path) -> None:
     assert np.sqrt(np.mean((made - truth[3]) ** 2)) < 0.5 * persistence
 
 
+def test_errors_of_a_chain_are_those_of_its_jumps(tmp_path: Path) -> None:
+    """`rolled_errors` against jumps made one by one, each wrapped by numpy."""
+    import torch
+
+    from scaled_mpi.learning.losses import rolled_errors
+
+    shape, runs = (16, 24), write(tmp_path, (16, 24), law=moving)
+    operator = fitted(
+        tmp_path, shape, runs, memory=2, masked=False, rollout=3, coarsen=2, reach=4,
+    )
+    frames = np.random.default_rng(0).normal(size=(1, 5, 2, *shape)).astype(np.float32)
+    expected, window = [], frames[0, :2]
+    for jump in (1, 2, 3):
+        around = np.pad(window, ((0, 0), (0, 0), (4, 4), (4, 4)), mode="wrap")
+        with torch.no_grad():
+            newest = operator.network(torch.from_numpy(around[None]))[0].numpy()
+        expected.append(np.mean((newest - frames[0, 1 + jump]) ** 2) / jump)
+        window = np.stack([window[1], newest])
+    found = rolled_errors(operator.network, torch.from_numpy(frames), 2, None)
+    np.testing.assert_allclose([one.item() for one in found], expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize("boundary", ["neumann", "dirichlet"])
 def test_bounded_domains_train(tmp_path: Path, boundary: str) -> None:
     runs = write(tmp_path, (20, 28), boundary=boundary)
