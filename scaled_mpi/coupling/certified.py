@@ -181,7 +181,7 @@ class Prepared:
                 break
             solution, residual = course.solution, self.residual(load, course.solution, size)
         if not residual <= self.spec.tolerance:
-            raise NotConverged(iterations, residual, self.spec.tolerance)
+            raise NotConverged(iterations, residual, self.spec.tolerance, tuple(history))
         counts = self.comm.allgather(len(self.preconditioner.exact))
         return Certified(
             solution, residual, iterations, tuple(history) or (residual,), sum(counts),

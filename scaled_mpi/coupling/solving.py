@@ -47,11 +47,17 @@ class Harvest(Spec):
 
 
 class NotConverged(ArithmeticError):
-    """No answer under the tolerance. `iterations` and the true relative `residual` reached."""
+    """No answer under the tolerance. `iterations` and the true relative `residual` reached.
 
-    def __init__(self, iterations: int, residual: float, tolerance: float) -> None:
+    `history`: relative residuals that the method saw, iteration 0 first.
+    """
+
+    def __init__(
+        self, iterations: int, residual: float, tolerance: float,
+        history: tuple[float, ...] = (),
+    ) -> None:
         super().__init__(
             f"not converged: true residual {residual:.2e} after {iterations} iterations, "
             f"{tolerance:.1e} was asked for"
         )
-        self.iterations, self.residual = iterations, residual
+        self.iterations, self.residual, self.history = iterations, residual, history

@@ -155,6 +155,7 @@ class _Table:
                     answer = ready.solve(case.load)
                 except NotConverged as error:
                     self._failed(case, name, error.iterations, error.residual)
+                    self._history(error.history, name, case)
                     continue
             self._done(case, name, answer.iterations, answer.seconds_setup + answer.seconds)
             self._history(answer.history, name, case)

@@ -13,6 +13,7 @@ from scaled_mpi.report.series import Numbers, quantity
 
 METHODS = (("", "learned, two levels", "#d55e00", "-"), ("exact.", "exact, two levels", INK, "-"),
            ("onelevel.", "exact, one level", "#0072b2", (0, (5, 2))))
+OTHERS = (("asm.", "PETSc ASM, one level"), ("gamg.", "PETSc GAMG"))
 STROKES = {"certified": METHODS[0], "exact": METHODS[1], "onelevel": METHODS[2]}
 
 
@@ -21,6 +22,8 @@ def iterations(numbers: Numbers) -> str:
     found = {kind: _by_tiles(numbers, f"iterations.{kind}") for kind, *_ in METHODS}
     if not found[""]:
         return ""
+
+    counts = sorted(found[""])
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
@@ -31,21 +34,38 @@ def iterations(numbers: Numbers) -> str:
                 axes.plot(*zip(*points, strict=True), color=colour, linestyle=dash, marker="o",
                           label=label)
         axes.set_xscale("log", base=2)
-        axes.set_ylim(bottom=0)
+        axes.set_xticks(counts, [str(n) for n in counts])
+        top = 1.12 * axes.get_ylim()[1]
+        axes.set_ylim(0, top)
+        for kind, _, colour, _ in METHODS:
+            for n in (n for n, value in found[kind].items() if isinstance(value, str)):
+                axes.plot(n, top, "^", color=colour, clip_on=False)
+                axes.annotate(found[kind][n], (n, top), xytext=(-8, -4), fontsize=9, ha="right",
+                              va="top", textcoords="offset points")
         axes.set_xlabel("tiles")
         axes.set_ylabel("iterations")
         axes.legend()
 
-    counts = sorted(found[""])
-    rows = [[escape(label), *(_said(found[kind].get(n)) for n in counts)]
-            for kind, label, *_ in METHODS if found[kind]]
-    vectors = _by_tiles(numbers, "coarse.vectors.")
-    if vectors:
-        rows.append(["coarse vectors a tile", *(_said(vectors.get(n)) for n in counts)])
-    head = ("iterations", *(f"{n} tiles" for n in counts))
-    return figures.draw(paint, "iterations") + tables.table(
-        head, rows, [False] + [True] * len(counts)
-    )
+    others = [(kind, label, _by_tiles(numbers, f"iterations.{kind}")) for kind, label in OTHERS]
+    known = [(label, found[kind]) for kind, label, *_ in METHODS]
+    rows = _rows([*known, *((label, one) for _, label, one in others),
+                  ("coarse vectors a tile", _by_tiles(numbers, "coarse.vectors.")),
+                  ("tiles made exact", _by_tiles(numbers, "fallback.tiles."))], counts)
+    shown = figures.draw(paint, "iterations") + _table("iterations", rows, counts)
+    times = [(label, _by_tiles(numbers, f"time.{kind or 'certified.'}"))
+             for kind, label in (*((kind, label) for kind, label, *_ in METHODS), *OTHERS)]
+    return shown + _table("seconds", _rows(times, counts), counts)
+
+
+def _rows(lines: Sequence[tuple[str, dict[int, Any]]], counts: Sequence[int]) -> list[list[str]]:
+    """Label and values by number of tiles, of the lines that have any."""
+    return [[escape(label), *(_said(values.get(n)) for n in counts)]
+            for label, values in lines if values]
+
+
+def _table(name: str, rows: list[list[str]], counts: Sequence[int]) -> str:
+    head = (name, *(f"{n} tiles" for n in counts))
+    return tables.table(head, rows, [False] + [True] * len(counts)) if rows else ""
 
 
 def convergence(numbers: Numbers) -> str:

@@ -180,6 +180,7 @@ def test_a_failure_is_a_clear_one():
     with ready, pytest.raises(NotConverged, match="true residual .* after 3 iterations") as caught:
         ready.solve(load)
     assert caught.value.iterations == 3 and caught.value.residual > 1e-8
+    assert len(caught.value.history) == 4 and caught.value.history[0] == 1
 
 
 def test_singular_problems_need_a_balanced_load():
