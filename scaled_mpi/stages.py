@@ -47,6 +47,7 @@ from scaled_mpi.pipeline import (
 )
 from scaled_mpi.pipeline.context import Context
 from scaled_mpi.pipeline.imported import fingerprint
+from scaled_mpi.surrogates.score import fingerprints
 from scaled_mpi.turing import TuringExperiment
 
 
@@ -175,11 +176,19 @@ def _dataset_part(experiment: TuringExperiment, ranks: int) -> dict[str, Any]:
 
 
 def _score_part(experiment: TuringExperiment, ranks: int) -> dict[str, Any]:
-    return {**_learned(experiment, experiment.score, ranks), "held_out": experiment.held_out}
+    return {**_taken(experiment, "score", ranks), "held_out": experiment.held_out}
 
 
 def _flow_part(experiment: TuringExperiment, ranks: int) -> dict[str, Any]:
-    return _learned(experiment, experiment.flow, ranks)
+    return _taken(experiment, "flow", ranks)
+
+
+def _taken(experiment: TuringExperiment, kind: str, ranks: int) -> dict[str, Any]:
+    """What decides a model of patterns: its training, or the files that it is taken from."""
+    member = getattr(experiment, kind)
+    part = _learned(experiment, member, ranks)
+    part["member"]["weights"] = fingerprints(member, kind, experiment.patterns.presets)
+    return part
 
 
 def _cases_part(experiment: TuringExperiment, ranks: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ by upstream's protocol (absolute value, the better sign, mean over `marched` sna
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,16 @@ from scaled_mpi.facts import EventLog
 from scaled_mpi.learning.training import on_team
 from scaled_mpi.parallel.arrays import save_arrays
 from scaled_mpi.parallel.comm import quiet_barrier, shares
+from scaled_mpi.parallel.root import on_root
 from scaled_mpi.pipeline.context import Context
 from scaled_mpi.pipeline.patterns import advance_on
 from scaled_mpi.surrogates.flow import fit_flow, load_flow
-from scaled_mpi.surrogates.score import fit_score, load_score
+from scaled_mpi.surrogates.score import (
+    finished_weights,
+    fit_score,
+    load_score,
+    take_weights,
+)
 
 SHOWN = 6  # snapshots of a preset on the page
 
@@ -35,7 +42,7 @@ def learn_score(context: Context) -> None:
             _events(context, preset), experiment.seed,
         )
 
-    _for_presets(context, "score", experiment.score.training, one)
+    _for_presets(context, "score", one)
 
 
 def learn_flow(context: Context) -> None:
@@ -49,13 +56,20 @@ def learn_flow(context: Context) -> None:
             _events(context, preset), experiment.seed,
         )
 
-    _for_presets(context, "flow", experiment.flow.training, one)
+    _for_presets(context, "flow", one)
 
 
-def _for_presets(context: Context, stage: str, training: Any, one: Any) -> None:
+def _for_presets(context: Context, stage: str, one: Any) -> None:
+    spec = getattr(context.experiment, stage)
+
     def work(team: Any) -> None:
         for preset in context.experiment.patterns.presets:
-            (context.folder / preset).mkdir(exist_ok=True)
+            folder = context.folder / preset
+            folder.mkdir(exist_ok=True)
+            source = finished_weights(spec, stage, preset)
+            if source is not None:
+                on_root(team, partial(take_weights, spec, source, folder))
+                continue
             result = one(team, preset)
             if team.rank == 0:
                 context.facts.record(f"{stage}.loss.{preset}", result.best_loss)
@@ -65,7 +79,7 @@ def _for_presets(context: Context, stage: str, training: Any, one: Any) -> None:
                 context.say(f"  {preset}: loss {result.best_loss:.4g} after {result.steps} steps "
                             f"in {result.seconds:.0f} s, {result.throughput:.0f} samples a second")
 
-    on_team(context.comm, training, work)
+    on_team(context.comm, spec.training, work)
     quiet_barrier(context.comm)
 
 

@@ -62,7 +62,7 @@ def _write_page(folder: Path, experiment: Experiment, done: Mapping[str, Artefac
     }
     if isinstance(experiment, TuringExperiment) and "score" in done:
         events = {f"score, {preset}": read_events(done["score"].path / preset)
-                  for preset in experiment.patterns.presets}
+                  for preset in experiment.patterns.presets if experiment.score.weights is None}
     write_report(
         folder, experiment.title or experiment.name, facts, events=events,
         pictures=_pictures(experiment, done), config_text=to_yaml(experiment), partial=partial,

@@ -32,6 +32,7 @@ class Flow(Spec):
     probes: PositiveInt = 4
     symmetry: NonNegativeFloat = Field(0.1, description="weight of the squared part along s")
     unit: NonNegativeFloat = Field(1.0, description="weight that keeps the field of unit size")
+    weights: str | None = Field(None, description="folder of finished weights, not trained here")
     training: Training = Training(
         steps=600, batch=8, micro_batches=4, learning_rate=5e-3, weight_decay=1e-5, warmup=50,
         validate_every=100,

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from scaled_mpi.config import InputError, Spec, plain
+from scaled_mpi.files import link_or_copy, sha256
 from scaled_mpi.learning.schedules import Levels
 from scaled_mpi.learning.sizes import UNetSize
 from scaled_mpi.learning.training import Training, train
@@ -35,6 +36,7 @@ class SingleNoise(Spec):
     gaussian_weight: NonNegativeFloat = 0.0
     widths: tuple[PositiveInt, ...] = (16, 32, 64)
     kernels: tuple[PositiveInt, ...] = (3, 3, 5)
+    weights: str | None = Field(None, description="folder of finished weights, not trained here")
     training: Training = Training(
         steps=2000, batch=16, micro_batches=4, learning_rate=1e-3, weight_decay=1e-5, warmup=500,
     )
@@ -79,6 +81,7 @@ class DiffusionScore(Spec):
     clip: NonNegativeFloat = 1.0
     focus: float = Field(0.0, ge=0, lt=1)
     network: UNetSize = UNetSize(widths=(16, 32, 64), blocks=2)
+    weights: str | None = Field(None, description="folder of finished weights, not trained here")
     training: Training = Training(
         steps=12_000, batch=64, micro_batches=4, learning_rate=1e-3, weight_decay=0.01,
         warmup=500, ema=0.999,
@@ -182,15 +185,46 @@ def seeded(build: Any, seed: int) -> Any:
 
 def load_model(model: Any, folder: Path, device: Any) -> Any:
     """The best weights of a folder in `model`. Errors: `InputError`."""
+    return load_model_file(model, folder / WEIGHTS).to(device).eval().requires_grad_(False)
+
+
+def load_model_file(model: Any, path: Path) -> Any:
+    """The weights of a file in `model`. Errors: `InputError`."""
     from scaled_mpi.learning.weights import load_into, load_weights
 
-    tensors, _ = load_weights(folder / WEIGHTS)
-    load_into(model, tensors, str(folder / WEIGHTS))
-    return model.to(device).eval().requires_grad_(False)
+    tensors, _ = load_weights(path)
+    load_into(model, tensors, str(path))
+    return model
 
 
 def without_checkpoints(spec: Spec) -> dict[str, Any]:
     """A spec as plain data without what decides no weight: equal weights, equal files."""
     told = plain(spec)
-    del told["training"]["checkpoint_every"]
+    del told["weights"], told["training"]["checkpoint_every"]
     return told
+
+
+def finished_weights(spec: Any, kind: str, preset: str) -> Path | None:
+    """The file that `spec.weights` gives for a preset, `waves.score.safetensors` for one."""
+    return None if spec.weights is None else Path(spec.weights) / f"{preset}.{kind}.safetensors"
+
+
+def fingerprints(spec: Any, kind: str, presets: Sequence[str]) -> list[str]:
+    """SHA-256 of every finished weight file; none where weights are trained.
+
+    Errors: `InputError` for a file that is not there.
+    """
+    paths = [path for preset in presets if (path := finished_weights(spec, kind, preset))]
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"{kind}.weights: {path} is not there; a folder of weights is needed")
+    return [sha256(path) for path in paths]
+
+
+def take_weights(spec: Any, source: Path, folder: Path) -> None:
+    """Put finished weights where a training would leave its best. Serial.
+
+    Errors: `InputError` for a damaged file or one of another architecture; nothing is written.
+    """
+    load_model_file(spec.build(), source)
+    link_or_copy(source, folder / WEIGHTS)
