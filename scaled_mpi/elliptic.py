@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from scaled_mpi.config import InputError, Spec, apply_overrides, parse
-from scaled_mpi.coupling.solving import Harvest, Solving
+from scaled_mpi.coupling.solving import Coarse, Harvest, Solving
 from scaled_mpi.local_solvers import Exact, Learned
 from scaled_mpi.problems import Darcy, Poisson
 from scaled_mpi.simulators.gray_scott import GrayScott
@@ -38,7 +38,7 @@ class Comparison(Spec):
     exact LU, GMRES restart 30; `gamg`: conjugate gradients with PETSc's multigrid. `reference`:
     also an answer of another method, direct where there is one, on the largest domain. `floor`:
     tiles an axis at which solution-form coupling is measured (0: not), each local answer refined
-    `refinements` times.
+    `refinements` times, with hats and with the space `coarse`.
     """
 
     onelevel: NonNegativeInt = 150
@@ -48,6 +48,7 @@ class Comparison(Spec):
     reference: bool = True
     floor: NonNegativeInt = 8
     refinements: NonNegativeInt = 1
+    coarse: Coarse = Coarse(kind="geneo", least=2, most=2)
 
 
 class Implicit(Spec):

@@ -214,7 +214,7 @@ STAGES = (
 WITHOUT_TIME = (
     Stage("residuals", 1, (), _residuals_part, residuals.work),
     Stage("fit", 1, ("residuals",), _local_fit_part, residuals.fit),
-    Stage("solve", 1, ("residuals", "fit"), _solve_part, solve.work),
+    Stage("solve", 2, ("residuals", "fit"), _solve_part, solve.work),
 )
 OF_MEMBERS = (
     Stage("simulate", 1, (), _members_part, ensemble.simulate),

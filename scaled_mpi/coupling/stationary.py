@@ -154,11 +154,17 @@ def products(a: np.ndarray, b: np.ndarray, blocks: Blocks, comm: Any) -> np.ndar
 
 @dataclass(frozen=True)
 class Floor:
-    """Errors relative to the discrete solution, in the Euclidean norm."""
+    """Errors relative to the discrete solution, in the Euclidean norm over all tiles' own cells.
+
+    Both are solution errors of the same cells, norm and reference. `local` is what the surrogate
+    gets wrong on its own: every tile is given the true right-hand side and, at the edge of its
+    overlap, the true solution. `coupled` is where the iteration ends, every tile given what its
+    neighbours say.
+    """
 
     solution: np.ndarray  # of the coupled tiles, my block
-    local: float  # of the surrogate, its neighbours exact
-    coupled: float  # of the coupled tiles
+    local: float
+    coupled: float
     sweeps: int
     residual: float
 
@@ -169,14 +175,16 @@ class Floor:
 
 
 def floor(
-    prepared: Prepared, load: np.ndarray, exact: np.ndarray, coarse: bool, *, most: int = 120,
-    depth: int = 10, refinements: int = 0,
+    prepared: Prepared, load: np.ndarray, exact: np.ndarray, *, most: int = 120, depth: int = 10,
+    refinements: int = 0,
 ) -> Floor:
-    """Where a solution-form surrogate ends, with or without the coarse level. Collective.
+    """Where a solution-form surrogate ends, with the prepared coarse space, if any. Collective.
 
-    `exact` is the discrete solution on my block.
+    `exact` is the discrete solution on my block. How much of the error is amplified depends on
+    what the coarse space holds: hats suffice for a constant coefficient, a medium of contrast 1000
+    leaves them smooth errors that they cannot see, and one eigenvector a tile takes those away.
     """
-    sweeper = Sweeper(prepared, "solution", "owned", coarse, refinements)
+    sweeper = Sweeper(prepared, "solution", "owned", prepared.coarse is not None, refinements)
     rest = np.zeros_like(load)
     alone = prepared.operators.owned(sweeper.local(exact, rest))
     swept = iterate(sweeper, load, tolerance=1e-12, most=most, depth=depth, still=1e-7)

@@ -4,7 +4,8 @@ Facts, with N the number of tiles: `iterations.N4`, `iterations.onelevel.N4` (te
 not converge), `iterations.exact.N4`, `growth` (from the second to the last count),
 `residual.true` (the worst), `fallback.tiles` (all), `fallback.tiles.N4`, `coarse.vectors.N4` (a
 tile), `convergence` (a history), `error.reference` (against another method's answer, relative),
-`floor.ratio.*`, `floor.local`, `floor.coupled.*`. Seconds of a whole solve, the matrix given:
+`floor.ratio.*`, `floor.local`, `floor.coupled.*` (`onelevel`, with `hats`, and `twolevel` with
+the coarse space of the comparison). Seconds of a whole solve, the matrix given:
 `time.certified`, `time.exact`, `time.asm`, `time.gamg`, each also with `.N4`; `time.setup` is the
 part of `time.certified` before the iterations.
 """
@@ -30,7 +31,6 @@ TIGHT = 1e-11  # residual of the solution that floors are measured against
 NO_ERROR = 1e-9  # of a local solver, under which no ratio to it is told
 MOST = 600  # iterations of PETSc's own methods
 KRYLOV = {"asm": "gmres", "gamg": "cg", "direct": "preonly"}
-FORMS = (("onelevel", False), ("twolevel", True))
 
 
 def work(context: Context) -> None:
@@ -223,30 +223,31 @@ class _Table:
 
 
 def _floor(case: _Case, solver: Any) -> None:
-    """Solution-form coupling of the same local solver, with and without the coarse level."""
+    """Solution-form coupling of the same local solver, with and without a coarse level."""
     from scaled_mpi.coupling.stationary import floor
 
-    facts = case.context.facts
+    facts, comparison = case.context.facts, case.context.experiment.comparison
     with case.prepared(solver, tolerance=TIGHT) as ready:
         exact = ready.solve(case.load).solution
-        case.write("floor_exact", exact, "u")
-        for name, coarse in FORMS:
-            found = floor(
-                ready, case.load, exact, coarse,
-                refinements=case.context.experiment.comparison.refinements,
-            )
-            if found.local > NO_ERROR:
-                facts.record(f"floor.ratio.{name}", found.ratio)
-            facts.record(f"floor.coupled.{name}", found.coupled)
-            facts.record(f"floor.residual.{name}", found.residual)
-            facts.record(f"floor.sweeps.{name}", found.sweeps)
-            case.write(f"floor_{name}", found.solution, "u")
-            case.context.say(
-                f"  {case.tiles} tiles, solutions coupled, {name}: error {found.coupled:.2e}, "
-                f"the surrogate's own {found.local:.2e}"
-            )
-        facts.record("floor.local", found.local)
-        facts.record("floor.tiles", case.tiles)
+    case.write("floor_exact", exact, "u")
+    spaces = {"onelevel": Coarse(kind="none"), "hats": Coarse(), "twolevel": comparison.coarse}
+    for name, space in spaces.items():
+        with case.prepared(solver, coarse=space) as ready:
+            found = floor(ready, case.load, exact, refinements=comparison.refinements)
+            vectors = ready.coarse.vectors if ready.coarse is not None else 0
+        if found.local > NO_ERROR:
+            facts.record(f"floor.ratio.{name}", found.ratio)
+        facts.record(f"floor.coupled.{name}", found.coupled)
+        facts.record(f"floor.residual.{name}", found.residual)
+        facts.record(f"floor.sweeps.{name}", found.sweeps)
+        facts.record(f"floor.vectors.{name}", vectors / case.tiles, "a tile")
+        case.write(f"floor_{name}", found.solution, "u")
+        case.context.say(
+            f"  {case.tiles} tiles, solutions coupled, {name}: error {found.coupled:.2e}, "
+            f"the surrogate's own {found.local:.2e}"
+        )
+    facts.record("floor.local", found.local)
+    facts.record("floor.tiles", case.tiles)
 
 
 def pictures(experiment: Any, folder: Any) -> list[Any]:

@@ -107,15 +107,17 @@ def certificate(numbers: Numbers) -> str:
 def floors(numbers: Numbers) -> str:
     """Solution-form coupling against the surrogate's own error; "" without facts."""
     rows = []
-    for name, label in (("onelevel", "one level"), ("twolevel", "with the coarse level")):
+    for name, label in (("onelevel", "one level"), ("hats", "two levels, hats"),
+                        ("twolevel", "two levels, eigenvectors")):
         cells = [numbers.value(f"floor.{key}.{name}") for key in
-                 ("coupled", "residual", "sweeps", "ratio")]
-        if cells[0] is not None:
+                 ("vectors", "coupled", "residual", "sweeps", "ratio")]
+        if cells[1] is not None:
             rows.append([label, *(f"{c:.3g}" if c is not None else "" for c in cells)])
     if not rows:
         return ""
-    head = ("solutions coupled", "error", "true residual", "sweeps", "error / surrogate's own")
-    return tables.table(head, rows, [False, True, True, True, True])
+    head = ("solutions coupled", "vectors a tile", "error", "true residual", "sweeps",
+            "error / surrogate's own")
+    return tables.table(head, rows, [False, *[True] * 5])
 
 
 def _by_tiles(numbers: Numbers, prefix: str) -> dict[int, Any]:
