@@ -7,11 +7,15 @@ A file with a key `problem` is such an experiment. Every block below is one of i
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from scaled_mpi.artefacts import PROVENANCE
 from scaled_mpi.config import InputError, Spec, apply_overrides, parse
 from scaled_mpi.coupling.solving import Coarse, Harvest, Solving
 from scaled_mpi.local_solvers import Exact, Learned
@@ -51,19 +55,74 @@ class Comparison(Spec):
     coarse: Coarse = Coarse(kind="geneo", least=2, most=2)
 
 
+class Guess(Spec):
+    """Where an implicit step begins: at no change, or at a forecast of its end.
+
+    `simulator`: the explicit simulator's own. `surrogate`: that of the stepper in the finished
+    results folder `path` (of the same system, without a compressor), for as many whole jumps as
+    the step holds; fewer than one are no change.
+    """
+
+    kind: Literal["none", "simulator", "surrogate"] = "none"
+    path: str | None = None
+
+    @model_validator(mode="after")
+    def _path_fits(self) -> Guess:
+        if (self.path is None) == (self.kind == "surrogate"):
+            raise InputError(
+                f"implicit.guess.path: {self.path} given with kind {self.kind}; the results "
+                "folder of a stepper is needed for a surrogate, and for nothing else"
+            )
+        return self
+
+    def fingerprint(self) -> str | None:
+        """Hash of the weights that a surrogate's guess depends on; None without one.
+
+        Errors: `InputError` where the folder has no finished fit.
+        """
+        if self.path is None:
+            return None
+        try:
+            return json.loads((Path(self.path) / "fit" / PROVENANCE).read_bytes())["hash"]
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"implicit.guess.path: {self.path} has no finished fit; the results folder of a "
+                "stepper is needed, such as outputs/ddm"
+            ) from error
+
+
 class Implicit(Spec):
-    """Steps of backward Euler, in place of the solve of `problem`.
+    """Implicit steps in time, in place of the solve of `problem`.
 
     `simulator` makes the state: `burn_in` of its own steps on `lattice` tiles an axis. From it one
-    implicit step of each length of `dts` is taken, by each of `methods` and with exact and learned
-    tiles.
+    step of each length of `dts` is taken by `scheme`, by each of `methods` and with exact and
+    learned tiles, beginning at `guess`; whole numbers of the simulator's steps, so that it can
+    tell the truth.
     """
 
     simulator: GrayScott = GrayScott()
     burn_in: NonNegativeInt = 2000
     lattice: PositiveInt = 4
-    dts: tuple[float, ...] = Field((2.0, 5.0, 10.0), min_length=1)
-    methods: tuple[Literal["newton", "anderson", "ngmres"], ...] = ("newton", "anderson")
+    scheme: Literal["backward_euler", "tr_bdf2"] = "backward_euler"
+    dts: tuple[PositiveFloat, ...] = Field((10.0, 100.0, 1000.0), min_length=1)
+    methods: tuple[Literal["newton", "anderson", "ngmres"], ...] = Field(
+        ("newton", "anderson"), min_length=1
+    )
+    guess: Guess = Guess()
+
+    @model_validator(mode="after")
+    def _steps_fit(self) -> Implicit:
+        for dt in self.dts:
+            if not math.isclose(dt, self.steps(dt) * self.simulator.dt, rel_tol=1e-9):
+                raise InputError(
+                    f"implicit.dts: {dt:g} given; multiples of the simulator's step, "
+                    f"{self.simulator.dt:g}, are allowed"
+                )
+        return self
+
+    def steps(self, span: float) -> int:
+        """The simulator's steps that are nearest to a time."""
+        return round(span / self.simulator.dt)
 
 
 class EllipticExperiment(Spec):

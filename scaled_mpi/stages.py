@@ -25,7 +25,7 @@ from typing import Any
 
 from scaled_mpi.artefacts import Artefact, artefact_hash, building
 from scaled_mpi.config import InputError, plain
-from scaled_mpi.elliptic import EllipticExperiment
+from scaled_mpi.elliptic import EllipticExperiment, Implicit
 from scaled_mpi.ensemble import EnsembleExperiment
 from scaled_mpi.experiment import AnyExperiment, Experiment
 from scaled_mpi.facts import FactLog
@@ -133,8 +133,16 @@ def _solve_part(experiment: EllipticExperiment, ranks: int) -> dict[str, Any]:
     return {
         "problem": plain(experiment.problem), "domain": plain(experiment.domain),
         "solving": plain(experiment.solving), "comparison": plain(experiment.comparison),
-        "implicit": experiment.implicit and plain(experiment.implicit), "seed": experiment.seed,
+        "implicit": experiment.implicit and _implicit_part(experiment.implicit),
+        "seed": experiment.seed,
     }
+
+
+def _implicit_part(implicit: Implicit) -> dict[str, Any]:
+    """What decides the steps: of a surrogate that guesses its weights, wherever they lie."""
+    part = plain(implicit)
+    part["guess"]["path"] = implicit.guess.fingerprint()
+    return part
 
 
 def _members_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
@@ -221,7 +229,7 @@ OF_MEMBERS = (
     Stage("compress", 2, ("simulate",), _compress_part, ensemble.compress),
     Stage("fit", 2, ("simulate", "compress"), _models_part, ensemble.fit),
     Stage("rival", 1, ("simulate",), _rival_part, ensemble.train_rival),
-    Stage("forecast", 1, ("simulate", "compress", "fit", "rival"), _forecast_part,
+    Stage("forecast", 2, ("simulate", "compress", "fit", "rival"), _forecast_part,
           ensemble.forecast),
     Stage("transition", 1, (), _transition_part, transition.work),
     Stage("evaluate", 2, ("simulate", "compress", "forecast"), _assess_part, assess.work),

@@ -1,176 +1,262 @@
-"""Backward Euler for Gray-Scott at steps far over the explicit limit, by Newton or Anderson.
+"""Implicit steps of Gray-Scott, far over the explicit limit, by Newton or Anderson.
 
-    F(U) = (U - U_old) / dt - D laplace U - R(U) = 0,   U = (u, v)
-    R    = (-u v^2 + f (1 - u),  u v^2 - (f + k) v)
+    dU/dt = f(U)            (f and the preconditioner of its linearisation: `linearised.py`)
 
-The linear preconditioner is the two-level Schwarz method of `certified.py` on each species, one
-after the other (block Gauss-Seidel of the Jacobian, frozen at the start of the step):
+`backward_euler`, order 1:   (U - U_0) / dt = f(U)
+`tr_bdf2`, order 2 (Bank et al. 1985, IEEE Trans. Electron Devices 32), with g = 2 - sqrt 2 a
+    trapezoid to t + g dt and a backward difference over it, both with the same matrix:
 
-    du = A_u^-1 r_u,   A_u = 1/dt + v^2 + f     - Du laplace
-    dv = A_v^-1 (r_v + v^2 du),   A_v = 1/dt + f + k - 2 u v + 2 u v^3 / (1/dt + v^2 + f)
-                                        - Dv laplace
+    U_g = U_0 + (g dt / 2) (f(U_0) + f(U_g))
+    U   = (U_g - (1 - g)^2 U_0) / (g (2 - g)) + (g dt / 2) f(U)
 
-where the last part of A_v is what eliminating u leaves, cell by cell. Where v grows faster than
-1/dt the matrix is indefinite: exact local solvers take it as it is, for a learned one, which knows
-definite matrices alone, the part without derivatives is kept positive (Newton's Krylov method
-makes up for it, a bare sweep need not). `newton`: line search, flexible GMRES
-with this preconditioner. `anderson`, `ngmres`: one sweep U - M^-1 F(U) as the nonlinear
-preconditioner. All need a dt, or a guess, from which the root is not far: where v grows much
-faster than 1/dt (in a developed pattern from about dt = 20 on) the Jacobian is singular on the
-way, they do not converge, and that is raised. Every variant stops on ||F||, recomputed; never on
-the update.
+So every solve is  F(U) = (U - C) / h - f(U) = 0  with some constant C and length h.
+
+`newton`: SNES with line search and flexible GMRES, the two-level preconditioner made anew at every
+iterate. The root of a long step may lie behind states where F' is singular, and a line search ends
+there. Then, one after the other until Newton converges, it begins
+
+    direct            at the guess
+    continued         at the root of a shorter step, h doubled again and again from h / 16 on: the
+                      root that belongs to the old state, if its branch does not turn back
+    pseudo-transient  on the flow dU/ds = -F(U) from the guess, in steps (1 / d - F'(U))^-1 with d
+                      such that no concentration moves by much more than `LARGEST` (Kelley, Keyes
+                      1998, SIAM J. Numer. Anal. 35): a state that attracts this flow
+    rest              at u = 1, v = 0, where nothing reacts
+
+For long steps of a pattern that moves F has several roots. `Stepped.root` says how the one that
+is given was found, and its error against the simulator what it is worth.
+
+`anderson`, `ngmres`: the sweep U + M^-1 F(U) as nonlinear preconditioner, M made at the guess;
+without globalisation. Every variant stops on ||F||, recomputed; never on the update.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from scaled_mpi.coupling.certified import Prepared
+from scaled_mpi.coupling.linearised import Linearised, Rates
 from scaled_mpi.coupling.solving import NotConverged, Solving
-from scaled_mpi.parallel.blocks import Blocks
-from scaled_mpi.parallel.halo import Halo
-from scaled_mpi.parallel.petsc import solve_nonlinear
-from scaled_mpi.problems.elliptic import norm
-from scaled_mpi.problems.stencil import diffusion_stencil
+from scaled_mpi.parallel.comm import largest
+from scaled_mpi.parallel.nonlinear import solve_linear, solve_nonlinear
 
-LEAST = 0.1  # of 1/dt: what the part of A_v without derivatives is kept above
+GAMMA = 2 - math.sqrt(2)
+LARGEST = 0.4  # change of a concentration that a pseudo-transient step aims at
+ROOTS = ("direct", "continued", "pseudo-transient", "rest")
+FASTEST, SLOWEST = 4.0, 0.3  # what its length is multiplied by, at most and at least
+HANDOVER = 1e-2  # relative ||F|| under which Newton takes over
+PSEUDO_MOST = 60  # pseudo-transient steps
+DIRECT_MOST = 15  # Newton's iterations before anything else is tried
+SHORTEST = 32.0  # the whole length over that which continuation begins with
+PART_MOST = 8  # Newton's iterations for one length on the way
+LEAST_FACTOR = 1.05  # between two lengths, under which the branch counts as turning back
+Begin = Callable[[], tuple[np.ndarray | None, list[float]]]  # a state, ||F|| on the way to it
+AT_REST = 1e-7  # ||f|| over ||D laplace|| ||U|| of a state where only rounding is left to solve
+WORSE = 2.0  # ||F|| of a guess over that of no change, above which it is not used
 
 
 @dataclass(frozen=True)
 class Stepped:
-    """One implicit step: the new state, and ||F(U)|| over ||F(guess of no change)||."""
+    """One implicit step: the new state, and ||F(U)|| over ||f(U_0)||, that of no change."""
 
     state: np.ndarray  # (2, *block.size)
     residual: float
-    iterations: int  # of the nonlinear method
+    root: str  # of ROOTS: where the method began when it converged
+    iterations: int  # of the nonlinear method, in all
     linear: int  # applications of the preconditioner
+    pseudo: int  # pseudo-transient steps
     history: tuple[float, ...]
     fallback_tiles: int
     seconds: float
 
 
 class ImplicitStep:
-    """One step of length `dt` from `old`, float64 (2, *block.size); a context manager.
+    """F(U) = (U - old) / length - f(U) = 0 on my block; a context manager.
 
-    `simulator` has F, k, Du, Dv; its grid is that of `blocks`. `solvers` are two local solvers,
-    one a species, as each is prepared for its own matrix.
+    `solvers` are two local solvers, one a species. `scale` is what ||F|| is measured by; default:
+    that of no change, ||f(old)||. Of a state at rest it is raised over what rounding leaves.
     """
 
     def __init__(
-        self, simulator: Any, blocks: Blocks, comm: Any, old: np.ndarray, dt: float,
-        solvers: tuple[Any, Any], spec: Solving,
+        self, rates: Rates, old: np.ndarray, length: float, solvers: tuple[Any, Any],
+        spec: Solving, scale: float | None = None,
     ) -> None:
-        self.simulator, self.blocks, self.comm, self.dt = simulator, blocks, comm, dt
-        self.old, self.spec, self.applications = old, spec, 0
-        self.indefinite = all(solver.exact for solver in solvers)
-        self.ring = Halo(blocks, comm, 1, np.float64)
-        ones = np.ones([n + 2 for n in old.shape[1:]])
-        self.diffusion = tuple(
-            diffusion_stencil(rate * ones, blocks, comm.rank)
-            for rate in (simulator.Du, simulator.Dv)
-        )
-        self._stack = ExitStack()
-        with ExitStack() as stack:
-            self.species = tuple(
-                stack.enter_context(Prepared(
-                    diffusion_stencil(rate * ones, blocks, comm.rank, reaction), blocks, comm,
-                    solver, spec,
-                ))
-                for rate, reaction, solver in zip(
-                    (simulator.Du, simulator.Dv), self._reactions(old), solvers, strict=True
-                )
-            )
-            self._stack = stack.pop_all()
+        self.rates, self.old, self.length, self.spec = rates, old, length, spec
+        self.comm, self.blocks = rates.comm, rates.blocks
+        at_rest = AT_REST * rates.size(old) * float(rates.diffusion[0].diagonal.flat[0])
+        self.scale = max(scale or rates.size(self.residual(old)), at_rest) or 1.0
+        self.preconditioner = Linearised(rates, solvers, spec)
 
     def __enter__(self) -> ImplicitStep:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stack.close()
-
-    def _reactions(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The parts of A_u and A_v without derivatives."""
-        (u, v), s = state, self.simulator
-        first = 1 / self.dt + v**2 + s.F
-        second = 1 / self.dt + s.F + s.k - 2 * u * v + 2 * u * v**3 / first
-        return first, second if self.indefinite else np.maximum(second, LEAST / self.dt)
-
-    def _diffused(self, state: np.ndarray) -> np.ndarray:
-        """-D laplace of both species; one exchange."""
-        padded = self.ring(state)
-        return np.stack([stencil.apply(part) for stencil, part in
-                         zip(self.diffusion, padded, strict=True)])
+        self.preconditioner.close()
 
     def residual(self, state: np.ndarray) -> np.ndarray:
         """F(U), (2, *block.size); collective."""
-        (u, v), s = state, self.simulator
-        made = u * v**2
-        reaction = np.stack([-made + s.F * (1 - u), made - (s.F + s.k) * v])
-        lifted = np.stack([stencil.lifted for stencil in self.diffusion])
-        return (state - self.old) / self.dt + self._diffused(state) - lifted - reaction
+        return self._residual(state, self.length)
+
+    def _residual(self, state: np.ndarray, length: float) -> np.ndarray:
+        return (state - self.old) / length - self.rates(state)
 
     def jacobian(self, state: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """F'(U) W, (2, *block.size); collective."""
-        (u, v), (a, b), s = state, direction, self.simulator
-        made = v**2 * a + 2 * u * v * b
-        reaction = np.stack([-made - s.F * a, made - (s.F + s.k) * b])
-        return direction / self.dt + self._diffused(direction) - reaction
+        return self._jacobian(state, direction, self.length)
 
-    def precondition(self, rest: np.ndarray) -> np.ndarray:
-        """About F'(U_old)^-1 times a residual; collective."""
-        self.applications += 1
-        first, second = (ready.preconditioner for ready in self.species)
-        du = first(np.ascontiguousarray(rest[0]))
-        return np.stack([du, second(rest[1] + self.old[1] ** 2 * du)])
+    def _jacobian(
+        self, state: np.ndarray, direction: np.ndarray, length: float
+    ) -> np.ndarray:
+        return direction / length - self.rates.derivative(state, direction)
 
-    def size(self, field: np.ndarray) -> float:
-        """Euclidean norm over both species and the whole domain; collective."""
-        return float(np.hypot(*(norm(part, self.blocks, self.comm) for part in field)))
+    def relative(self, state: np.ndarray) -> float:
+        """||F(U)|| over the scale; collective."""
+        return self.rates.size(self.residual(state)) / self.scale
 
     def solve(
         self, method: str = "newton", guess: np.ndarray | None = None, *, most: int = 60
     ) -> Stepped:
-        """U with ||F(U)|| <= tolerance ||F(U_old)||; raises NotConverged otherwise. Collective.
+        """U with ||F(U)|| <= tolerance times the scale; raises NotConverged otherwise. Collective.
 
-        `guess` (2, *block.size) is where to begin, for example a surrogate's forecast; default:
-        the old state.
+        `guess` (2, *block.size) is where to begin, for example a surrogate's forecast; where it is
+        missing, not finite or much farther off than the old state, that is.
         """
-        begun, self.applications = time.perf_counter(), 0
-        scale = self.size(self.residual(self.old)) or 1.0
-        start = self.old if guess is None or not self._helps(guess) else guess
-        course = solve_nonlinear(
-            method, start, self.residual, self.jacobian, self.precondition, self.comm,
-            atol=self.spec.tolerance * scale, most=most,
+        begun, self.preconditioner.applications = time.perf_counter(), 0
+        start = self.old if guess is None or not self._usable(guess) else guess
+        history: list[float] = []
+        iterations = pseudo = 0
+        ways = self._ways(start)[: len(ROOTS) if method == "newton" else 1]
+        for root, begin in zip(ROOTS, ways, strict=False):
+            state, sizes = begin()
+            pseudo += len(sizes) if root == "pseudo-transient" else 0
+            history, iterations = history + sizes, iterations + len(sizes)
+            if state is None:
+                continue
+            direct = method == "newton" and root == "direct"
+            course = self._course(
+                method, state, min(most, DIRECT_MOST) if direct else most, self.length,
+                self.spec.tolerance,
+            )
+            history += course.residuals
+            iterations += course.iterations
+            reached = self.relative(course.solution)
+            if reached <= self.spec.tolerance:
+                return Stepped(
+                    course.solution, reached, root, iterations, self.preconditioner.applications,
+                    pseudo, tuple(r / self.scale for r in history), self.preconditioner.fallback,
+                    time.perf_counter() - begun,
+                )
+        raise NotConverged(iterations, reached, self.spec.tolerance)
+
+    def _ways(self, start: np.ndarray) -> tuple[Begin, ...]:
+        """Where Newton begins, one after the other until it converges; as in ROOTS."""
+        rest = np.stack([np.ones_like(start[0]), np.zeros_like(start[1])])
+        return (lambda: (start, []), self._continued, lambda: self._pseudo_transient(start),
+                lambda: (rest, []))
+
+    def _course(
+        self, method: str, start: np.ndarray, most: int, length: float, tolerance: float
+    ) -> Any:
+        """One run of SNES from `start` for a step of some length."""
+        def refresh(state: np.ndarray) -> None:
+            self.preconditioner.refresh(state, 1 / length)
+
+        if method != "newton":
+            refresh(start)
+        return solve_nonlinear(
+            method, start, lambda state: self._residual(state, length),
+            lambda state, way: self._jacobian(state, way, length), self.preconditioner,
+            self.comm, atol=tolerance * self.scale, most=most, refresh=refresh,
+            watch=self.preconditioner.watch,
         )
-        reached = self.size(self.residual(course.solution)) / scale
-        if not reached <= self.spec.tolerance:
-            raise NotConverged(course.iterations, reached, self.spec.tolerance)
-        exact = sum(len(ready.preconditioner.exact) for ready in self.species)
-        return Stepped(
-            course.solution, reached, course.iterations, self.applications,
-            tuple(r / scale for r in course.residuals), sum(self.comm.allgather(exact)),
-            time.perf_counter() - begun,
+
+    def _continued(self) -> tuple[np.ndarray | None, list[float]]:
+        """The root that steps of growing length lead to; None where that branch turns back."""
+        state, done, factor = self.old, self.length / SHORTEST, 2.0
+        sizes: list[float] = []
+        while factor > LEAST_FACTOR:
+            length = min(self.length, done * factor)
+            course = self._course("newton", state, PART_MOST, length, HANDOVER)
+            sizes += course.residuals[1:]
+            if not course.residuals[-1] <= HANDOVER * self.scale:
+                factor = math.sqrt(factor)
+                continue
+            state, done, factor = course.solution, length, min(2.0, factor * 1.5)
+            if done >= self.length:
+                return state, sizes
+        return None, sizes
+
+    def _pseudo_transient(self, state: np.ndarray) -> tuple[np.ndarray, list[float]]:
+        """A state from which Newton can go on, or the last one; ||F|| after each step."""
+        force = self.residual(state)
+        sizes: list[float] = []
+        pace = LARGEST / max(largest(self.comm, float(np.abs(force).max())), 1e-300)
+        for _ in range(PSEUDO_MOST):
+            change = self._damped(state, force, pace)
+            moved = largest(self.comm, float(np.abs(change).max()))
+            if not moved <= LARGEST / SLOWEST:  # also where it is not finite
+                pace *= SLOWEST
+                continue
+            pace *= np.clip(LARGEST / max(moved, 1e-300), SLOWEST, FASTEST)
+            pace = min(pace, self.length)  # longer ones would not be damped at all
+            state = state + change
+            force = self.residual(state)
+            sizes.append(self.rates.size(force))
+            if sizes[-1] <= HANDOVER * self.scale:
+                break
+        return state, sizes
+
+    def _damped(self, state: np.ndarray, force: np.ndarray, pace: float) -> np.ndarray:
+        """-(1 / pace + F'(U))^-1 F(U), to a tenth; collective."""
+        self.preconditioner.refresh(state, 1 / self.length + 1 / pace)
+        found = solve_linear(
+            lambda way: way / pace + self.jacobian(state, way), -force, self.preconditioner,
+            self.comm, rtol=0.1, watch=self.preconditioner.watch,
         )
+        return found.solution
 
-    def _helps(self, guess: np.ndarray) -> bool:
-        """Whether a guess is finite and nearer to a root than no change at all."""
-        found = self.size(self.residual(guess))
-        return bool(found < self.size(self.residual(self.old)))
+    def _usable(self, guess: np.ndarray) -> bool:
+        return bool(self.relative(guess) <= WORSE * self.relative(self.old))
 
 
-def march(
-    step: Callable[[np.ndarray], ImplicitStep], state: np.ndarray, steps: int, method: str
-) -> list[Stepped]:
-    """`steps` implicit steps, each from the last; `step(old)` prepares one. Collective."""
-    taken = []
-    for _ in range(steps):
-        with step(state) as ready:
-            taken.append(ready.solve(method))
-        state = taken[-1].state
-    return taken
+Make = Callable[..., ImplicitStep]  # (old, length, scale) -> a step to enter
+
+
+def backward_euler(
+    make: Make, rates: Rates, old: np.ndarray, dt: float, method: str,
+    guess: np.ndarray | None = None,
+) -> Stepped:
+    """One step of length dt, order 1; see the module. Collective."""
+    with make(old, dt, None) as step:
+        return step.solve(method, guess)
+
+
+def tr_bdf2(
+    make: Make, rates: Rates, old: np.ndarray, dt: float, method: str,
+    guess: np.ndarray | None = None,
+) -> Stepped:
+    """One step of length dt, order 2; see the module. Collective."""
+    rate, part = rates(old), GAMMA * dt / 2
+    scale = rates.size(rate) or 1.0
+    near = old if guess is None else old + GAMMA * (guess - old)
+    with make(old + part * rate, part, scale) as step:
+        first = step.solve(method, near)
+    far = (first.state - (1 - GAMMA) ** 2 * old) / (GAMMA * (2 - GAMMA))
+    with make(far, part, scale) as step:
+        last = step.solve(method, guess)
+    return replace(
+        last, residual=max(first.residual, last.residual),
+        root=max((first.root, last.root), key=ROOTS.index),
+        iterations=first.iterations + last.iterations, linear=first.linear + last.linear,
+        pseudo=first.pseudo + last.pseudo, history=first.history + last.history,
+        fallback_tiles=max(first.fallback_tiles, last.fallback_tiles),
+        seconds=first.seconds + last.seconds,
+    )
+
+
+SCHEMES = {"backward_euler": backward_euler, "tr_bdf2": tr_bdf2}

@@ -23,7 +23,6 @@ from petsc4py import PETSc  # noqa: E402
 
 Apply = Callable[[np.ndarray], np.ndarray]
 Watch = Callable[[int, float], None]
-LINEAR_MOST = 200  # iterations of the linear solve of one Newton step
 DIVERGED_LIMIT = 1e8  # growth of the residual over its start at which a solve is given up
 
 
@@ -150,7 +149,7 @@ class LinearSystem:
             ksp.setTolerances(rtol=rtol, atol=1e-300, divtol=DIVERGED_LIMIT, max_it=most)
             if callable(precondition):
                 ksp.getPC().setType("python")
-                ksp.getPC().setPythonContext(_Python(precondition, self.shape))
+                ksp.getPC().setPythonContext(AsPreconditioner(precondition, self.shape))
             else:
                 PRECONDITIONERS[precondition](ksp, tiles, stack)
             ksp.setMonitor(monitor)
@@ -180,7 +179,7 @@ class _vector:
         self.vector.destroy()
 
 
-class _Python:
+class AsPreconditioner:
     """A PC context: PETSc hands vectors, the callable sees blocks."""
 
     def __init__(self, precondition: Apply, shape: tuple[int, ...]) -> None:
@@ -332,92 +331,3 @@ PRECONDITIONERS = {
 def has_package(name: str) -> bool:
     """Whether this PETSc was built with an external package, such as hypre."""
     return PETSc.Sys.hasExternalPackage(name)
-
-
-def solve_nonlinear(
-    method: str, start: np.ndarray, residual: Apply,
-    jacobian: Callable[[np.ndarray, np.ndarray], np.ndarray], precondition: Apply, comm: Any, *,
-    atol: float, most: int, linear_rtol: float = 1e-3, depth: int = 10,
-) -> Course:
-    """Solve F(U) = 0 from `start`, any shape a rank, until ||F|| <= atol or `most` iterations.
-
-    `newton`: line search, flexible GMRES on the Jacobian's product, preconditioned. `anderson` and
-    `ngmres`: U - M^-1 F(U) is the nonlinear preconditioner. Nothing stops on the update.
-    """
-    shape, course = start.shape, []
-    with ExitStack() as stack:
-        snes = PETSc.SNES().create(petsc_comm(comm))
-        stack.callback(snes.destroy)
-        x = PETSc.Vec().createMPI((start.size, None), comm=petsc_comm(comm))
-        stack.callback(x.destroy)
-        f = x.duplicate()
-        stack.callback(f.destroy)
-        x.array[:] = start.ravel()
-
-        def function(_: Any, at: Any, out: Any) -> None:
-            out.array[:] = residual(at.array_r.reshape(shape)).ravel()
-
-        snes.setFunction(function, f)
-        snes.setTolerances(rtol=0.0, atol=atol, stol=0.0, max_it=most)
-        snes.setMonitor(lambda _, iteration, norm: course.append(norm))
-        if method == "newton":
-            _newton(snes, shape, f, jacobian, precondition, comm, linear_rtol, stack)
-        else:
-            snes.setType(method)
-            inner = snes.getNPC()
-            inner.setType("python")
-            inner.setPythonContext(_Sweep(residual, precondition, shape))
-            snes.setNPCSide(PETSc.PC.Side.RIGHT)
-        snes.solve(None, x)
-        return Course(x.array_r.reshape(shape).copy(), tuple(course), snes.getIterationNumber(),
-                      snes.getConvergedReason())
-
-
-def _newton(
-    snes: Any, shape: tuple[int, ...], f: Any, jacobian: Any, precondition: Apply, comm: Any,
-    linear_rtol: float, stack: ExitStack,
-) -> None:
-    product = _Jacobian(jacobian, shape)
-    matrix = PETSc.Mat().createPython((f.getSizes(), f.getSizes()), product, petsc_comm(comm))
-    stack.callback(matrix.destroy)
-    matrix.setUp()
-
-    def linearise(_: Any, at: Any, *matrices: Any) -> None:
-        product.state = at.array_r.reshape(shape).copy()
-
-    snes.setJacobian(linearise, matrix)
-    snes.setType("newtonls")
-    ksp = snes.getKSP()
-    ksp.setType("fgmres")
-    ksp.setGMRESRestart(LINEAR_MOST)  # indefinite Jacobians stall at every restart
-    ksp.setTolerances(rtol=linear_rtol, max_it=LINEAR_MOST)
-    ksp.getPC().setType("python")
-    ksp.getPC().setPythonContext(_Python(precondition, shape))
-
-
-class _Jacobian:
-    """A matrix context: the product of the Jacobian at `state`."""
-
-    def __init__(self, jacobian: Any, shape: tuple[int, ...]) -> None:
-        self.jacobian, self.shape = jacobian, shape
-        self.state: np.ndarray | None = None
-
-    def mult(self, _: Any, x: Any, y: Any) -> None:
-        y.array[:] = self.jacobian(self.state, x.array_r.reshape(self.shape)).ravel()
-
-
-class _Sweep:
-    """A SNES context: one preconditioned correction."""
-
-    def __init__(self, residual: Apply, precondition: Apply, shape: tuple[int, ...]) -> None:
-        self.residual, self.precondition, self.shape = residual, precondition, shape
-
-    def solve(self, snes: Any, right: Any, x: Any) -> None:
-        rest = self.residual(x.array_r.reshape(self.shape))
-        if right is not None:
-            rest = rest - right.array_r.reshape(self.shape)
-        x.array[:] -= self.precondition(rest).ravel()
-        after = snes.getFunction()[0]  # the outer method reads it, and does not compute it itself
-        snes.computeFunction(x, after)
-        snes.setFunctionNorm(after.norm())
-        snes.setConvergedReason(PETSc.SNES.ConvergedReason.CONVERGED_ITS)

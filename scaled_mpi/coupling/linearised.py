@@ -1,0 +1,271 @@
+"""Gray-Scott's right-hand side, and a two-level preconditioner of its linearisation.
+
+    f(U) = D laplace U + R(U),   U = (u, v),   R = (-u v^2 + F (1 - u),  u v^2 - (F + k) v)
+
+    s - f'(U) = | A_u  2 u v |     A_u = s + v^2 + F          - Du laplace
+                | -v^2  B_v  |     B_v = s + F + k - 2 u v    - Dv laplace       s: 1/dt, or more
+
+It is preconditioned by the two-level Schwarz method of `certified.py`, on both species together:
+hats of each species in the coarse space, and tiles that solve both. Where v grows faster than s
+the matrix is indefinite. Exact tiles (sparse LU) and the coarse level take it as it is. A learned
+solver knows one species and definite matrices alone: it is asked first for u, then for v,
+
+    z_u = S(A_u) r_u,   z_v = S(A_v) (r_v + v^2 z_u),   A_v = B_v + 2 u v^3 / (s + v^2 + F),
+
+A_v being what eliminating u leaves, cell by cell, with its diagonal raised to the sum of the
+couplings where it is below. What that costs, flexible GMRES makes up for; where it stalls, the
+tiles that do worst are given exact factors of the matrix of both, and counted.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from scaled_mpi.coupling.certified import Stall, TwoLevel
+from scaled_mpi.coupling.coarse import CoarseSpace
+from scaled_mpi.coupling.solving import Coarse, Solving
+from scaled_mpi.local_solvers.exact import ExactSolver, sparse_factor
+from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.halo import Halo
+from scaled_mpi.parallel.petsc import LinearSystem
+from scaled_mpi.problems.elliptic import norm
+from scaled_mpi.problems.stencil import Stencil, diffusion_stencil
+from scaled_mpi.problems.tiles import TileOperators
+
+
+class Rates:
+    """f of a simulator with F, k, Du, Dv on the grid of `blocks`; states are (2, *block.size)."""
+
+    def __init__(self, simulator: Any, blocks: Blocks, comm: Any) -> None:
+        self.simulator, self.blocks, self.comm = simulator, blocks, comm
+        self.ring = Halo(blocks, comm, 1, np.float64)
+        self.ones = np.ones([n + 2 for n in blocks.block(comm.rank).size])
+        self.diffusion = (self.stencil(0), self.stencil(1))
+
+    def stencil(self, species: int, reaction: float | np.ndarray = 0.0) -> Stencil:
+        """Rows of `reaction` - D laplace for u (0) or v (1)."""
+        rate = (self.simulator.Du, self.simulator.Dv)[species]
+        return diffusion_stencil(rate * self.ones, self.blocks, self.comm.rank, reaction)
+
+    def __call__(self, state: np.ndarray) -> np.ndarray:
+        """f(U); collective, one exchange."""
+        (u, v), s = state, self.simulator
+        made = u * v**2
+        reaction = np.stack([-made + s.F * (1 - u), made - (s.F + s.k) * v])
+        lifted = np.stack([stencil.lifted for stencil in self.diffusion])
+        return reaction + lifted - self._diffused(state)
+
+    def derivative(self, state: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """f'(U) W; collective, one exchange."""
+        (u, v), (a, b), s = state, direction, self.simulator
+        made = v**2 * a + 2 * u * v * b
+        return np.stack([-made - s.F * a, made - (s.F + s.k) * b]) - self._diffused(direction)
+
+    def _diffused(self, state: np.ndarray) -> np.ndarray:
+        """-D laplace of both species."""
+        padded = self.ring(state)
+        return np.stack([stencil.apply(part) for stencil, part in
+                         zip(self.diffusion, padded, strict=True)])
+
+    def size(self, field: np.ndarray) -> float:
+        """Euclidean norm over both species and the whole domain; collective."""
+        return float(np.hypot(*(norm(part, self.blocks, self.comm) for part in field)))
+
+
+class Matrix:
+    """s - f'(U) at one state: its product, and the four parts that tiles and hats are made of."""
+
+    def __init__(self, rates: Rates, state: np.ndarray, shift: float) -> None:
+        (u, v), s = state, rates.simulator
+        self.rates, self.state, self.shift = rates, state, shift
+        self.gain, self.loss = 2 * u * v, v**2  # right of the diagonal; left of it, negative
+        first = shift + self.loss + s.F
+        second = shift + s.F + s.k - self.gain
+        self.stencils = rates.stencil(0, first), rates.stencil(1, second)
+        self.eliminated = rates.stencil(1, second + self.gain * self.loss / first)
+        self.diagonal = np.stack([first + rates.diffusion[0].diagonal,
+                                  np.abs(self.eliminated.diagonal)])
+
+    def multiply(self, direction: np.ndarray) -> np.ndarray:
+        """(s - f'(U)) W of my block; collective."""
+        return self.shift * direction - self.rates.derivative(self.state, direction)
+
+
+class PairOfTiles:
+    """The matrix on all my tiles, as `TileOperators` has it of one species: arrays (n, 2, *w)."""
+
+    def __init__(self, matrix: Matrix, overlap: int) -> None:
+        blocks, comm = matrix.rates.blocks, matrix.rates.comm
+        self.species = tuple(
+            TileOperators(stencil, blocks, comm, overlap) for stencil in matrix.stencils
+        )
+        self.eliminated = TileOperators(matrix.eliminated, blocks, comm, overlap)
+        self.blocks, self.comm, self.tiles = blocks, comm, self.species[0].tiles
+        self.window = (2, *self.species[0].window)
+        self.gain, self.loss = (self.species[0].cut(part) for part in (matrix.gain, matrix.loss))
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def cut(self, field: np.ndarray) -> np.ndarray:
+        """(2, *block) -> (n, 2, *w); two exchanges."""
+        return np.stack([part.cut(species) for part, species in
+                         zip(self.species, field, strict=True)], axis=1)
+
+    def owned(self, local: np.ndarray) -> np.ndarray:
+        """What the tiles themselves hold, (n, 2, *w) -> (2, *block)."""
+        return np.stack([part.owned(local[:, i]) for i, part in enumerate(self.species)])
+
+    def apply(self, local: np.ndarray) -> np.ndarray:
+        """The local matrices' product, (n, 2, *w)."""
+        u, v = local[:, 0], local[:, 1]
+        return np.stack([self.species[0].apply(u) + self.gain * v,
+                         self.species[1].apply(v) - self.loss * u], axis=1)
+
+    def matrix(self, tile: int) -> Any:
+        """That of one tile as a scipy CSC matrix, u before v."""
+        from scipy import sparse
+
+        gain, loss = (sparse.diags(part[tile].ravel()) for part in (self.gain, self.loss))
+        return sparse.block_array(
+            [[self.species[0].matrix(tile), gain], [-loss, self.species[1].matrix(tile)]],
+            format="csc",
+        )
+
+
+class PairOfHats:
+    """Coarse correction with hats of both species; a context manager."""
+
+    def __init__(self, matrix: Matrix, tiles: PairOfTiles) -> None:
+        from scipy import sparse
+        from scipy.sparse.linalg import splu
+
+        with ExitStack() as stack:
+            first = stack.enter_context(self._system(matrix, matrix.stencils[0]))
+            space = stack.enter_context(CoarseSpace(first, tiles.species[0], Coarse()))
+            second, gain, loss = (
+                space.basis.galerkin(stack.enter_context(self._system(matrix, stencil)))
+                for stencil in (matrix.stencils[1], _diagonal(matrix.gain),
+                                _diagonal(matrix.loss))
+            )
+            whole = sparse.block_array([[space.matrix, gain], [-loss, second]], format="csc")
+            self.basis, self._solver = space.basis, splu(whole)
+            self._stack = stack.pop_all()
+
+    @staticmethod
+    def _system(matrix: Matrix, stencil: Stencil) -> LinearSystem:
+        return LinearSystem(stencil, matrix.rates.blocks, matrix.rates.comm)
+
+    def __enter__(self) -> PairOfHats:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def correct(self, residual: np.ndarray) -> np.ndarray:
+        """The correction of a residual (2, *block.size); collective."""
+        reduced = np.concatenate([self.basis.restrict(part) for part in residual])
+        weights = self._solver.solve(reduced).reshape(2, -1)
+        return np.stack([self.basis.prolong(part) for part in weights])
+
+
+def _diagonal(values: np.ndarray) -> Stencil:
+    nothing = (np.zeros_like(values),) * values.ndim
+    return Stencil(values, nothing, nothing, np.zeros_like(values), False)
+
+
+class ExactPair(ExactSolver):
+    """Sparse LU of both species on every tile."""
+
+    def prepare(self, operators: PairOfTiles) -> None:
+        """Factorise all tiles."""
+        self.factors = [sparse_factor(operators, tile) for tile in range(len(operators))]
+
+
+class LearnedPair:
+    """One learned solver a species, one after the other; see the module."""
+
+    exact = False
+
+    def __init__(self, solvers: tuple[Any, Any]) -> None:
+        self.solvers = solvers
+
+    def prepare(self, operators: PairOfTiles) -> None:
+        """Prepare both for their matrices, that of v as the nearest definite one."""
+        self.loss, raised = operators.loss, copy.copy(operators.eliminated)
+        raised.diagonal = raised.diagonal + np.maximum(-raised.excess, 0.0)
+        raised.excess = np.maximum(raised.excess, 0.0)
+        for solver, part in zip(self.solvers, (operators.species[0], raised), strict=True):
+            solver.prepare(part)
+
+    def correct(self, residual: np.ndarray) -> np.ndarray:
+        """z of r, float64 (n, 2, *w)."""
+        first, second = self.solvers
+        u = first.correct(residual[:, 0])
+        return np.stack([u, second.correct(residual[:, 1] + self.loss * u)], axis=1)
+
+
+class TwoLevelPair(TwoLevel):
+    """The preconditioner of both species."""
+
+    def make_exact(self, tile: int) -> None:
+        """Give one of my tiles an exact factor from now on."""
+        if tile not in self.exact:
+            self.exact[tile] = sparse_factor(self.operators, tile)
+
+
+class Linearised:
+    """The preconditioner of s - f'(U); `refresh` before the first use, `close` after the last.
+
+    `solvers` are two local solvers, one a species, or of kind exact. Tiles that were once given
+    exact factors keep them at later states; `fallback` counts them.
+    """
+
+    def __init__(self, rates: Rates, solvers: tuple[Any, Any], spec: Solving) -> None:
+        exact = all(solver.exact for solver in solvers)
+        self.rates, self.applications = rates, 0
+        self.solver = ExactPair() if exact else LearnedPair(solvers)
+        self.spec = spec.model_copy(update={"smooths": 0}) if exact else spec
+        self._stack, self._exact = ExitStack(), set()
+        self._level: TwoLevelPair | None = None
+
+    def refresh(self, state: np.ndarray, shift: float) -> None:
+        """Make it anew at a state, s = `shift`; collective."""
+        self.close()
+        matrix = Matrix(self.rates, state.copy(), shift)
+        tiles, coarse = PairOfTiles(matrix, self.spec.overlap), None
+        if self.spec.coarse.kind != "none":
+            coarse = self._stack.enter_context(PairOfHats(matrix, tiles))
+        self._level = TwoLevelPair(matrix, tiles, coarse, self.solver, matrix.diagonal, self.spec)
+        for tile in sorted(self._exact):
+            self._level.make_exact(tile)
+        self._stall = Stall(self._level, self.spec.gain)
+
+    def __call__(self, rest: np.ndarray) -> np.ndarray:
+        """About (s - f'(U))^-1 times a residual (2, *block.size); collective."""
+        self.applications += 1
+        return self._level(rest)
+
+    def watch(self, iteration: int, size: float) -> None:
+        """Strengthen it where a Krylov method stalls; collective."""
+        self._stall(iteration, size)
+
+    @property
+    def fallback(self) -> int:
+        """Tiles of all ranks with exact factors in place of the learned solver; collective."""
+        self._remember()
+        return sum(self.rates.comm.allgather(len(self._exact)))
+
+    def _remember(self) -> None:
+        if self._level is not None:
+            self._exact.update(self._level.exact)
+
+    def close(self) -> None:
+        """Free what PETSc holds."""
+        self._remember()
+        self._stack.close()
+        self._level = None
