@@ -62,7 +62,7 @@ def pair_sums(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def scores_from_sums(sums: Sequence[np.ndarray], epsilon: float = EPSILON) -> Scores:
     """Join `pair_sums` of all tiles of a frame, exactly rounded and so in any order."""
-    count, squared, absolute, first, second = _join(sums)
+    count, squared, absolute, first, second = joined(sums)
     mean = first / count
     variance = np.maximum(second / count - mean * mean, 0.0)
     error = squared / count
@@ -134,7 +134,7 @@ def tile_spectrum(tile: np.ndarray) -> np.ndarray:
 
 def spectrum_from_tiles(spectra: Sequence[np.ndarray]) -> np.ndarray:
     """Mean of all tiles' spectra, (C, K), exactly rounded and so in any order."""
-    return _join(spectra) / len(spectra)
+    return joined(spectra) / len(spectra)
 
 
 def spectrum_error(prediction: np.ndarray, truth: np.ndarray, bands: int = 3) -> np.ndarray:
@@ -187,7 +187,7 @@ def seam_sums(
 
 def seam_from_sums(sums: Sequence[np.ndarray]) -> np.ndarray:
     """Seam index (C,): mean jump across tile edges over the mean one cell inside; 1 = no seam."""
-    across, edges, inside, places = _join(sums)
+    across, edges, inside, places = joined(sums)
     index = np.ones_like(across)
     for channel in range(len(index)):
         if across[channel] > 0:
@@ -311,10 +311,10 @@ class Calibration(NamedTuple):
 
 def calibration_from_sums(sums: Sequence[np.ndarray]) -> Calibration:
     """Join `ensemble_sums` of all tiles of a frame, exactly rounded and so in any order."""
-    joined = _join(sums)
-    crps_, variance, squared, absolute = joined[1:5] / joined[0]
+    total = joined(sums)
+    crps_, variance, squared, absolute = total[1:5] / total[0]
     return Calibration(
-        crps_, np.sqrt(variance), np.sqrt(squared), absolute, joined[5:] / joined[0]
+        crps_, np.sqrt(variance), np.sqrt(squared), absolute, total[5:] / total[0]
     )
 
 
@@ -346,13 +346,13 @@ def _rows(field: np.ndarray) -> np.ndarray:
     return values.reshape(values.shape[0], -1)
 
 
-def _join(tiles: Sequence[np.ndarray]) -> np.ndarray:
+def joined(tiles: Sequence[np.ndarray]) -> np.ndarray:
     """Sum equal-shaped arrays entry by entry, exactly rounded."""
     if not len(tiles):
         raise ValueError("no tile was given")
     stacked = np.stack(tiles).reshape(len(tiles), -1)
-    joined = [math.fsum(column) for column in stacked.T]
-    return np.array(joined).reshape(np.shape(tiles[0]))
+    sums = [math.fsum(column) for column in stacked.T]
+    return np.array(sums).reshape(np.shape(tiles[0]))
 
 
 def _rings(shape: tuple[int, ...]) -> np.ndarray:

@@ -29,12 +29,27 @@ SURVEYED = 64  # patches that the linear start and the spread of the latents are
 _JUDGE, _SURVEY = 2**32 - 1, 2**32 - 2  # steps that no training reaches
 
 
+class Bottleneck(Spec):
+    """What stands between encoder and decoder; see `learning/networks/bottlenecks.py`.
+
+    `codes`, `decay` and `commitment` are of vq, `weight` (of the divergence) of kl.
+    """
+
+    kind: Literal["identity", "linear", "kl", "vq"] = "identity"
+    codes: int = Field(512, ge=2)
+    decay: float = Field(0.98, gt=0, lt=1)
+    commitment: NonNegativeFloat = 0.25
+    weight: NonNegativeFloat = 1e-3
+
+
 class Autoencoder(Spec):
     """A convolutional autoencoder; lengths are in cells of the field."""
 
     kind: Literal["autoencoder"] = "autoencoder"
     factor: PositiveInt | tuple[PositiveInt, ...] = 4
     latent_channels: PositiveInt = 8
+    bottleneck: Bottleneck = Bottleneck()
+    conserve: bool = Field(False, description="keep integrals exactly, in channels of their own")
     width: PositiveInt = Field(32, description="features on the first coarser grid")
     depth: PositiveInt = Field(1, description="blocks on each grid; each reaches one of its cells")
     terms: dict[Literal["gradient", "spectrum"], NonNegativeFloat] = Field(
@@ -99,6 +114,11 @@ class Autoencoder(Spec):
                 f"compressor.latent_channels: {self.latent_channels} given; at most {most} "
                 f"({channels} channels x {'x'.join(map(str, factor))} cells) are allowed"
             )
+        if self.conserve and self.latent_channels <= channels:
+            raise InputError(
+                f"compressor.latent_channels: {self.latent_channels} with conserve; more than "
+                f"the {channels} channels of the means are needed"
+            )
 
     def _train(
         self, runs: list[Trajectory], comm: Comm, folder: Path, events: Any, seed: int
@@ -151,8 +171,10 @@ def _network(meta: Mapping[str, Any], seed: int) -> Any:
     factor = whole_per_axis("compressor.factor", spec["factor"], meta["axes"], 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        keys = dict(spec["bottleneck"])
         return CodingNetwork(
-            meta["channels"], spec["latent_channels"], factor, spec["width"], spec["depth"]
+            meta["channels"], spec["latent_channels"], factor, spec["width"], spec["depth"],
+            keys.pop("kind"), spec["conserve"], **keys,
         )
 
 
@@ -192,7 +214,9 @@ class Lesson:
         from scaled_mpi.learning.networks.convolution import crop
 
         with one_thread():
-            network.start_linear(crop(self._survey(), self.ring))
+            survey = self._survey()
+            network.start_linear(crop(survey, self.ring))
+            network.start_bottleneck(survey)
 
     def survey(self, network: Any) -> dict[str, list[float]]:
         """Mean and spread of each latent channel over some of the training patches."""
@@ -229,8 +253,9 @@ class Lesson:
         from scaled_mpi.learning.networks.convolution import crop
         from scaled_mpi.learning.reconstruction import TERMS
 
-        made, truth = model(fields).float(), crop(fields, self.ring)
-        total = (made - truth).square().mean()
+        made, penalty = model.reconstruct(fields)
+        made, truth = made.float(), crop(fields, self.ring)
+        total = (made - truth).square().mean() + penalty
         for name, weight in sorted(self.spec.terms.items()):
             total = total + weight * TERMS[name](made, truth)
         return total
@@ -253,6 +278,8 @@ class Lesson:
             scores.append(scores_from_sums([pair_sums(made, truth)]))
         error = summary(scores).mean
         found = {"vrmse": error} if np.isfinite(error) else {}
+        if self.spec.bottleneck.kind == "vq":
+            found["perplexity"], found["codes.used"] = model.bottleneck.usage()
         return {"loss": float(np.mean(losses)), **found}
 
 
@@ -281,6 +308,8 @@ class Coder:
         self.decode_reach: tuple[int, ...] = self.network.decode_reach
         self.fields: int = meta["channels"]
         self.latents: int = meta["autoencoder"]["latent_channels"]
+        self.bits: float = self.network.bits  # of one latent cell
+        self.scores: dict[str, float] = meta["scores"]
         self._mean, self._spread, self._latent_mean, self._latent_spread = (
             np.array(meta[key], np.float32).reshape(-1, *[1] * len(self.factor))
             for key in ("mean", "spread", "latent_mean", "latent_spread")

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
-POOLS = {1: nn.functional.avg_pool1d, 2: nn.functional.avg_pool2d, 3: nn.functional.avg_pool3d}
+from scaled_mpi.learning.networks.convolution import POOLS
 
 
 def almost_fair_crps(members: Tensor, truth: Tensor, alpha: float = 0.95) -> Tensor:

@@ -92,6 +92,8 @@ class Loop:
             self.restored = None
         micro = Micro(self.task, self.spec, device, self.seed)
         self.explain = micro.explain
+        # What a network follows by other means than gradients, a book of codes say. Collective.
+        self.after_step = getattr(self.model, "after_step", lambda comm: None)
         self.gradients = MODES[self.spec.mode](self.model, micro, self.spec, self.comm)
         if self.comm.rank == 0:
             self.state.sweep()
@@ -132,6 +134,7 @@ class Loop:
             raise NotFinite(f"training: gradient of norm {float(norm)} in step {step}")
         set_rate(self.optimiser, learning_rate(self.spec, step))
         self.optimiser.step()
+        self.after_step(self.comm)
         if self.average is not None:
             self.average.update_parameters(self.model)
         self.history[step % self.spec.validate_every] = torch.from_numpy(outcome.losses)

@@ -106,6 +106,12 @@ class Patches:
         self.conditions = values.astype(np.float32)
         self.turns = _turns(self.core, self.ring, grid.spacing) if symmetric else []
 
+    @property
+    def distinct(self) -> int:
+        """Samples without a cell in common: moments, times patches side by side."""
+        places = (max(1, n // core) for n, core in zip(self.shape, self.core, strict=True))
+        return sum(self.starts) * math.prod(places)
+
     def draw(self, seed: int, step: int, samples: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
         """Frames (B, frames, C, *(core + 2 ring)) and conditions (B, n) of the named samples."""
         index = np.asarray(list(samples), np.int64)

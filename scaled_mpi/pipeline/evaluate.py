@@ -14,6 +14,7 @@ from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.store import Trajectory, trajectory_names
 from scaled_mpi.pipeline.calibration import Calibrating, ensembles
 from scaled_mpi.pipeline.context import Context
+from scaled_mpi.pipeline.rates import Rates
 from scaled_mpi.pipeline.sampling import alone
 from scaled_mpi.progress import Progress
 
@@ -34,6 +35,7 @@ def work(context: Context) -> None:
         scoring.trajectory(name, Trajectory(context.inputs["couple"], name))
     scoring.seams()
     scoring.uncertainty()
+    scoring.reconstruction()
     _costs(context)
 
 
@@ -136,6 +138,21 @@ class _Scoring:
         )
         for method, runs in found.items():
             calibrating(method, runs, self.jumps)
+
+    def reconstruction(self) -> None:
+        """What the compressor keeps, on the first and the last frame of the test run."""
+        experiment = self.context.experiment
+        if experiment.compressor.kind == "identity":
+            return
+        coder = experiment.compressor.load(self.context.inputs["compress"])
+        frames = sorted({self.start, len(self.truth) - 1})
+        found = Rates(self.blocks, self.comm, self._gather)(
+            coder, self.truth, frames, experiment.simulator
+        )
+        for name, value in found.items():
+            self.facts.record(name, value)
+        for name, value in getattr(coder, "scores", {}).items():
+            self.facts.record(f"compressor.{name}", value)
 
     def seams(self) -> None:
         """Seam index of the surrogate and of the truth on the same lattice, and their ratio."""

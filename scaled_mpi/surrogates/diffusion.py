@@ -81,9 +81,9 @@ class Diffusion(JumpSpec):
         """Whether halos narrower than the reach are known: always."""
         return True
 
-    def load(self, folder: str | Path, device: str = "cpu") -> DiffusionOperator:
+    def load(self, folder: str | Path, device: str | None = None) -> DiffusionOperator:
         """The trained operator of a folder that `fit` filled."""
-        return DiffusionOperator(Path(folder), device)
+        return DiffusionOperator(Path(folder), device or self.device)
 
     def _network(self, meta: Mapping[str, Any], seed: int) -> Any:
         return network_of(meta, seed)
@@ -119,13 +119,13 @@ class DiffusionLesson:
         names: Sequence[str], seed: int,
     ) -> None:
         self.spec, self.seed = spec, seed
-        self.patches = patches_of(spec, (runs, moments, scale, names), 1)
-        self.reach = self.patches.ring
+        self.single = patches_of(spec, (runs, moments, scale, names), 1)
+        self.reach = self.single.ring
 
     def sample(self, step: int, micro: int, size: int) -> dict[str, Any]:
         """A batch for `loss`: frames, conditions, the halo known, whether its future is."""
         width, told = uniform(self.seed, step, np.array([micro]), draws=2, stream=HALOS)[:, 0]
-        frames, named = self.patches.draw(
+        frames, named = self.single.draw(
             self.seed, step, range(micro * size, (micro + 1) * size)
         )
         halos = self.spec.halos
@@ -172,7 +172,7 @@ class DiffusionLesson:
             for number in range(JUDGED):
                 frames, told = (
                     torch.from_numpy(one).to(device)
-                    for one in self.patches.draw(self.seed, JUDGE_STEP, [number])
+                    for one in self.single.draw(self.seed, JUDGE_STEP, [number])
                 )
                 batch = {"frames": frames, "condition": told, "halo": self.spec.halos[0],
                          "told": number % 2 == 1}
@@ -191,7 +191,7 @@ class DiffusionLesson:
 
         frames, told = (
             torch.from_numpy(one).to(device).repeat_interleave(EXAMINED, 0)
-            for one in self.patches.draw(self.seed, JUDGE_STEP, range(SAMPLED))
+            for one in self.single.draw(self.seed, JUDGE_STEP, range(SAMPLED))
         )
         batch = {"frames": frames, "condition": told, "halo": self.spec.halos[0], "told": False}
         known, truth = self._known(batch)

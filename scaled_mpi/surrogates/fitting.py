@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -38,6 +38,7 @@ class JumpSpec(Spec):
     symmetric: bool = Field(True, description="learn all flips and turns (scalar fields)")
     held_out: PositiveInt = Field(2, description="last runs, kept for validation")
     training: Training = Training()
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where a forecast runs")
 
     def fit(
         self, trajectories: Sequence[Trajectory], comm: Comm, folder: str | Path, events: Any,
@@ -90,6 +91,7 @@ class JumpSpec(Spec):
         names = condition_names(runs)
         scale = measure(learned, names)
         told = plain(self)
+        del told["device"]
         del told["training"]["checkpoint_every"]  # decides nothing: equal weights, equal files
         meta = {
             "kind": self.kind, "stepper": told, "axes": runs[0].grid.axes,
@@ -99,6 +101,7 @@ class JumpSpec(Spec):
             "condition_spread": scale.condition_spread.tolist(),
         }
         lesson = self._lesson(learned, moments[0], scale, names, seed)
+        self.training.check_batch(lesson.single.distinct)
         exam = self._lesson(judged, moments[1], scale, names, seed)
         train(
             self._network(meta, seed), lesson.loss, lesson.sample, exam.judge, self.training, comm,
@@ -154,6 +157,8 @@ class JumpOperator:
 
         from scaled_mpi.learning.weights import load_into, load_weights
 
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("surrogate.device: cuda is not on this machine; cpu is allowed")
         torch.set_num_threads(1)
         tensors, meta = load_weights(folder / WEIGHTS)
         if meta.get("kind") != self.kind:

@@ -59,9 +59,9 @@ class Probabilistic(Stepper):
             )
         return self
 
-    def load(self, folder: str | Path, device: str = "cpu") -> ProbabilisticOperator:
+    def load(self, folder: str | Path, device: str | None = None) -> ProbabilisticOperator:
         """The trained operator of a folder that `fit` filled."""
-        return ProbabilisticOperator(Path(folder), device)
+        return ProbabilisticOperator(Path(folder), device or self.device)
 
     def _lesson(self, *of: Any) -> ProbabilisticLesson:
         return ProbabilisticLesson(self, *of)

@@ -79,9 +79,9 @@ class Stepper(JumpSpec):
     def _reaches(self) -> tuple[int, ...]:
         return self.reach if isinstance(self.reach, tuple) else (self.reach,)
 
-    def load(self, folder: str | Path, device: str = "cpu") -> StepperOperator:
+    def load(self, folder: str | Path, device: str | None = None) -> StepperOperator:
         """The trained operator of a folder that `fit` filled."""
-        return StepperOperator(Path(folder), device)
+        return StepperOperator(Path(folder), device or self.device)
 
     def _check(self, runs: Sequence[Trajectory]) -> None:
         super()._check(runs)

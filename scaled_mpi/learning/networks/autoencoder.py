@@ -8,16 +8,22 @@ cells within a known reach, and on no other: a tile with its halo gives the numb
 domain gives. P and U begin as the principal components of the patches (the best linear code, in
 closed form), E and D begin at zero, so training starts from the linear answer and improves on it.
 Stage s halves the axes whose factor is at least 2^(s+1).
+
+Between E and D stands one of `bottlenecks.py`. With `conserve` the first latent channels are the
+means of the patches, and what is decoded is shifted, patch by patch, to have them: the integrals
+of the field over any tiles, and over the domain, are kept to rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-from scaled_mpi.learning.networks.convolution import CONVOLUTIONS, Block, crop
+from scaled_mpi.learning.networks.bottlenecks import BOTTLENECKS
+from scaled_mpi.learning.networks.convolution import CONVOLUTIONS, POOLS, Block, crop
 
 TRANSPOSED: dict[int, type[nn.Module]] = {
     1: nn.ConvTranspose1d,
@@ -63,10 +69,13 @@ class CodingNetwork(nn.Module):
     """
 
     def __init__(
-        self, channels: int, latent: int, factor: Sequence[int], width: int, depth: int
+        self, channels: int, latent: int, factor: Sequence[int], width: int, depth: int,
+        bottleneck: str = "identity", conserve: bool = False, **keys: Any,
     ) -> None:
         super().__init__()
         self.factor, axes = tuple(factor), len(factor)
+        self.kept = channels if conserve else 0
+        coded = latent - self.kept
         self.encode_reach = encode_reach(factor, depth)
         self.margins = decode_margins(factor, depth)
         self.decode_reach = self.margins[0]
@@ -74,23 +83,42 @@ class CodingNetwork(nn.Module):
         widths = [width, *[2 * width] * (len(self.strides) - 1)]
         last = max(8, width // 2)
         convolution, transposed = CONVOLUTIONS[axes], TRANSPOSED[axes]
-        self.project = convolution(channels, latent, self.factor, self.factor)
-        self.lift = transposed(latent, channels, self.factor, self.factor)
+        self.project = convolution(channels, coded, self.factor, self.factor)
+        self.lift = transposed(coded, channels, self.factor, self.factor)
         levels = list(zip([channels, *widths[:-1]], widths, self.strides, strict=True))
         self.down = nn.ModuleList(convolution(fine, coarse, s, s) for fine, coarse, s in levels)
         levels[0] = (last, *levels[0][1:])
         self.up = nn.ModuleList(transposed(coarse, fine, s, s) for fine, coarse, s in levels)
         self.down_blocks = nn.ModuleList(_blocks(axes, w, depth) for w in widths)
         self.up_blocks = nn.ModuleList(_blocks(axes, w, depth) for w in widths)
-        self.to_latent = convolution(widths[-1], latent, 1)
+        self.to_latent = convolution(widths[-1], coded, 1)
         self.from_latent = convolution(latent, widths[-1], 1)
         self.paint = convolution(last, channels, 3)
         for layer in (self.to_latent, self.paint):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        self.bottleneck = BOTTLENECKS[bottleneck](axes, coded, **keys)
 
     def encode(self, field: torch.Tensor) -> torch.Tensor:
         """(N, channels, *(cells + 2 encode_reach)) to (N, latent, *(cells / factor))."""
+        return self._with_means(field, self.bottleneck.code(self._features(field)))
+
+    def reconstruct(self, field: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(what coding leaves of a field, penalty of the bottleneck), as a training sees it."""
+        coded, penalty = self.bottleneck(self._features(field))
+        return self.decode(self._with_means(field, coded)), penalty
+
+    def after_step(self, comm: Any) -> None:
+        """What the bottleneck does once the gradients of a step are used. Collective."""
+        self.bottleneck.after_step(comm)
+
+    @property
+    def bits(self) -> float:
+        """Bits that one latent cell takes."""
+        return 32.0 * self.kept + self.bottleneck.bits
+
+    def _features(self, field: torch.Tensor) -> torch.Tensor:
+        """What the bottleneck is given."""
         linear = self.project(crop(field, self.encode_reach))
         for halve, blocks in zip(self.down, self.down_blocks, strict=True):
             field = halve(field)
@@ -98,9 +126,18 @@ class CodingNetwork(nn.Module):
                 field = block(field, None)
         return linear + self.to_latent(field)
 
+    def _with_means(self, field: torch.Tensor, coded: torch.Tensor) -> torch.Tensor:
+        if not self.kept:
+            return coded
+        return torch.cat((self._means(crop(field, self.encode_reach)), coded), 1)
+
+    def _means(self, field: torch.Tensor) -> torch.Tensor:
+        """Means over the patches, (N, C, *(cells / factor))."""
+        return POOLS[len(self.factor)](field, self.factor)
+
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """(N, latent, *(cells + 2 decode_reach)) to (N, channels, *(cells * factor))."""
-        linear = self.lift(crop(latent, self.decode_reach))
+        linear = self.lift(crop(latent[:, self.kept :], self.decode_reach))
         field, alive = self.from_latent(latent), self.decode_reach
         stages = list(zip(self.up, self.up_blocks, self.strides, strict=True))[::-1]
         for (double, blocks, stride), wanted in zip(stages, self.margins[1:], strict=True):
@@ -110,11 +147,22 @@ class CodingNetwork(nn.Module):
             alive = tuple((m - len(blocks)) * s for m, s in zip(alive, stride, strict=True))
             field = crop(field, [a - w for a, w in zip(alive, wanted, strict=True)])
             alive = wanted
-        return linear + self.paint(nn.functional.gelu(field))
+        made = linear + self.paint(nn.functional.gelu(field))
+        if not self.kept:
+            return made
+        lacking = crop(latent[:, : self.kept], self.decode_reach) - self._means(made)
+        for axis, f in enumerate(self.factor, 2):
+            lacking = lacking.repeat_interleave(f, axis)
+        return made + lacking
 
     def forward(self, field: torch.Tensor) -> torch.Tensor:
         """What is left of a field after coding; spends encode_reach + factor * decode_reach."""
         return self.decode(self.encode(field))
+
+    @torch.no_grad()
+    def start_bottleneck(self, fields: torch.Tensor) -> None:
+        """Let the bottleneck begin with the latents of `fields`, with their ring."""
+        self.bottleneck.start(torch.cat([self._features(field[None]) for field in fields]))
 
     @torch.no_grad()
     def start_linear(self, fields: torch.Tensor) -> None:
@@ -123,6 +171,11 @@ class CodingNetwork(nn.Module):
         fields: (N, channels, *cells), cells a multiple of factor. The latents then have mean 0
         and variance 1 (components without variance stay at their small size).
         """
+        if self.kept:  # the means of patches have channels of their own
+            means = self._means(fields)
+            for axis, f in enumerate(self.factor, 2):
+                means = means.repeat_interleave(f, axis)
+            fields = fields - means
         patches = _patches(fields, self.factor).double()
         mean = patches.mean(0)
         covariance = torch.cov((patches - mean).T)

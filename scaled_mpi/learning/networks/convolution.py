@@ -25,6 +25,7 @@ from torch import nn
 from scaled_mpi.config import InputError
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+POOLS = {1: nn.functional.avg_pool1d, 2: nn.functional.avg_pool2d, 3: nn.functional.avg_pool3d}
 # Convolutions of two and three axes are a third faster with the channels innermost.
 LAYOUTS = {
     1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d,
