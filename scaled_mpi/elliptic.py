@@ -100,7 +100,7 @@ class Implicit(Spec):
     tell the truth.
     """
 
-    simulator: GrayScott = GrayScott()
+    simulator: GrayScott = Field(default_factory=GrayScott)
     burn_in: NonNegativeInt = 2000
     lattice: PositiveInt = 4
     scheme: Literal["backward_euler", "tr_bdf2"] = "backward_euler"

@@ -252,6 +252,8 @@ def _floor(case: _Case, solver: Any) -> None:
 
 def pictures(experiment: Any, folder: Any) -> list[Any]:
     """What the page shows of a finished solve: the answer, and the floor of the other way."""
+    if experiment.implicit is not None:
+        return implicit.pictures(experiment, folder)
     from scaled_mpi.parallel.store import Trajectory, trajectory_names
     from scaled_mpi.report import Pictures
 

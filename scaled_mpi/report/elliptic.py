@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from scaled_mpi.report import figures, tables
+from scaled_mpi.report import figures, implicit, tables
 from scaled_mpi.report.palette import INK
 from scaled_mpi.report.series import Numbers, quantity
 
@@ -142,4 +142,5 @@ SECTIONS: Sequence[tuple[str, str, Any]] = (
     ("How it converges", "The true residual, as the flexible Krylov method sees it.", convergence),
     ("What only a certificate removes", "The same local solver, coupled by its solutions as is "
      "usual: what it gets wrong no iteration can see.", floors),
+    *implicit.SECTIONS,
 )
