@@ -1,7 +1,7 @@
 #!/bin/bash
 # The 100 training runs of an ensemble, each a task of one array. From the project's folder:
 #     mkdir -p logs && sbatch jobs/01_generate_training_data.sh
-# CONFIG and OUTPUTS may be set; another number of runs: sbatch --array=0-N jobs/...
+# CONFIG, MACHINE (a site's name), OUTPUTS may be set; other runs: sbatch --array=0-N jobs/...
 #SBATCH --job-name=train
 #SBATCH --array=0-99
 #SBATCH --ntasks=1
@@ -11,5 +11,6 @@
 set -euo pipefail
 mkdir -p logs
 . .venv/bin/activate
-exec python -m scaled_mpi.run "${CONFIG:-configs/oscar.yaml}" --outputs "${OUTPUTS:-outputs}" \
+exec python -m scaled_mpi.run "${CONFIG:-configs/oscar.yaml}" \
+    ${MACHINE:+machine="$MACHINE"} ${OUTPUTS:+--outputs "$OUTPUTS"} \
     --member "train:$SLURM_ARRAY_TASK_ID"

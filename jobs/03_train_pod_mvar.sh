@@ -9,4 +9,5 @@
 set -euo pipefail
 mkdir -p logs
 . .venv/bin/activate
-exec python -m scaled_mpi.run "${CONFIG:-configs/oscar.yaml}" --outputs "${OUTPUTS:-outputs}"
+exec python -m scaled_mpi.run "${CONFIG:-configs/oscar.yaml}" \
+    ${MACHINE:+machine="$MACHINE"} ${OUTPUTS:+--outputs "$OUTPUTS"}

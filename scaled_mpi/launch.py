@@ -29,7 +29,7 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from scaled_mpi.config import InputError, Spec, parse, read_yaml
-from scaled_mpi.files import put_in_place
+from scaled_mpi.files import plain_name, put_in_place
 from scaled_mpi.parallel.comm import SerialComm
 from scaled_mpi.parallel.ordered import PARTS
 
@@ -44,7 +44,7 @@ class Machine(Spec):
 
     `prologue`: shell lines of every job; `directives`: further lines for the scheduler;
     `interface`: the network that jobs see this process on; `jobs`: most at a time; `minutes`:
-    walltime of a job.
+    walltime of a job. `data`: where relative paths of data begin; `outputs`: where results go.
     """
 
     account: str = ""
@@ -55,16 +55,44 @@ class Machine(Spec):
     memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$")] = "2GB"
     minutes: PositiveInt = 60
     jobs: PositiveInt = 8
+    data: str = ""
+    outputs: str = ""
 
 
 def read_machine(name: str | None) -> Machine:
-    """The machine file of `name` (None: local). Errors: `InputError`."""
-    name = name or "local"
+    """The machine file of `name`; None: what SCALED_MPI_MACHINE names, or local.
+
+    Errors: `InputError`.
+    """
+    name = plain_name(name or os.environ.get("SCALED_MPI_MACHINE") or "local", "machine")
     path = MACHINES / f"{name}.yaml"
+    if name == "local" and not path.is_file():  # started elsewhere than in the project's folder
+        return Machine()
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in MACHINES.glob("*.yaml"))) or "none"
         raise InputError(f"machine: {name!r} given; {MACHINES} has {known}")
     return parse(Machine, read_yaml(path))
+
+
+def at_site(experiment: Any, machine: Machine) -> Any:
+    """The experiment with its relative paths of data below the site's `data`."""
+    if not machine.data:
+        return experiment
+    root, changes = Path(os.path.expandvars(machine.data)).expanduser(), {}
+    dataset, ensemble = (getattr(experiment, key, None) for key in ("dataset", "ensemble"))
+    if hasattr(dataset, "train"):
+        files = {key: tuple(str(root / path) for path in getattr(dataset, key))
+                 for key in ("train", "test")}
+        changes["dataset"] = dataset.model_copy(update=files)
+    if getattr(ensemble, "source", None) is not None:
+        source = str(root / ensemble.source)
+        changes["ensemble"] = ensemble.model_copy(update={"source": source})
+    return experiment.model_copy(update=changes)
+
+
+def output_root(machine: Machine) -> Path:
+    """Where a site keeps results: its `outputs`, or the folder of that name here."""
+    return Path(os.path.expandvars(machine.outputs or "outputs")).expanduser()
 
 
 def farm(

@@ -21,6 +21,7 @@ from scaled_mpi import stages  # noqa: E402
 from scaled_mpi.artefacts import Artefact  # noqa: E402
 from scaled_mpi.config import InputError  # noqa: E402
 from scaled_mpi.experiment import AnyExperiment, load  # noqa: E402
+from scaled_mpi.launch import at_site, output_root, read_machine  # noqa: E402
 from scaled_mpi.parallel.comm import abort_on_error, world  # noqa: E402
 from scaled_mpi.parallel.signals import EXIT_REQUEUE, Stopped, listen  # noqa: E402
 from scaled_mpi.pipeline.exchange import export_npz  # noqa: E402
@@ -51,8 +52,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--export", choices=("npz",),
                       help="write a finished ensemble as OUTPUTS/NAME/npz, the Oscar document's\n"
                            "tree of NPZ files")
-    made.add_argument("--outputs", type=Path, default=Path("outputs"),
-                      help="folder of results and artefacts (default: outputs)")
+    made.add_argument("--outputs", type=Path,
+                      help="folder of results and artefacts (default: that of the machine file,\n"
+                           "or outputs)")
     return made
 
 
@@ -95,8 +97,10 @@ def _prepare(
         experiment = load(folder / "config.yaml")
         return experiment, stages.published(folder, experiment), folder
     experiment = load(given.config, given.overrides, given.preset)
-    found = stages.artefacts(experiment, given.outputs / "artefacts", ranks)
-    return experiment, found, given.outputs / experiment.name
+    machine = read_machine(experiment.machine)
+    experiment, outputs = at_site(experiment, machine), given.outputs or output_root(machine)
+    found = stages.artefacts(experiment, outputs / "artefacts", ranks)
+    return experiment, found, outputs / experiment.name
 
 
 def _run(

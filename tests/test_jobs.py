@@ -71,3 +71,27 @@ def test_the_head_of_a_job_file(file):
     assert "requeue" in options and options["output"].startswith("logs/")
     config = re.search(r"\./run (\S+)", text[text.index("cd "):])[1]
     assert (ROOT / config).exists()
+
+
+def test_the_chain_takes_account_and_partition_from_the_machine_file(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sbatch").write_text('#!/bin/bash\necho "$@" >> told\necho 7\n')
+    (tmp_path / "bin" / "sbatch").chmod(0o755)
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "chain.sh").write_text((ROOT / "jobs" / "00_submit_all.sh").read_text())
+    (tmp_path / "configs" / "machines").mkdir(parents=True)
+    for name, account in (("local", ""), ("site", "physics-7")):
+        (tmp_path / "configs" / "machines" / f"{name}.yaml").write_text(
+            f'account: "{account}"  # who pays\npartition: "{account and "batch"}"\n')
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    told = {}
+    for name in ("", "site"):
+        environment = {**os.environ, "PATH": path, "MACHINE": name}
+        done = subprocess.run(["bash", tmp_path / "jobs" / "chain.sh"], env=environment,
+                              capture_output=True, text=True, check=True)
+        assert "train 7, test 7, pod_mvar 7" in done.stdout
+        told[name] = (tmp_path / "told").read_text().splitlines()
+        (tmp_path / "told").unlink()
+    assert told[""][2] == "--parsable --dependency=afterany:7:7 jobs/03_train_pod_mvar.sh"
+    assert [line.split()[1:3] for line in told["site"]] == [
+        ["--account=physics-7", "--partition=batch"]] * 3

@@ -1,6 +1,7 @@
 """Parts of a fit as tasks: the same bits, a worker lost on the way, and who can reach them."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,3 +106,33 @@ def test_nothing_listens_beyond_this_machine(crew):
                  for connection in process.net_connections("tcp")
                  if connection.status == psutil.CONN_LISTEN}
     assert addresses and addresses <= {"127.0.0.1", "::1"}
+
+
+def test_a_site_says_where_data_and_results_lie(monkeypatch, tmp_path):
+    from scaled_mpi.experiment import load
+    from scaled_mpi.launch import Machine, at_site, output_root, read_machine
+
+    monkeypatch.setenv("PLACE", "/scratch/me")
+    machine = parse(Machine, {"data": "$PLACE/data", "outputs": "$PLACE/out"})
+    config = Path(__file__).parent.parent / "configs" / "smoke" / "oscar.yaml"
+    experiment = load(config, ["ensemble.source=trees/first"])
+    assert at_site(experiment, machine).ensemble.source == "/scratch/me/data/trees/first"
+    assert at_site(experiment, Machine()).ensemble.source == "trees/first"
+    assert output_root(machine) == Path("/scratch/me/out")
+    assert output_root(Machine()) == Path("outputs")
+    monkeypatch.chdir(tmp_path)
+    assert read_machine(None) == Machine()
+
+
+def test_results_go_where_the_machine_file_says(monkeypatch, tmp_path, capsys):
+    from scaled_mpi.run import main
+
+    config = str(Path(__file__).parent.parent / "configs" / "smoke" / "oscar.yaml")
+    (tmp_path / "configs" / "machines").mkdir(parents=True)
+    (tmp_path / "configs" / "machines" / "site.yaml").write_text(f"outputs: {tmp_path}/far\n")
+    monkeypatch.chdir(tmp_path)
+    assert main([config, "machine=site", "--member", "train:0"]) == 0
+    assert len(list((tmp_path / "far" / "artefacts").glob("*/train-0000.json"))) == 1
+    monkeypatch.setenv("SCALED_MPI_MACHINE", "site")
+    assert main([config, "--status"]) == 0
+    assert "train: 1 done" in capsys.readouterr().out
