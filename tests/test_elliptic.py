@@ -53,13 +53,31 @@ def test_bad_input_is_one_line(override, words):
 
 
 def test_the_smoke_experiment_without_a_network(tmp_path):
-    arguments = [str(SMOKE), "local_solver=exact", "--outputs", str(tmp_path)]
+    arguments = [str(SMOKE), "local_solver=exact", "comparison.floor=2", "--outputs",
+                 str(tmp_path)]
     assert main(arguments) == 0
     folder = tmp_path / "smoke-darcy"
     found = latest(read_facts(folder / "facts" / "facts.jsonl"))
     assert found["iterations.N16"] <= found["iterations.onelevel.N16"]
     assert found["residual.true"] <= 1e-8 and found["fallback.tiles"] == 0
+    assert found["error.reference"] < 1e-6
+    assert all(found[f"time.{name}"] > 0 for name in ("certified", "asm", "gamg", "exact"))
+    assert found["iterations.asm.N16"] >= found["iterations.N16"]
     page = (folder / "report.html").read_text()
-    for words in ("Does it stay flat?", "How it converges", "What only a certificate removes"):
+    for words in ("Does it stay flat?", "How it converges", "What only a certificate removes",
+                  "Medium, answer, error"):
         assert words in page
     assert main([*arguments, "--dry-run"]) == 0
+
+
+def test_a_network_is_learned_and_certified(tmp_path):
+    given = ["domain.lattices=[2]", "harvest.solves=2", "local_solver.training.steps=20",
+             "local_solver.training.validate_every=10", "comparison.floor=2",
+             "comparison.onelevel=0", "comparison.exact=false", "comparison.asm=false"]
+    assert main([str(SMOKE), *given, "--outputs", str(tmp_path)]) == 0
+    found = latest(read_facts(tmp_path / "smoke-darcy" / "facts" / "facts.jsonl"))
+    assert found["residual.true"] <= 1e-8 and found["residuals"] > 20
+    for name in ("onelevel", "hats", "twolevel"):
+        assert found[f"floor.ratio.{name}"] == pytest.approx(
+            found[f"floor.coupled.{name}"] / found["floor.local"])
+    assert "iterations.asm.N4" not in found and found["time.train"] > 0
