@@ -18,6 +18,7 @@ from scaled_mpi import compressors, datasets, simulators, surrogates
 from scaled_mpi.config import InputError, Spec, apply_overrides, parse, read_yaml
 from scaled_mpi.elliptic import EllipticExperiment, load_elliptic
 from scaled_mpi.ensemble import EnsembleExperiment, load_ensemble
+from scaled_mpi.generation import GenerationExperiment, load_generation
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 from scaled_mpi.turing import TuringExperiment, load_turing
 
@@ -175,7 +176,9 @@ class Experiment(Spec):
         return self.simulator.grid(self.domain.shape)
 
 
-AnyExperiment = Experiment | EllipticExperiment | EnsembleExperiment | TuringExperiment
+AnyExperiment = (
+    Experiment | EllipticExperiment | EnsembleExperiment | TuringExperiment | GenerationExperiment
+)
 
 
 def load(
@@ -185,7 +188,8 @@ def load(
 
     A file with a key `problem` is an experiment without time, see `elliptic.py`; one with a key
     `ensemble` an ensemble of particle systems, see `ensemble.py`; one with a key `patterns` a
-    data set of snapshots and the dynamics behind it, see `turing.py`.
+    data set of snapshots and the dynamics behind it, see `turing.py`; one with a key
+    `generation` makes large random fields from tiles, see `generation.py`.
     """
     tree = read_yaml(path)
     presets = tree.pop("presets", {})
@@ -202,6 +206,8 @@ def load(
         return load_ensemble(tree, overrides)
     if "patterns" in tree:
         return load_turing(tree, overrides)
+    if "generation" in tree:
+        return load_generation(tree, overrides)
     experiment = parse(Experiment, apply_overrides(tree, overrides, FAMILIES))
     check(experiment)
     return experiment

@@ -29,6 +29,7 @@ from scaled_mpi.elliptic import EllipticExperiment, Implicit
 from scaled_mpi.ensemble import EnsembleExperiment
 from scaled_mpi.experiment import AnyExperiment, Experiment
 from scaled_mpi.facts import FactLog
+from scaled_mpi.generation import GenerationExperiment
 from scaled_mpi.parallel.comm import quiet_barrier
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.pipeline import (
@@ -38,6 +39,7 @@ from scaled_mpi.pipeline import (
     dynamics,
     ensemble,
     evaluate,
+    generate,
     learn,
     patterns,
     residuals,
@@ -211,6 +213,13 @@ def _directions_part(experiment: TuringExperiment, ranks: int) -> dict[str, Any]
     }
 
 
+def _generate_part(experiment: GenerationExperiment, ranks: int) -> dict[str, Any]:
+    return {
+        "generation": plain(experiment.generation), "schedule": plain(experiment.schedule),
+        "seed": experiment.seed,
+    }
+
+
 STAGES = (
     Stage("simulate", 1, (), _simulate_part, simulate.work),
     Stage("compress", 1, ("simulate",), _compress_part, learn.compress),
@@ -241,9 +250,10 @@ OF_PATTERNS = (
     Stage("cases", 1, (), _cases_part, cases.work),
     Stage("evaluate", 1, ("dataset", "score", "flow"), _directions_part, dynamics.evaluate),
 )
+OF_FIELDS = (Stage("generate", 1, (), _generate_part, generate.work),)
 PIPELINES = {
     Experiment: STAGES, EllipticExperiment: WITHOUT_TIME, EnsembleExperiment: OF_MEMBERS,
-    TuringExperiment: OF_PATTERNS,
+    TuringExperiment: OF_PATTERNS, GenerationExperiment: OF_FIELDS,
 }
 NAMES = tuple(dict.fromkeys(s.name for p in PIPELINES.values() for s in p)) + ("report",)
 

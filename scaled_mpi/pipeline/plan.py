@@ -9,6 +9,7 @@ from typing import Any
 from scaled_mpi.elliptic import EllipticExperiment
 from scaled_mpi.ensemble import EnsembleExperiment
 from scaled_mpi.experiment import AnyExperiment, Experiment
+from scaled_mpi.generation import GenerationExperiment
 from scaled_mpi.parallel.blocks import Blocks, make_blocks
 from scaled_mpi.parallel.halo import expected_bytes, expected_messages, tile_bytes
 from scaled_mpi.turing import TuringExperiment
@@ -26,6 +27,8 @@ def describe(experiment: AnyExperiment, artefacts: Mapping[str, Any], ranks: int
         lines += _members(experiment, ranks)
     elif isinstance(experiment, TuringExperiment):
         lines += _patterns(experiment, ranks)
+    elif isinstance(experiment, GenerationExperiment):
+        lines += _fields(experiment, ranks)
     elif experiment.simulator is not None:
         lines += _domain(experiment, ranks)
     else:
@@ -50,6 +53,18 @@ def _without_time(experiment: EllipticExperiment, ranks: int) -> list[str]:
         lines.append(
             f"  domain      {_times(grid.shape)} cells = {math.prod(blocks.counts)} tiles; "
             f"{blocks.ranks} of {ranks} ranks, {crossing} bytes a halo exchange"
+        )
+    return lines
+
+
+def _fields(experiment: GenerationExperiment, ranks: int) -> list[str]:
+    lines = []
+    for domain in experiment.generation.domains:
+        blocks = make_blocks(domain.grid, domain.tile, ranks)
+        lines.append(
+            f"  domain      {_times(domain.shape)} cells = {math.prod(blocks.counts)} tiles of "
+            f"{_times(domain.tile)}, {len(domain.lengths)} correlation lengths; {blocks.ranks} of "
+            f"{ranks} ranks"
         )
     return lines
 

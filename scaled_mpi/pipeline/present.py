@@ -15,10 +15,11 @@ from scaled_mpi.ensemble import EnsembleExperiment
 from scaled_mpi.experiment import AnyExperiment, Experiment
 from scaled_mpi.facts import read_events
 from scaled_mpi.files import write_text
+from scaled_mpi.generation import GenerationExperiment
 from scaled_mpi.parallel.arrays import load_arrays
 from scaled_mpi.parallel.comm import quiet_barrier
 from scaled_mpi.parallel.store import Trajectory, trajectory_names
-from scaled_mpi.pipeline import solve
+from scaled_mpi.pipeline import generate, solve
 from scaled_mpi.pipeline.evaluate import stage_facts
 from scaled_mpi.turing import TuringExperiment
 
@@ -84,7 +85,7 @@ def _origin(experiment: Experiment, done: Mapping[str, Artefact]) -> dict[str, A
 
 def _labels(experiment: AnyExperiment) -> dict[str, str]:
     """What the methods are in this experiment."""
-    if isinstance(experiment, EllipticExperiment | TuringExperiment):
+    if isinstance(experiment, EllipticExperiment | TuringExperiment | GenerationExperiment):
         return {}
     if isinstance(experiment, EnsembleExperiment):
         chosen = experiment.surrogate.selection is not None
@@ -115,7 +116,7 @@ def _pictures(
         return solve.pictures(experiment, done["solve"].path) if "solve" in done else []
     if isinstance(experiment, EnsembleExperiment):
         return _flocks(experiment, done)
-    if isinstance(experiment, TuringExperiment):
+    if isinstance(experiment, TuringExperiment | GenerationExperiment):
         return []
     if "couple" not in done or "surrogate" not in trajectory_names(done["couple"].path):
         return []
@@ -131,7 +132,9 @@ def _pictures(
 
 
 def _panels(experiment: AnyExperiment, done: Mapping[str, Artefact]) -> list[Any]:
-    """What only an experiment on patterns shows: snapshots and fields."""
+    """What only an experiment on patterns or on generation shows: snapshots, fields."""
+    if isinstance(experiment, GenerationExperiment):
+        return generate.panels(done["generate"].path) if "generate" in done else []
     if not isinstance(experiment, TuringExperiment):
         return []
     from scaled_mpi.report.patterns import CasePanel, PatternPanel

@@ -127,7 +127,7 @@ class PatternPanel:
                 plane = self.arrays[key][1]
                 limit = error_limit([plane])
                 below.append((label, plane, -limit, limit, images.ERROR))
-        return _row(above) + _row(below)
+        return row(above) + row(below)
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,8 @@ class CasePanel:
         right.set_title("a path of the learned flow")
 
 
-def _row(pictures: Sequence[tuple[str, np.ndarray, float, float, str]]) -> str:
+def row(pictures: Sequence[tuple[str, np.ndarray, float, float, str]]) -> str:
+    """Planes side by side: label, values, least and largest value shown, colours."""
     head = "".join(f"<span>{escape(label)}</span>" for label, *_ in pictures)
     stills = "".join(
         f'<img class="sharp" alt="{escape(label)}" width="{plane.shape[1]}" '

@@ -1,0 +1,99 @@
+"""Experiments on generation: large Gaussian fields from denoisers of tiles, covariance known.
+
+    generate -> report
+
+A file with a key `generation` is such an experiment. The fields are random with a covariance in
+closed form and their denoisers are exact, so that what a fusion of tiles does to the statistics
+of the whole stands alone: no network, no training, no sampling error. Every block is a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from scaled_mpi.config import InputError, Spec, apply_overrides, parse
+from scaled_mpi.coupling.generation import check_fusion
+from scaled_mpi.learning.schedules import (
+    Cosine,
+    Levels,
+    Rectified,
+    VarianceExploding,
+    VariancePreserving,
+)
+from scaled_mpi.parallel.blocks import Blocks, Grid
+
+FAMILIES = {"schedule": "vp"}
+Fusion = Literal["crop", "average", "window", "collage"]
+Kernel = Literal["squared_exponential", "exponential"]
+AnySchedule = VariancePreserving | VarianceExploding | Rectified | Cosine | Levels
+
+
+class Large(Spec):
+    """One periodic domain: its shape, tiles and windows, and the correlation lengths, in cells.
+
+    `halo` belongs to the fusion crop, `overlap` to the others. Each of `fusions` is measured
+    without a coarse level at the lengths `compared` (none given: at all).
+    """
+
+    shape: tuple[PositiveInt, ...] = (512,)
+    tile: tuple[PositiveInt, ...] = (64,)
+    halo: NonNegativeInt = 16
+    overlap: NonNegativeInt = 32
+    lengths: tuple[PositiveFloat, ...] = Field((8.0, 16.0, 32.0, 64.0), min_length=1)
+    fusions: tuple[Fusion, ...] = ("crop", "average", "window", "collage")
+    compared: tuple[PositiveFloat, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Large:
+        Blocks(self.grid, self.tile, (1,) * len(self.shape))  # refuses tiles that do not divide
+        for fusion in ("crop", *self.fusions):
+            check_fusion(fusion, self.tile, self.halo, self.overlap)
+        for length in self.compared:
+            if length not in self.lengths:
+                raise InputError(
+                    f"generation.compared: {length:g} given; of lengths "
+                    f"{', '.join(f'{one:g}' for one in self.lengths)}"
+                )
+        return self
+
+    @property
+    def grid(self) -> Grid:
+        """The periodic domain."""
+        return Grid(self.shape)
+
+    def block(self, length: float) -> int:
+        """Cells an axis of a coarse block: the largest divisor of the tile <= length / 4."""
+        fits = [n for n in range(1, min(self.tile) + 1)
+                if n <= length / 4 and all(tile % n == 0 for tile in self.tile)]
+        return max(fits, default=1)
+
+
+class Generation(Spec):
+    """What is generated and how. `kernels`: covariances; `sampler`: deterministic ones only."""
+
+    domains: tuple[Large, ...] = Field((Large(),), min_length=1)
+    kernels: tuple[Kernel, ...] = Field(("squared_exponential", "exponential"), min_length=1)
+    sampler: Literal["ddim", "euler", "heun"] = "heun"
+    steps: Annotated[int, Field(ge=2)] = 40
+
+
+class GenerationExperiment(Spec):
+    """One experiment on generation, every key typed."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    title: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    generation: Generation
+    schedule: Annotated[AnySchedule, Field(discriminator="kind")] = VariancePreserving(
+        zero_terminal_snr=True, sigma_min=0.01
+    )
+    launch: Literal["local"] = "local"
+    machine: str | None = None
+
+
+def load_generation(tree: Mapping[str, Any], overrides: Iterable[str]) -> GenerationExperiment:
+    """Override and check. Errors: `InputError`, one line."""
+    return parse(GenerationExperiment, apply_overrides(tree, overrides, FAMILIES))
