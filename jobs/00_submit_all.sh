@@ -12,8 +12,10 @@ for key in account partition; do
     value=$(sed -n "s/^$key: *\"\{0,1\}\([A-Za-z0-9_.-]*\).*/\1/p" "$file")
     [ -z "$value" ] || site+=("--$key=$value")
 done
-train=$(sbatch --parsable ${site[@]+"${site[@]}"} --array="${TRAIN:-0-99}" jobs/01_generate_training_data.sh)
-test=$(sbatch --parsable ${site[@]+"${site[@]}"} --array="${TEST:-0-19}" jobs/02_generate_test_data.sh)
+train=$(sbatch --parsable ${site[@]+"${site[@]}"} \
+    --array="${TRAIN:-0-99}" jobs/01_generate_training_data.sh)
+test=$(sbatch --parsable ${site[@]+"${site[@]}"} \
+    --array="${TEST:-0-19}" jobs/02_generate_test_data.sh)
 last=$(sbatch --parsable ${site[@]+"${site[@]}"} \
     --dependency="afterany:$train:$test" jobs/03_train_pod_mvar.sh)
 echo "submitted: train $train, test $test, pod_mvar $last"
