@@ -69,10 +69,16 @@ def simulate(context: Context) -> None:
         context.facts.record("members.starts", sum(entry["starts"] for entry in book))
 
 
+def _training_runs(context: Context) -> list[Trajectory]:
+    """All that the experiment names. Errors: `InputError` for one that is missing or cut short."""
+    return [Trajectory(context.inputs["simulate"], member.name)
+            for member in context.experiment.members() if member.kind == "train"]
+
+
 def compress(context: Context) -> None:
     """Fit the POD and encode the training runs, which are dealt to ranks."""
     experiment, begun = context.experiment, time.perf_counter()
-    runs = learn.training_runs(context.inputs["simulate"])
+    runs = _training_runs(context)
     if experiment.ensemble.models:
         on_root(context.comm, lambda: import_pod(experiment, context.folder))
     else:
@@ -88,7 +94,7 @@ def compress(context: Context) -> None:
 def fit(context: Context) -> None:
     """The surrogate with its choices, and without them."""
     experiment = context.experiment
-    stored = learn.training_runs(context.inputs["simulate"])
+    stored = _training_runs(context)
     runs = latent_runs(context.inputs["compress"], stored)
     begun = time.perf_counter()
     if experiment.ensemble.models:
@@ -122,7 +128,7 @@ def train_rival(context: Context) -> None:
     """The network on the density itself: a stage of its own, since it takes the longest."""
     if context.experiment.rival is None:
         return
-    runs = learn.training_runs(context.inputs["simulate"])
+    runs = _training_runs(context)
     context.experiment.rival.fit(
         runs, context.comm, context.folder, learn.event_log(context), context.experiment.seed
     )

@@ -175,3 +175,22 @@ def test_a_second_export_replaces_the_first_as_a_whole(made):
     with pytest.raises(SystemExit):
         main([SMOKE, *FEW, "compressor.align=periodic", "--outputs", str(tree.parents[1]),
               "--export", "npz"])
+
+
+@pytest.mark.parametrize("what,word", [
+    ("missing", "train-0002.json: not there"), ("cut", "train-0002.00000.h5"),
+])
+def test_a_member_that_is_missing_or_cut_short_stops_the_fit(made, tmp_path, capsys, what, word):
+    root = tmp_path / "out"
+    shutil.copytree(made[0]["simulate"].parent, root / "artefacts")
+    folder = root / "artefacts" / made[0]["simulate"].name
+    if what == "missing":
+        (folder / "train-0002.json").unlink()
+    else:
+        path = folder / "train-0002.00000.h5"
+        path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(SystemExit) as ended:
+        main([SMOKE, *FEW, "--outputs", str(root), "--stage", "fit", "--redo", "compress"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and word in said[0]
