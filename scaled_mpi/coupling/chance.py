@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scaled_mpi.coupling.tiles import TileView, TileWindows
+from scaled_mpi.coupling.tiles import TileWindows
 from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.streams import normal
 
@@ -31,6 +31,7 @@ class Chance:
     ) -> None:
         self.channels, self.seed = channels, seed
         self.windows = TileWindows(blocks, rank, reach, reach)
+        self._views = {view.index: view for view in self.windows.views}
         block, grid = blocks.block(rank), blocks.grid
         index = np.full((), member, np.int64)
         for start, stop, r, n, boundary in zip(
@@ -50,9 +51,9 @@ class Chance:
         made = normal(self.seed, jump, self.cells, draws=self.channels, stream=CHANCE)
         return made.astype(np.float32)
 
-    def cut(self, view: TileView, drawn: np.ndarray) -> np.ndarray:
-        """(channels, *(tile + 2 reach)) of one tile out of what `draw` gave."""
-        return self.windows.cut(view, drawn)
+    def cut(self, tile: tuple[int, ...], drawn: np.ndarray) -> np.ndarray:
+        """(channels, *(tile + 2 reach)) of one tile, by its index, out of what `draw` gave."""
+        return self.windows.cut(self._views[tile], drawn)
 
 
 def chance_of(

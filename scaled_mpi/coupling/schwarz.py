@@ -131,7 +131,7 @@ class March:
             known = None
             if future is not None:
                 known = (self.windows.cut_ring(view, future), self.windows.ring)
-            drawn = None if self.chance is None else self.chance.cut(view, noise)
+            drawn = None if self.chance is None else self.chance.cut(view.index, noise)
             field[(..., *view.core)] = self.operator.advance(
                 self.windows.cut(view, window), self.windows.mask, self.condition, future=known,
                 noise=drawn,

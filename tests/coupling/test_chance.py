@@ -30,7 +30,7 @@ def test_every_rank_draws_its_part_of_the_same_noise(ranks):
         drawn = chance.draw(5)
         for view in chance.windows.views:
             own = padded[(..., *alone.local_slices(0, view.index, 3))]
-            np.testing.assert_array_equal(chance.cut(view, drawn), own)
+            np.testing.assert_array_equal(chance.cut(view.index, drawn), own)
 
 
 def test_members_and_jumps_have_noise_of_their_own_and_it_is_standard_normal():

@@ -21,7 +21,7 @@ def forced(shape, seed, frames, rate):
 def training(steps, **keys):
     """A short training on the CPU."""
     return Training(**{
-        "steps": steps, "batch": 8, "micro_batches": 4, "learning_rate": 5e-3, "warmup": 10,
+        "steps": steps, "batch": 8, "micro_batches": 4, "learning_rate": 1e-2, "warmup": 10,
         "ema": 0.95, "validate_every": steps, "checkpoint_every": steps, "device": "cpu", **keys,
     })
 
