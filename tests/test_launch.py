@@ -19,8 +19,24 @@ from scaled_mpi.surrogates.selection import Selection
 pytest.importorskip("distributed")
 
 
+def listening():
+    """(process, address) of all sockets on which this process and its children wait."""
+    import psutil
+
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return {(process.pid, *connection.laddr) for process in family
+            for connection in process.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN}
+
+
 @pytest.fixture(scope="module")
-def crew(tmp_path_factory):
+def before():
+    """What listened before the workers came: MPI may."""
+    return listening()
+
+
+@pytest.fixture(scope="module")
+def crew(before, tmp_path_factory):
     """Two workers of Dask, as a communicator."""
     from scaled_mpi.launch import workers
 
@@ -98,13 +114,8 @@ def test_a_worker_that_dies_costs_its_parts_another_start(crew, tmp_path):
     assert dealt(crew, 3, lambda number: number + 1) == [1, 2, 3]
 
 
-def test_nothing_listens_beyond_this_machine(crew):
-    import psutil
-
-    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    addresses = {connection.laddr.ip for process in family
-                 for connection in process.net_connections("tcp")
-                 if connection.status == psutil.CONN_LISTEN}
+def test_nothing_listens_beyond_this_machine(before, crew):
+    addresses = {address for _, address, _ in listening() - before}
     assert addresses and addresses <= {"127.0.0.1", "::1"}
 
 
