@@ -33,7 +33,8 @@ WIDTH = 64
 PROBES = 4
 SAMPLES = 4096
 STARTS = 4  # trajectories whose exponents are averaged
-HORIZON, STEP = 20.0, 0.005  # of the plane, at unit speed
+STEP = 0.005  # of the plane, at unit speed
+SHARE = 0.2  # of Lorenz's horizon is that of the plane
 LORENZ_ALPHA = 0.911  # signal^2 of the noisy states
 LORENZ_STEP = 0.01
 LORENZ_RUNS = 10
@@ -50,11 +51,11 @@ def study(
     """Learn and measure one case: facts by name, and arrays for its picture."""
     if name == "lorenz":
         return _lorenz(steps, horizon, seed, folder)
-    return _plane(name, MIXTURES[name](noise), steps, seed, folder)
+    return _plane(name, MIXTURES[name](noise), steps, SHARE * horizon, seed, folder)
 
 
 def _plane(
-    name: str, mixture: Mixture, steps: int, seed: int, folder: Path
+    name: str, mixture: Mixture, steps: int, horizon: float, seed: int, folder: Path
 ) -> tuple[Found, dict[str, np.ndarray]]:
     samples = mixture.sample(seed, SAMPLES)
     score = _exact(mixture)
@@ -71,7 +72,7 @@ def _plane(
         at = x.float() if kind == "flow" else x
         found.append((f"stationarity.{kind}.{name}", exact_residual(field, at, score(at))))
         rate = _as_rate(field, samples, 1.0)
-        exponents = lyapunov_exponents(rate, samples[:STARTS], STEP, round(HORIZON / STEP))
+        exponents = lyapunov_exponents(rate, samples[:STARTS], STEP, round(horizon / STEP))
         found.append((f"lyapunov.{kind}.{name}", float(exponents[:, 0].mean())))
         found.append((f"lyapunov.sum.{kind}.{name}", float(exponents.sum(1).mean())))
         found.append((f"density.drift.{kind}.{name}", _drift(mixture, rate, samples[:64])))
@@ -115,7 +116,7 @@ def _lorenz(
         ("cos.trainingfree.lorenz", float(np.mean([along[f"skew{k}"] for k in range(SKEWS)]))),
     ]
     path = [starts[0]]
-    for _ in range(2000):
+    for _ in range(min(count, 2000)):
         path.append(runge_kutta(rate, path[-1][None], LORENZ_STEP)[0])
     return found, {"samples": samples[some], "path": np.array(path)}
 
