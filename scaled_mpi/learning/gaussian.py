@@ -193,13 +193,10 @@ def field_covariance(kernel: str, length: float, shape: Sequence[int]) -> np.nda
     `length` is the correlation length in cells. Distances are the shortest around the grid. What
     the wrap makes negative in the spectrum is cut off, and the rest scaled back to variance 1.
     """
-    squares = np.zeros((1,) * len(shape))
-    for axis, cells in enumerate(shape):
-        index = np.arange(cells)
-        wrapped = np.minimum(index, cells - index).astype(np.float64)
-        squares = squares + wrapped.reshape([-1 if a == axis else 1 for a in range(len(shape))])**2
+    wrapped = [np.minimum(np.arange(n), n - np.arange(n)).astype(np.float64) for n in shape]
+    squares = sum(distance**2 for distance in np.meshgrid(*wrapped, indexing="ij"))
     spectrum = np.maximum(np.fft.rfftn(KERNELS[kernel](np.sqrt(squares), length)).real, 0.0)
-    covariance = np.fft.irfftn(spectrum, s=tuple(shape))
+    covariance = np.fft.irfftn(spectrum, s=tuple(shape), axes=tuple(range(len(shape))))
     return covariance / covariance.flat[0]
 
 
