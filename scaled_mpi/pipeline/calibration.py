@@ -111,9 +111,9 @@ class Calibrating:
 
     def _ranks(self, method: str, lead: int, found: metrics.Calibration) -> None:
         """The rank histogram: 1 where flat."""
-        for rank, share in enumerate(found.ranks.mean(axis=1) * len(found.ranks)):
+        for below, share in enumerate(found.ranks.mean(axis=1) * len(found.ranks)):
             self.facts.record(
-                "rank.histogram", float(share), method=method, lead=lead, rank=rank,
+                "rank.histogram", float(share), method=method, lead=lead, bin=below,
                 members=len(found.ranks) - 1,
             )
 

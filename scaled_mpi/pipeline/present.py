@@ -21,6 +21,7 @@ from scaled_mpi.parallel.comm import quiet_barrier
 from scaled_mpi.parallel.store import Trajectory, trajectory_names
 from scaled_mpi.pipeline import generate, solve
 from scaled_mpi.pipeline.evaluate import stage_facts
+from scaled_mpi.pipeline.sampling import ensemble_names
 from scaled_mpi.turing import TuringExperiment
 
 
@@ -132,9 +133,11 @@ def _pictures(
 
 
 def _panels(experiment: AnyExperiment, done: Mapping[str, Artefact]) -> list[Any]:
-    """What only an experiment on patterns or on generation shows: snapshots, fields."""
+    """What only some experiments show: snapshots, fields, maps of an ensemble."""
     if isinstance(experiment, GenerationExperiment):
         return generate.panels(done["generate"].path) if "generate" in done else []
+    if isinstance(experiment, Experiment):
+        return _maps(experiment, done)
     if not isinstance(experiment, TuringExperiment):
         return []
     from scaled_mpi.report.patterns import CasePanel, PatternPanel
@@ -149,6 +152,22 @@ def _panels(experiment: AnyExperiment, done: Mapping[str, Artefact]) -> list[Any
             arrays, _ = load_arrays(done["cases"].path / f"{name}.case.h5")
             found.append(CasePanel(name, arrays))
     return found
+
+
+def _maps(experiment: Experiment, done: Mapping[str, Artefact]) -> list[Any]:
+    """The last lead of the surrogate's members, where there are several."""
+    from scaled_mpi.report.uncertainty import MapsPanel
+
+    if "couple" not in done:
+        return []
+    folder = done["couple"].path
+    names = ensemble_names(trajectory_names(folder), "surrogate")
+    if len(names) < 2:
+        return []
+    runs = [Trajectory(folder, name) for name in names]
+    lead = min(len(run) for run in runs)
+    truth = Trajectory(done["simulate"].path, "test-0000")
+    return [MapsPanel(truth, experiment.history - 1 + lead, runs, lead)]
 
 
 def _flocks(experiment: EnsembleExperiment, done: Mapping[str, Artefact]) -> list[Any]:

@@ -61,7 +61,7 @@ def by_lead(series: Series, name: str, ylabel: str, labels: dict[str, str],
         if level is not None:
             axes.axhline(level, color=INK, linewidth=0.8)
         for key in in_order(list(series)):
-            _line(axes, *series[key], method(key, labels))
+            line(axes, *series[key], method(key, labels))
         axes.set_xlabel("jumps ahead")
         axes.set_ylabel(ylabel)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -206,7 +206,8 @@ def _panels(paints: Sequence[Callable[[Any], None]], name: str) -> str:
     return draw(paint, name, 3.2)
 
 
-def _line(axes: Any, x: Sequence[float], y: Sequence[float], style: Method) -> None:
+def line(axes: Any, x: Sequence[float], y: Sequence[float], style: Method) -> None:
+    """One method's line in its own stroke, with at most eight markers."""
     every = max(1, len(x) // 8)
     axes.plot(x, y, color=style.colour, linestyle=style.dash, linewidth=style.width,
               marker=style.marker, markersize=4.5, markevery=every, label=style.label,

@@ -127,8 +127,8 @@ def strip(pictures: Pictures, lead: int) -> str:
     ]
     cells = "".join(
         f'<div class="panel"><h4>{escape(label)}</h4>'
-        f'<div class="image">{_image(plane, lower, upper, colour, label)}{overlay}</div>'
-        f"{_scale(lower, upper, colour, unit)}</div>"
+        f'<div class="image">{image(plane, lower, upper, colour, label)}{overlay}</div>'
+        f"{scale(lower, upper, colour, unit)}</div>"
         for label, plane, lower, upper, colour, overlay, unit in panels
     )
     return f'<div class="strip" style="--panels: {len(panels)}">{cells}</div>'
@@ -152,12 +152,12 @@ def film(pictures: Pictures, leads: Sequence[int]) -> str:
              ("error", lambda true, predicted: predicted - true, -limit, limit, images.ERROR)]
     for label, choose, lower, upper, colour in kinds:
         stills = "".join(
-            _image(images.shrink(choose(*pairs[lead]), 360), lower, upper, colour,
+            image(images.shrink(choose(*pairs[lead]), 360), lower, upper, colour,
                    f"{label}, jump {lead}")
             for lead in leads)
         rows.append(f'<span class="row">{escape(label)}</span>{stills}')
-    scales = (_scale(low, high, images.FIELD, escape(pictures.channel_name))
-              + _scale(-limit, limit, images.ERROR, f"Δ{escape(pictures.channel_name)}"))
+    scales = (scale(low, high, images.FIELD, escape(pictures.channel_name))
+              + scale(-limit, limit, images.ERROR, f"Δ{escape(pictures.channel_name)}"))
     columns = f"grid-template-columns: 6.5rem repeat({len(leads)}, 1fr)"
     return (f'<div class="film" style="{columns}">{"".join(rows)}</div>'
             f'<div class="scales">{scales}</div>')
@@ -176,7 +176,8 @@ def _plane(field: Any) -> np.ndarray:
     return values if values.ndim == 2 else values[values.shape[0] // 2]
 
 
-def _image(plane: np.ndarray, low: float, high: float, colour: str, label: str) -> str:
+def image(plane: np.ndarray, low: float, high: float, colour: str, label: str) -> str:
+    """A plane (Y, X) as an <img>, its colours between low and high."""
     small = images.shrink(plane)
     sharp = ' class="sharp"' if max(plane.shape) <= 128 else ""
     return (f'<img{sharp} alt="{escape(label)}" width="{small.shape[1]}" '
@@ -203,7 +204,8 @@ def _lattice(shape: Sequence[int], tile: Sequence[int] | None,
             f'aria-hidden="true">{"".join(parts)}</svg>')
 
 
-def _scale(low: float, high: float, colour: str, unit: str) -> str:
+def scale(low: float, high: float, colour: str, unit: str) -> str:
+    """The colour bar below an image."""
     # A limit that is zero but for rounding is said to be zero.
     first, last = (0.0 if abs(value) < 2e-3 * (high - low) else value for value in (low, high))
     return (f'<div class="scale"><span>{first:.2g}</span>'

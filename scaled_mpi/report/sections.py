@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from scaled_mpi.report import elliptic, ensembles, figures, movies, patterns, tables
+from scaled_mpi.report import (
+    elliptic,
+    ensembles,
+    figures,
+    movies,
+    patterns,
+    tables,
+    uncertainty,
+)
 from scaled_mpi.report.palette import method
 from scaled_mpi.report.pictures import Pictures, film, strip
 from scaled_mpi.report.series import Numbers, Series, milestones, number, quantity
@@ -97,6 +105,20 @@ def accuracy(material: Material) -> str:
     return _section("How far it can be trusted",
                     "Error of the whole domain by how far ahead one looks; the grey lines cost "
                     "nothing, the green ones are the simulator made cheaper.", drawn, note)
+
+
+def uncertain(material: Material) -> str:
+    """Ensembles: calibration and scores."""
+    drawn = uncertainty.calibration(material.numbers, material.labels)
+    if not drawn:
+        return ""
+    scored = uncertainty.scores(material.numbers, material.labels)
+    return _section(
+        "Does it know how wrong it is?",
+        "Left, what the members differ by over what their mean is wrong by: 1 is calibrated, the "
+        "band is 10 % to either side. Right, where the truth stands among the members: flat is "
+        "calibrated, a hump is too much spread, a bowl too little.",
+        drawn + scored, uncertainty.summary(material.numbers))
 
 
 def coupling(material: Material) -> str:
@@ -235,8 +257,8 @@ def snapshots(material: Material) -> str:
 
 
 SECTIONS: tuple[Callable[[Material], str], ...] = (
-    cards, members, without_time, snapshots, domain, motion, accuracy, coupling, spectra, seams,
-    training, cost, traffic, facts, origin)
+    cards, members, without_time, snapshots, domain, motion, accuracy, uncertain, coupling,
+    spectra, seams, training, cost, traffic, facts, origin)
 
 
 def _section(heading: str, sentence: str, content: str, note: str = "") -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 # Keys that tell one fact of a name from another; all others are remarks.
 PLACES = ("method", "lead", "jump", "sweep", "k", "channel", "band", "window", "member", "N",
-          "iteration", "start", "noise", "time")
+          "iteration", "start", "noise", "time", "bin", "level")
 Series = dict[str, tuple[list[float], list[float]]]
 
 

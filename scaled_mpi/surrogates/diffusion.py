@@ -55,8 +55,8 @@ class Diffusion(JumpSpec):
     told: float = Field(0.5, ge=0, le=1, description="share of steps that know the halo's future")
     patch: PositiveInt = Field(32, description="cells an axis of a training sample")
     training: Training = Training(
-        steps=3000, batch=16, micro_batches=4, learning_rate=2e-3, warmup=100, ema=0.995,
-        validate_every=500,
+        steps=1200, batch=16, micro_batches=4, learning_rate=2e-3, warmup=60, ema=0.99,
+        validate_every=200,
     )
 
     @model_validator(mode="after")
