@@ -75,13 +75,13 @@ def thesis(given: argparse.Namespace) -> None:
             continue
         own, lstm = PUBLISHED[regime]
         values = [score["score.r2_aligned", m] for m in
-                  ("surrogate", "persistence", "mean", "ceiling", "limit")]
+                  ("surrogate", "energy", "persistence", "mean", "ceiling", "limit")]
         unmoved = score["score.r2_spatial", "surrogate"]
         lines.append(f"{regime:10}{own:8.3f}{lstm:8.3f}" + "".join(f"{v:12.3f}" for v in values)
                      + f"{unmoved:12.3f}{latest(facts)['mvar.radius']:9.3f}")
     if lines:
-        print("regime      MVAR*   LSTM*    forecast persistence  mean field  POD ceiling"
-              "   simulator   not moved   radius   (* thesis)")
+        print("regime      MVAR*   LSTM*    forecast   all modes persistence  mean field"
+              " POD ceiling   simulator   not moved   radius   (* thesis)")
         print("\n".join(lines))
 
 

@@ -92,7 +92,8 @@ def _labels(experiment: AnyExperiment) -> dict[str, str]:
         chosen = experiment.surrogate.selection is not None
         return {
             "surrogate": "MVAR, " + ("rank chosen on held-out runs" if chosen else "all modes"),
-            "energy": f"MVAR, {100 * experiment.compressor.energy:g} % energy",
+            "energy": "MVAR, all modes" if experiment.compressor.rank is not None
+            else f"MVAR, {100 * experiment.compressor.energy:g} % energy",
             "ceiling": "POD ceiling, same rank", "rival": "network on the density",
             "limit": "simulator from the true particles", "mean": "mean field",
         }
