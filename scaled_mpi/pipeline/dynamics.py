@@ -30,6 +30,7 @@ from scaled_mpi.surrogates.score import (
 )
 
 SHOWN = 6  # snapshots of a preset on the page
+ALIVE = 0.01  # spread of v, in stored units, above which a pattern has not died out
 
 
 def learn_score(context: Context) -> None:
@@ -127,7 +128,9 @@ def _compare(context: Context, preset: str) -> list[tuple[str, Any, dict[str, An
         load_flow(experiment.flow, context.inputs["flow"] / preset, device), lesson, test,
         experiment.kernels.sizes, spec.random, experiment.seed, device,
     )
-    facts = [("dynamics.size." + preset, float(np.sqrt(np.mean(test.rate**2))), {})]
+    alive = held_out[:, 1].std(axis=(1, 2)) > ALIVE
+    facts = [("dynamics.size." + preset, float(np.sqrt(np.mean(test.rate**2))), {}),
+             ("dataset.alive." + preset, float(alive.mean()), {"count": len(alive)})]
     for name, (mean, spread) in contest.fair().items():
         facts.append((f"cos.fair.{name}.{preset}", mean, {"spread": spread}))
     for name, value in contest.residuals().items():

@@ -136,12 +136,17 @@ class CasePanel:
 
     case: str
     arrays: Mapping[str, np.ndarray]
-    sentence: str = "Arrows: fields under which the density (shaded) stands still."
-
     @property
     def heading(self) -> str:
         """The case's name."""
         return self.case.replace("_", " ").capitalize()
+
+    @property
+    def sentence(self) -> str:
+        """What is shown."""
+        if "path" in self.arrays:
+            return "Left what was learned from, states without time; right where its flow leads."
+        return "Arrows: fields under which the density (shaded) stands still."
 
     def content(self) -> str:
         """A figure: arrows over the density, or a path over the attractor."""
@@ -172,16 +177,20 @@ class CasePanel:
         left.set_title("states, standardised (x, z)")
         right.plot(path[:, 0], path[:, 2], linewidth=0.7, color="#d55e00")
         right.set_title("a path of the learned flow")
+        # A flow that was hardly trained may leave for infinity.
+        for axis, limit in ((0, right.set_xlim), (2, right.set_ylim)):
+            limit(1.3 * samples[:, axis].min(), 1.3 * samples[:, axis].max())
 
 
 def row(pictures: Sequence[tuple[str, np.ndarray, float, float, str]]) -> str:
     """Planes side by side: label, values, least and largest value shown, colours."""
-    head = "".join(f"<span>{escape(label)}</span>" for label, *_ in pictures)
+    empty = "<span></span>" * max(0, 6 - len(pictures))
+    head = "".join(f"<span>{escape(label)}</span>" for label, *_ in pictures) + empty
     stills = "".join(
         f'<img class="sharp" alt="{escape(label)}" width="{plane.shape[1]}" '
         f'height="{plane.shape[0]}" src="{images.png(plane, low, high, colour)}">'
         for label, plane, low, high, colour in pictures)
-    columns = f"grid-template-columns: repeat({len(pictures)}, 1fr)"
+    columns = f"grid-template-columns: repeat({max(len(pictures), 6)}, 1fr)"
     return f'<figure><div class="film" style="{columns}">{head}{stills}</div></figure>'
 
 
