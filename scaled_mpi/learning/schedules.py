@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import sys
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -165,16 +166,9 @@ class Levels(Schedule):
         """The time of level 0 .. levels - 1."""
         return (level + 1) / self.levels
 
-    def _table(self) -> np.ndarray:
-        """log alpha at the times k / levels, (levels + 1,)."""
-        power = 1.0 if self.betas == "linear" else 0.5
-        betas = np.linspace(
-            self.beta_first**power, self.beta_last**power, self.levels
-        ) ** (1.0 / power)
-        return np.concatenate([[0.0], 0.5 * np.cumsum(np.log1p(-betas))])
-
     def _signal(self, t: Any) -> tuple[Any, Any]:
-        xp, table = namespace(t), self._table()
+        power = 1.0 if self.betas == "linear" else 0.5
+        xp, table = namespace(t), _logs(self.levels, self.beta_first, self.beta_last, power)
         where = t * self.levels
         if xp is np:
             below = np.clip(np.floor(where), 0, self.levels - 1).astype(np.int64)
@@ -184,6 +178,13 @@ class Levels(Schedule):
         slope = table[below + 1] - table[below]
         alpha = xp.exp(table[below] + slope * (where - below))
         return alpha, slope * self.levels * alpha
+
+
+@lru_cache(maxsize=16)
+def _logs(levels: int, first: float, last: float, power: float) -> np.ndarray:
+    """log alpha at the times k / levels, (levels + 1,)."""
+    betas = np.linspace(first**power, last**power, levels) ** (1.0 / power)
+    return np.concatenate([[0.0], 0.5 * np.cumsum(np.log1p(-betas))])
 
 
 SCHEDULES: dict[str, type[Schedule]] = {
