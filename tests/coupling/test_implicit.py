@@ -123,8 +123,7 @@ def test_order_in_time(scheme, low, high):
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("method, dt", [("newton", 1.0), ("newton", 5.0), ("anderson", 1.0),
-                                        ("ngmres", 1.0)])
+@pytest.mark.parametrize("method, dt", [("newton", 5.0), ("anderson", 1.0), ("ngmres", 1.0)])
 def test_variants_find_the_same_state_on_any_ranks(method, dt):
     spec = Solving(overlap=2, tolerance=1e-12)
     case = Case(world(), spec=spec)
