@@ -204,7 +204,9 @@ class _Table:
 
     def _failed(self, case: _Case, name: str, iterations: int, residual: float) -> None:
         said = "not converged"
-        self.facts.record(f"iterations.{name}.N{case.tiles}", said)
+        for fact in (f"iterations.{name}.N{case.tiles}", f"time.{name}.N{case.tiles}",
+                     f"time.{name}"):
+            self.facts.record(fact, said)
         self.facts.record(f"residual.{name}.N{case.tiles}", residual, "", iterations=iterations)
         self._say(case, name, said)
 
