@@ -219,3 +219,36 @@ def test_breakeven_is_a_count_or_never():
     assert metrics.breakeven(60, 41, 3.0, 1.0) == 51
     assert metrics.breakeven(1, 1, 1.0, 1.0) == math.inf
     assert metrics.breakeven(1, 1, 1.0, 2.0) == math.inf
+
+
+def test_sums_of_ensembles_join_to_the_scores_of_the_whole():
+    random = np.random.default_rng(0)
+    members, truth = random.normal(size=(5, 2, 12, 16)), random.normal(size=(2, 12, 16))
+    halves = [(members[..., :8], truth[..., :8]), (members[..., 8:], truth[..., 8:])]
+    found = metrics.calibration_from_sums([metrics.ensemble_sums(*half) for half in halves])
+    for channel in range(2):
+        m, t = members[:, channel], truth[channel]
+        assert found.crps[channel] == pytest.approx(metrics.crps(m, t), rel=1e-12)
+        assert found.spread[channel] == pytest.approx(metrics.spread(m), rel=1e-12)
+        ratio = found.spread[channel] / found.rmse[channel]
+        assert ratio == pytest.approx(metrics.spread_skill(m, t), rel=1e-12)
+        histogram = metrics.rank_histogram(m, t) / t.size
+        np.testing.assert_allclose(found.ranks[:, channel], histogram, rtol=1e-12)
+
+
+def test_coverage_of_an_ensemble_of_the_right_law_is_the_expected_one():
+    random = np.random.default_rng(1)
+    members, truth = random.normal(size=(19, 1, 200, 200)), random.normal(size=(1, 200, 200))
+    found = metrics.calibration_from_sums([metrics.ensemble_sums(members, truth)])
+    for level in (0.5, 0.9):
+        inside, expected = found.coverage(level)
+        assert expected == pytest.approx(level, abs=1e-9)
+        assert inside == pytest.approx(expected, abs=0.01)
+
+
+def test_energy_of_patches_is_the_energy_score_of_each():
+    random = np.random.default_rng(2)
+    members, truth = random.normal(size=(6, 3, 8)), random.normal(size=(3, 8))
+    total, count = metrics.energy_sums(members, truth)
+    alone = [metrics.energy_score(members[:, p], truth[p]) for p in range(3)]
+    assert total / count == pytest.approx(np.mean(alone), rel=1e-12)
