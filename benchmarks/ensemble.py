@@ -14,8 +14,8 @@ The plain loop leaves files that no one has synced or hashed and that a kill may
 are synced and renamed, with order parameters, velocities, checksums, an index and a ledger, and at
 40 particles that is what a member's time goes into. The compiled kernel is in its cache before the
 clock starts. The document's own scripts took 228 s for the 120 simulations on 2 cores, mostly the
-start of a Python each. Prints markdown; `--whole` adds the seconds of the experiment's stages up to
-the page (without its network) over WORKERS ranks.
+start of a Python each. Prints markdown; `--whole` adds the seconds of the experiment's stages up
+to the page (without its network) over WORKERS ranks.
 """
 
 from __future__ import annotations
