@@ -1,4 +1,9 @@
-"""Sections for ensembles: who forecasts how well, the error in time, and what the modes hold."""
+"""Sections for ensembles: who forecasts how well, the error in time, and what the modes hold.
+
+They read `score.NAME` (by method), `e2.lead`, `e2.p10`, `e2.p90`, `e2.spread`, `e2.inside` (method,
+lead), `pod.spectrum`, `pod.energy.held` (k), `order.NAME` (start, time), `transition.order` and
+`transition.deviation` (N, noise).
+"""
 
 from __future__ import annotations
 
