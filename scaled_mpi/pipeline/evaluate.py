@@ -15,7 +15,7 @@ from scaled_mpi.parallel.store import Trajectory, trajectory_names
 from scaled_mpi.pipeline.calibration import Calibrating, ensembles
 from scaled_mpi.pipeline.context import Context
 from scaled_mpi.pipeline.rates import Rates
-from scaled_mpi.pipeline.sampling import alone
+from scaled_mpi.pipeline.sampling import UNTILED, alone
 from scaled_mpi.progress import Progress
 
 EXTRAPOLATIONS = ("persistence", "linear", "quadratic")
@@ -138,6 +138,20 @@ class _Scoring:
         )
         for method, runs in found.items():
             calibrating(method, runs, self.jumps)
+        folder = self.context.inputs["couple"]
+        if UNTILED in trajectory_names(folder):
+            self._untiled(*(Trajectory(folder, name) for name in (UNTILED, "surrogate")))
+
+    def _untiled(self, whole: Trajectory, tiled: Trajectory) -> None:
+        """How far the first member in one piece is from that over tiles, in spreads."""
+        for lead in range(len(whole)):
+            found = metrics.scores_from_sums(self._gather([
+                metrics.pair_sums(tiled.read(lead, box), whole.read(lead, box))
+                for box in self.boxes
+            ]))
+            self.facts.record(
+                "untiled.difference", float(found.vrmse.mean()), method="surrogate", lead=lead + 1
+            )
 
     def reconstruction(self) -> None:
         """What the compressor keeps, on the first and the last frame of the test run."""

@@ -29,13 +29,23 @@ Series, one fact a point:
 | time.STAGE...  |                          | seconds of the fact's own stage, such as            |
 |                |                          | time.fit or time.simulate.training: one bar each    |
 
+| spread.skill.  | method, lead [, channel] | spread of an ensemble over the error of its mean    |
+| lead           |                          |                                                     |
+| crps.lead      | method, lead             | fair CRPS; mae.lead is that of a single forecast    |
+| rank.histogram | method, lead, bin        | how often `bin` members are below the truth, 1 =    |
+|                |                          | as often as any other number                        |
+| coverage       | method, lead, level      | share inside a central interval, beside `expected`  |
+| energy.score.  | method, lead             | of patches across tile edges (.borders) and inside  |
+| borders        |                          | tiles (.inside)                                     |
+
 Single numbers: `vrmse.jump1.METHOD`, `vrmse.jump10.METHOD`, `vrmse.mean.METHOD`,
 `vrmse.median.METHOD`, `frames.stationary`, `seam.index`, `sweeps.mean`, `sweeps.max`,
 `mismatch.tolerance`, `halo.messages`, `halo.messages.formula`, `halo.bytes.counted`,
 `halo.bytes.formula`, `halo.messages.tiles`, `halo.bytes.tiles` (as if each tile were a rank),
 `halo.exchanges`,
 `time.surrogate.jump`, `time.simulator.jump`, `time.data`, `time.train`, `breakeven` (a count of
-jumps; infinite = never), `field.sha256`. Any other fact appears in the table.
+jumps; infinite = never), `field.sha256`, `spread.skill.leadN`, `crps`, `mae.METHOD`, the
+numbers of a compressor (`pipeline/rates.py`). Any other fact appears in the table.
 """
 
 from scaled_mpi.report.page import write_report

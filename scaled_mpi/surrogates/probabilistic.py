@@ -27,6 +27,7 @@ from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.surrogates.fitting import JUDGE_STEP, JUDGED, patches_of
 from scaled_mpi.surrogates.stepper import Lesson, Stepper, StepperOperator
 
+UNREAD = {"agreement", "halos", "passes", "full", "noise"}  # keys of the stepper
 EXAMINED = 8  # samples of each patch in a validation
 
 
@@ -52,6 +53,12 @@ class Probabilistic(Stepper):
 
     @model_validator(mode="after")
     def _scales_fit(self) -> Probabilistic:
+        unread = sorted(self.model_fields_set & UNREAD)
+        if unread:
+            raise InputError(
+                f"surrogate.{unread[0]}: given; it is of a stepper with masks, which makes no "
+                "samples; leave it out"
+            )
         if any(self.patch % scale for scale in self.scales):
             raise InputError(
                 f"surrogate.scales: {list(self.scales)} given; divisors of the patch "

@@ -54,6 +54,7 @@ def test_a_member_in_one_piece_is_the_member_over_tiles(finished):
     coupled = finished[2]
     tiled, whole = (Trajectory(coupled, name).read(0) for name in ("surrogate", "untiled"))
     np.testing.assert_allclose(tiled, whole, atol=1e-6)
+    assert value(finished[0], "untiled.difference", lead=1) < 1e-6
 
 
 def test_the_simulators_ensemble_is_calibrated_and_beats_the_tiny_network(finished):

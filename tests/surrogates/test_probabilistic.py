@@ -117,7 +117,7 @@ def test_weights_of_another_kind_or_size_are_refused(tmp_path):
 
 @pytest.mark.parametrize(("keys", "words"), [
     ({"samples": 1}, "samples"), ({"scales": [5]}, "surrogate.scales"),
-    ({"masked": True}, "masked"), ({"alpha": 1.5}, "alpha"),
+    ({"masked": True}, "masked"), ({"alpha": 1.5}, "alpha"), ({"noise": 0.1}, "surrogate.noise"),
 ])
 def test_keys_that_do_not_fit_are_refused(keys, words):
     with pytest.raises(InputError, match=words):
