@@ -46,18 +46,22 @@ from scaled_mpi.parallel.comm import largest
 from scaled_mpi.parallel.nonlinear import solve_linear, solve_nonlinear
 
 GAMMA = 2 - math.sqrt(2)
-LARGEST = 0.4  # change of a concentration that a pseudo-transient step aims at
-ROOTS = ("direct", "continued", "pseudo-transient", "rest")
-FASTEST, SLOWEST = 4.0, 0.3  # what its length is multiplied by, at most and at least
-HANDOVER = 1e-2  # relative ||F|| under which Newton takes over
-PSEUDO_MOST = 60  # pseudo-transient steps
-DIRECT_MOST = 15  # Newton's iterations before anything else is tried
-SHORTEST = 32.0  # the whole length over that which continuation begins with
+WORSE = 2.0  # ||F|| of a guess over that of no change, above which it is not used
+AT_REST = 1e-7  # ||f|| over ||D laplace|| ||U|| of a state where only rounding is left to solve
+
+ROOTS = ("direct", "continued", "pseudo-transient", "rest")  # ways to one; see above
+DIRECT_MOST = 15  # Newton's iterations before another way is tried
+NEWTON_MOST = 60  # Newton's iterations at the end of another way
+SWEEPS_MOST = 200  # of Anderson and NGMRES
+HANDOVER = 1e-2  # relative ||F|| at which a way ends, and Newton takes over
+SHORTEST = 32.0  # the whole length over that which continuation begins at
 PART_MOST = 8  # Newton's iterations for one length on the way
 LEAST_FACTOR = 1.05  # between two lengths, under which the branch counts as turning back
+PSEUDO_MOST = 60  # pseudo-transient steps
+LARGEST = 0.4  # change of a concentration that one aims at
+FASTEST, SLOWEST = 4.0, 0.3  # what its length is multiplied by, at most and at least
+
 Begin = Callable[[], tuple[np.ndarray | None, list[float]]]  # a state, ||F|| on the way to it
-AT_REST = 1e-7  # ||f|| over ||D laplace|| ||U|| of a state where only rounding is left to solve
-WORSE = 2.0  # ||F|| of a guess over that of no change, above which it is not used
 
 
 @dataclass(frozen=True)
@@ -119,29 +123,26 @@ class ImplicitStep:
         return self.rates.size(self.residual(state)) / self.scale
 
     def solve(
-        self, method: str = "newton", guess: np.ndarray | None = None, *, most: int = 60
+        self, method: str = "newton", guess: np.ndarray | None = None, *, most: int | None = None
     ) -> Stepped:
         """U with ||F(U)|| <= tolerance times the scale; raises NotConverged otherwise. Collective.
 
         `guess` (2, *block.size) is where to begin, for example a surrogate's forecast; where it is
-        missing, not finite or much farther off than the old state, that is.
+        missing, not finite or much farther off than the old state, that is. `most` iterations of
+        SNES at a time.
         """
         begun, self.preconditioner.applications = time.perf_counter(), 0
         start = self.old if guess is None or not self._usable(guess) else guess
         history: list[float] = []
-        iterations = pseudo = 0
-        ways = self._ways(start)[: len(ROOTS) if method == "newton" else 1]
-        for root, begin in zip(ROOTS, ways, strict=False):
+        pseudo = iterations = 0
+        for root, limit, begin in self._ways(method, start):
             state, sizes = begin()
             pseudo += len(sizes) if root == "pseudo-transient" else 0
-            history, iterations = history + sizes, iterations + len(sizes)
-            if state is None:
+            course = None if state is None else self._course(method, state, most or limit)
+            history += sizes
+            iterations += len(sizes)
+            if course is None:
                 continue
-            direct = method == "newton" and root == "direct"
-            course = self._course(
-                method, state, min(most, DIRECT_MOST) if direct else most, self.length,
-                self.spec.tolerance,
-            )
             history += course.residuals
             iterations += course.iterations
             reached = self.relative(course.solution)
@@ -153,16 +154,23 @@ class ImplicitStep:
                 )
         raise NotConverged(iterations, reached, self.spec.tolerance)
 
-    def _ways(self, start: np.ndarray) -> tuple[Begin, ...]:
-        """Where Newton begins, one after the other until it converges; as in ROOTS."""
+    def _ways(self, method: str, start: np.ndarray) -> list[tuple[str, int, Begin]]:
+        """Name, iterations of SNES at its end, and beginning of each way, in order."""
+        if method != "newton":
+            return [(ROOTS[0], SWEEPS_MOST, lambda: (start, []))]
         rest = np.stack([np.ones_like(start[0]), np.zeros_like(start[1])])
-        return (lambda: (start, []), self._continued, lambda: self._pseudo_transient(start),
-                lambda: (rest, []))
+        begins = (lambda: (start, []), self._continued, lambda: self._pseudo_transient(start),
+                  lambda: (rest, []))
+        limits = (DIRECT_MOST, NEWTON_MOST, NEWTON_MOST, NEWTON_MOST)
+        return list(zip(ROOTS, limits, begins, strict=True))
 
     def _course(
-        self, method: str, start: np.ndarray, most: int, length: float, tolerance: float
+        self, method: str, start: np.ndarray, most: int, length: float | None = None,
+        tolerance: float | None = None,
     ) -> Any:
-        """One run of SNES from `start` for a step of some length."""
+        """One run of SNES from `start`, for a step of another length if one is given."""
+        length, tolerance = length or self.length, tolerance or self.spec.tolerance
+
         def refresh(state: np.ndarray) -> None:
             self.preconditioner.refresh(state, 1 / length)
 

@@ -34,8 +34,8 @@ def solve_nonlinear(
 
     `newton`: line search, flexible GMRES on the derivative's product, preconditioned; before each
     linear solve `refresh(state)` may make the preconditioner anew, and `watch(iteration, norm)`
-    sees its residuals. `anderson` and `ngmres`: U - M^-1 F(U) is the nonlinear preconditioner.
-    Nothing stops on the update.
+    sees its residuals. `anderson` and `ngmres`: U - M^-1 F(U) is the nonlinear preconditioner, and
+    `watch` sees ||F||. Nothing stops on the update.
     """
     shape, course = start.shape, []
     with ExitStack() as stack:
@@ -52,7 +52,13 @@ def solve_nonlinear(
 
         snes.setFunction(function, f)
         snes.setTolerances(rtol=0.0, atol=atol, stol=0.0, max_it=most)
-        snes.setMonitor(lambda _, iteration, norm: course.append(norm))
+
+        def monitor(_: Any, iteration: int, norm: float) -> None:
+            course.append(norm)
+            if watch is not None and method != "newton":
+                watch(iteration, norm)
+
+        snes.setMonitor(monitor)
         if method == "newton":
             product = _Product(derivative, shape)
             matrix = _shell(product, f, comm, stack)

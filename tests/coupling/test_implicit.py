@@ -106,7 +106,7 @@ def test_the_root_is_that_of_a_dense_newton():
 @pytest.mark.parametrize("scheme, low, high", [("backward_euler", 1.7, 2.3),
                                                ("tr_bdf2", 3.3, 4.6)])
 def test_order_in_time(scheme, low, high):
-    case = Case()
+    case = Case(cells=16, spec=Solving(overlap=2, tolerance=1e-7))
     truth, h = case.old, 0.1
     for _ in range(80):
         a = case.rates(truth)
