@@ -1,8 +1,8 @@
 """Sections for ensembles: who forecasts how well, the error in time, and what the modes hold.
 
-They read `score.NAME` (by method), `e2.lead`, `e2.p10`, `e2.p90`, `e2.spread`, `e2.inside` (method,
-lead), `pod.spectrum`, `pod.energy.held` (k), `order.NAME` (start, time), `transition.order` and
-`transition.deviation` (N, noise).
+They read `score.NAME` (by method), `e2.lead`, `e2.p10`, `e2.p90`, `e2.spread`, `e2.inside` (by
+method and lead), `pod.spectrum`, `pod.energy.held` (k), `order.NAME` (start, time),
+`transition.order` and `transition.deviation` (N, noise).
 """
 
 from __future__ import annotations
@@ -161,7 +161,8 @@ SECTIONS = (
     ("Who forecasts how well", "Means over the test runs, on forecast frames only. "
      "R\N{SUPERSCRIPT TWO} is about the training mean, the spatial one about each frame's own, "
      "the aligned one the same after each frame was moved onto the true one. The relative error "
-     "is the median over frames, the horizon the frames before it passes the tolerance. What nobody can beat is the simulator itself, started from the true particles.", table),
+     "is the median over frames, the horizon the frames before it passes the tolerance. What "
+     "nobody can beat is the simulator itself, started from the true particles.", table),
     ("Error in time", "Relative error of the density by frames after the last known one; means "
      "over the test runs, shaded where the middle 80 % of them lie.", errors),
     ("Does the autoregression know what it does not know?", "Forecasts with residuals drawn "
