@@ -135,8 +135,8 @@ def test_a_trained_network_has_the_score_of_the_mixture(tmp_path):
         batch = {key: torch.from_numpy(value) for key, value in sample(10**6, 0, 4096).items()}
         return {"loss": float(loss(model, batch))}
 
-    spec = Training(steps=1200, batch=1024, micro_batches=1, learning_rate=4e-3, device="cpu",
-                    validate_every=600, checkpoint_every=1200, ema=0.99)
+    spec = Training(steps=500, batch=512, micro_batches=1, learning_rate=6e-3, device="cpu",
+                    validate_every=250, checkpoint_every=500, ema=0.99)
     train(denoiser, loss, sample, validate, spec, SerialComm(), tmp_path, None, 0)
     exact = MixtureDenoiser(SHARES, MEANS, COVARIANCES, schedule)
     rng = np.random.default_rng(5)
