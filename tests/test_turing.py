@@ -1,11 +1,13 @@
 """Pattern to dynamics: the data set on any ranks, the whole experiment, its facts and refusals."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from scaled_mpi import stages
 from scaled_mpi.config import InputError
 from scaled_mpi.datasets.snapshots import SnapshotSet
 from scaled_mpi.experiment import load
@@ -81,10 +83,30 @@ def test_a_damaged_file_is_refused(finished, tmp_path):
         SnapshotSet(tmp_path, "waves").read(0, 24)
 
 
+def test_finished_weights_take_the_place_of_a_training(finished, tmp_path, capsys):
+    trained = next((finished / "artefacts").glob("score-*"))
+    for preset in GOLDEN:
+        best = trained / preset / "best.safetensors"
+        shutil.copy(best, tmp_path / f"{preset}.score.safetensors")
+    taken = [str(SMOKE), "--outputs", str(finished), "--stage", "score",
+             f"score.weights={tmp_path}"]
+    assert main(taken) == 0
+    place = Path(capsys.readouterr().out.strip().splitlines()[-1].removeprefix("score: "))
+    assert place != trained
+    for preset in GOLDEN:
+        assert ((place / preset / "best.safetensors").read_bytes()
+                == (trained / preset / "best.safetensors").read_bytes())
+    with pytest.raises(SystemExit) as caught:
+        main([*taken, "score.widths=[8, 16]"])
+    assert caught.value.code == 2
+    assert "weights of another architecture" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("override", "words"), [
     ("patterns.presets=[wavs]", "patterns.presets: 'wavs' given"),
     ("score.training.batch=64", "training.batch: 64 is larger than the data set"),
     ("score.kernels=[3, 4]", "score.kernels: [3, 4] given"),
+    ("score.weights=nowhere", "nowhere/waves.score.safetensors is not there"),
     ("flow.probes=3", "flow.probes: 3 given"),
     ("kernels.sizes=[2]", "kernels.sizes: [2] given"),
     ("evaluation.samples=9", "evaluation.samples: 9 given"),
@@ -92,7 +114,7 @@ def test_a_damaged_file_is_refused(finished, tmp_path):
 ])
 def test_bad_input_is_one_line(override, words):
     with pytest.raises(InputError) as caught:
-        load(SMOKE, [override])
+        stages.artefacts(load(SMOKE, [override]), Path("none"), 1)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
