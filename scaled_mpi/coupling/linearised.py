@@ -36,6 +36,8 @@ from scaled_mpi.problems.elliptic import norm
 from scaled_mpi.problems.stencil import Stencil, diffusion_stencil
 from scaled_mpi.problems.tiles import TileOperators
 
+LEAST = 0.1  # of the diffusion's diagonal: what damped Jacobi divides by, at least
+
 
 class Rates:
     """f of a simulator with F, k, Du, Dv on the grid of `blocks`; states are (2, *block.size)."""
@@ -87,8 +89,9 @@ class Matrix:
         second = shift + s.F + s.k - self.gain
         self.stencils = rates.stencil(0, first), rates.stencil(1, second)
         self.eliminated = rates.stencil(1, second + self.gain * self.loss / first)
-        self.diagonal = np.stack([first + rates.diffusion[0].diagonal,
-                                  np.abs(self.eliminated.diagonal)])
+        diffused = rates.diffusion[1].diagonal
+        self.diagonal = np.stack([self.stencils[0].diagonal,
+                                  np.maximum(self.eliminated.diagonal, LEAST * diffused)])
 
     def multiply(self, direction: np.ndarray) -> np.ndarray:
         """(s - f'(U)) W of my block; collective."""
@@ -100,10 +103,13 @@ class PairOfTiles:
 
     def __init__(self, matrix: Matrix, overlap: int) -> None:
         blocks, comm = matrix.rates.blocks, matrix.rates.comm
-        self.species = tuple(
-            TileOperators(stencil, blocks, comm, overlap) for stencil in matrix.stencils
-        )
-        self.eliminated = TileOperators(matrix.eliminated, blocks, comm, overlap)
+        parts = []
+        with np.errstate(invalid="ignore"):  # it takes the logarithm of what may be negative here
+            for stencil in (*matrix.stencils, matrix.eliminated):
+                part = TileOperators(stencil, blocks, comm, overlap)
+                part.diagonal = np.where(part.inside, part.diagonal, 1.0)
+                parts.append(part)
+        self.species, self.eliminated = tuple(parts[:2]), parts[2]
         self.blocks, self.comm, self.tiles = blocks, comm, self.species[0].tiles
         self.window = (2, *self.species[0].window)
         self.gain, self.loss = (self.species[0].cut(part) for part in (matrix.gain, matrix.loss))

@@ -198,3 +198,15 @@ def test_a_failure_is_a_clear_one():
     case = Case()
     with case.make(case.old, 10.0) as step, pytest.raises(NotConverged):
         step.solve("anderson", most=1)
+
+
+def test_walls_and_physical_units():
+    case = Case(parameters="the_well", pattern="maze", boundaries=("neumann", "dirichlet"))
+    found = case.advance("tr_bdf2", 20.0)
+    with case.make(case.old, 20.0) as step:
+        level = step.preconditioner
+        level.refresh(found.state, 1e-3)
+        random = np.random.default_rng(0).normal(size=case.old.shape)
+        assert np.isfinite(level(random)).all()
+    assert found.residual <= 1e-9
+    assert np.abs(found.state - case.old).max() > 0.05
