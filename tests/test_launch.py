@@ -147,3 +147,35 @@ def test_results_go_where_the_machine_file_says(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("SCALED_MPI_MACHINE", "site")
     assert main([config, "--status"]) == 0
     assert "train: 1 done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind,wanted", [
+    ("slurm", ["#SBATCH -p batch", "#SBATCH -A physics", "#SBATCH -n 1", "#SBATCH -t 00:30:00",
+               "#SBATCH --constraint=intel"]),
+    ("pbs", ["#PBS -q batch", "#PBS -A physics", "#PBS -l walltime=00:30:00",
+             "#PBS --constraint=intel"]),
+    ("htcondor", ["--constraint = intel", "MY.DaskWorkerCores = 1", "Queue"]),
+])
+def test_the_job_that_a_site_is_sent(kind, wanted, tmp_path, monkeypatch):
+    pytest.importorskip("dask_jobqueue")
+    from scaled_mpi.launch import Machine, make_cluster
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / "a folder; rm x"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    cluster = make_cluster(kind, Machine(
+        account="physics", partition="batch", prologue=("module load hdf5",), minutes=30,
+        directives=("--constraint=intel",), interface="lo"))
+    try:
+        script = cluster.job_script()
+    finally:
+        cluster.close()
+    lines = script.splitlines()
+    assert [line for line in wanted if line not in lines] == []
+    worker = script[script.index("module load hdf5"):]
+    assert "a folder; rm x'" in worker  # quoted: a name is never a command
+    assert "tls://127.0.0.1:" in worker and "--lifetime 25m" in worker
+    assert "--tls-key" in worker and "--death-timeout 300" in worker
+    assert (folder / "logs").is_dir()
+    assert (tmp_path / ".cache" / "scaled_mpi" / "keys").stat().st_mode & 0o777 == 0o700
