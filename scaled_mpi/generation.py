@@ -16,19 +16,12 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from scaled_mpi.config import InputError, Spec, apply_overrides, parse
 from scaled_mpi.coupling.generation import check_fusion
-from scaled_mpi.learning.schedules import (
-    Cosine,
-    Levels,
-    Rectified,
-    VarianceExploding,
-    VariancePreserving,
-)
+from scaled_mpi.learning.schedules import AnySchedule, VariancePreserving
 from scaled_mpi.parallel.blocks import Blocks, Grid
 
 FAMILIES = {"schedule": "vp"}
 Fusion = Literal["crop", "average", "window", "collage"]
 Kernel = Literal["squared_exponential", "exponential"]
-AnySchedule = VariancePreserving | VarianceExploding | Rectified | Cosine | Levels
 
 
 class Large(Spec):
@@ -87,9 +80,7 @@ class GenerationExperiment(Spec):
     title: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     generation: Generation
-    schedule: Annotated[AnySchedule, Field(discriminator="kind")] = VariancePreserving(
-        zero_terminal_snr=True, sigma_min=0.01
-    )
+    schedule: AnySchedule = VariancePreserving(zero_terminal_snr=True, sigma_min=0.01)
     launch: Literal["local"] = "local"
     machine: str | None = None
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import sys
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -194,3 +194,7 @@ SCHEDULES: dict[str, type[Schedule]] = {
     "cosine": Cosine,
     "ddpm": Levels,
 }
+AnySchedule = Annotated[  # the type of a key of the configuration
+    VariancePreserving | VarianceExploding | Rectified | Cosine | Levels,
+    Field(discriminator="kind"),
+]

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
 from scaled_mpi.config import InputError
-from scaled_mpi.learning.schedules import SCHEDULES, Rectified
+from scaled_mpi.learning.schedules import SCHEDULES, AnySchedule, Rectified
 from scaled_mpi.learning.sizes import UNetSize
 from scaled_mpi.learning.training import Training
 from scaled_mpi.parallel.blocks import whole_per_axis
@@ -35,8 +35,6 @@ HALOS = 103  # number of the random stream that draws halo widths and whether th
 EXAMINED = 4  # samples of a patch in a validation
 SAMPLED = 4  # patches of a validation that are sampled
 
-Schedules = Annotated[Union[tuple(SCHEDULES.values())], Field(discriminator="kind")]  # noqa: UP007
-
 
 class Diffusion(JumpSpec):
     """A diffusion surrogate; lengths are in cells of its own grid.
@@ -47,7 +45,7 @@ class Diffusion(JumpSpec):
 
     kind: Literal["diffusion"] = "diffusion"
     network: UNetSize = UNetSize(widths=(48, 96), norm="cell", padding="replicate")
-    schedule: Schedules = Rectified()  # type: ignore[valid-type]
+    schedule: AnySchedule = Rectified()
     parametrization: Literal["epsilon", "x0", "v", "flow", "edm"] = "edm"
     sampler: Literal["ddim", "euler", "heun", "sde"] = "heun"
     steps: int = Field(6, ge=2)
