@@ -38,11 +38,11 @@ class Run:
 
 
 RUNS = (
-    Run(0, "not mpi", "tests", 900, 1800),
-    Run(1, "mpi", "tests", 190, 900),
-    Run(2, "mpi", "tests", 190, 900),
-    Run(3, "mpi", "tests", 190, 900),
-    Run(4, "mpi", "tests", 190, 900),
+    Run(0, "not mpi", "tests", 1450, 1800),
+    Run(1, "mpi", "tests", 210, 900),
+    Run(2, "mpi", "tests", 210, 900),
+    Run(3, "mpi", "tests", 210, 900),
+    Run(4, "mpi", "tests", 210, 900),
     Run(6, "ranks6", "tests", 60, 600),
     Run(64, "ranks64", "tests", 1, 600),
 )

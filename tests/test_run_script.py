@@ -142,6 +142,12 @@ def test_what_is_passed_to_mpirun(place, given, passed):
     assert place.calls("mpirun -n") == [f"mpirun {passed}"]
 
 
+def test_threads_of_the_environment_are_not_the_cores(place):
+    place.with_mpi().tool("nproc", "#!/bin/bash\necho ${OMP_NUM_THREADS:-${OMP_THREAD_LIMIT:-5}}\n")
+    assert place(OMP_NUM_THREADS="1", OMP_THREAD_LIMIT="1")[0] == 0
+    assert place.calls("mpirun -n") == ["mpirun -n 5 python -m scaled_mpi.run configs/ddm.yaml"]
+
+
 def test_the_exit_code_and_signals_are_those_of_mpirun(place):
     place.with_mpi()
     assert place("-n", "2", ENDS="85")[0] == 85
