@@ -143,7 +143,8 @@ def test_what_is_passed_to_mpirun(place, given, passed):
 
 
 def test_threads_of_the_environment_are_not_the_cores(place):
-    place.with_mpi().tool("nproc", "#!/bin/bash\necho ${OMP_NUM_THREADS:-${OMP_THREAD_LIMIT:-5}}\n")
+    nproc = "#!/bin/bash\necho ${OMP_NUM_THREADS:-${OMP_THREAD_LIMIT:-5}}\n"
+    place.with_mpi().tool("nproc", nproc)
     assert place(OMP_NUM_THREADS="1", OMP_THREAD_LIMIT="1")[0] == 0
     assert place.calls("mpirun -n") == ["mpirun -n 5 python -m scaled_mpi.run configs/ddm.yaml"]
 
