@@ -77,8 +77,10 @@ def convergence(numbers: Numbers) -> str:
             axes.set_title(f"dt {dt:g}")
             axes.set_yscale("log")
             axes.set_xlabel("iteration")
-            axes.legend(fontsize=8)
         panels[0].set_ylabel("||F|| / ||F|| of no change")
+        seen = {text: handle for axes in panels for handle, text in
+                zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(seen.values(), seen.keys(), loc="outside lower center", ncols=3)
 
     return figures.draw(paint, "convergence of implicit steps")
 
@@ -100,9 +102,10 @@ def _said(value: Any) -> str:
 
 
 SECTIONS: Sequence[tuple[str, str, Any]] = (
+    ("How the steps converge", "||F|| is recomputed; what one iteration costs differs: a linear "
+     "solve for Newton, one sweep for the others. A step of two stages starts twice.",
+     convergence),
     ("What a long step takes", "Iterations until ||F|| is under the tolerance, beside the error "
      "against the explicit simulator and its time for the same span.", steps),
     ("Where the steps begin", "||F|| at each guess over that of no change.", guesses),
-    ("How the steps converge", "||F|| is recomputed; what one iteration costs differs: a linear "
-     "solve for Newton, one sweep for the others.", convergence),
 )
