@@ -28,6 +28,7 @@ from scaled_mpi.pipeline.exchange import export_npz  # noqa: E402
 from scaled_mpi.pipeline.members import only_members  # noqa: E402
 from scaled_mpi.pipeline.plan import describe  # noqa: E402
 from scaled_mpi.pipeline.present import present  # noqa: E402
+from scaled_mpi.tracking import SINKS, check_sink, track  # noqa: E402
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--export", choices=("npz",),
                       help="write a finished ensemble as OUTPUTS/NAME/npz, the Oscar document's\n"
                            "tree of NPZ files")
+    made.add_argument("--track", choices=tuple(SINKS),
+                      help="tell the facts to TensorBoard or Weights & Biases (offline) as well")
     made.add_argument("--outputs", type=Path,
                       help="folder of results and artefacts (default: that of the machine file,\n"
                            "or outputs)")
@@ -64,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with abort_on_error():
         comm = world()
         experiment, found, folder = _prepare(given, comm.size)
+        if given.track:
+            check_sink(given.track)
         if given.dry_run:
             _say(comm, describe(experiment, found, comm.size))
             return 0
@@ -120,6 +125,8 @@ def _run(
         complete = name == stages.stages_of(experiment)[-1].name and upto is None
         if complete or name in ("fit", "couple"):
             page = present(experiment, found, folder, comm, partial=not complete)
+            if given.track and comm.rank == 0:
+                track(folder, given.track)
     if page is None:
         say(f"{last}: {found[last].path}")
     else:
@@ -130,8 +137,6 @@ def _run(
 def _say(comm: Any, line: str) -> None:
     if comm.rank == 0:
         print(line, flush=True)
-
-
 
 
 if __name__ == "__main__":

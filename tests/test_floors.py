@@ -18,7 +18,7 @@ FLOORS = {
     "compressors": 3, "surrogates": 3, "local_solvers": 3,
     "coupling": 4, "inference": 4,
     "launch": 5, "report": 5, "experiment": 5, "elliptic": 5,
-    "ensemble": 5, "turing": 5, "generation": 5, "opening": 5,
+    "ensemble": 5, "turing": 5, "generation": 5, "opening": 5, "tracking": 5,
     "pipeline": 6,
     "stages": 7, "run": 7, "doctor": 7, "__init__": 7,
 }
@@ -42,6 +42,8 @@ OWNERS = {
     "PIL": ["report/"],
     "imageio": ["report/"],
     "imageio_ffmpeg": ["report/"],
+    "tensorboard": ["tracking.py"],
+    "wandb": ["tracking.py"],
 }
 FREE = {"numpy", "scipy", "pydantic"} | set(sys.stdlib_module_names)
 

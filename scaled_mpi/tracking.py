@@ -1,0 +1,91 @@
+"""The facts of a results folder, told to TensorBoard or to Weights & Biases.
+
+    tensorboard    FOLDER/tensorboard, event files; look with `tensorboard --logdir FOLDER`
+    wandb          FOLDER/wandb, an offline run that `wandb sync` sends; WANDB_MODE=online sends at once
+
+Both get what `facts/` holds and nothing else: the curves of the training by epoch, every other
+number by the place it was measured at, if that place counts something. Rank 0 alone writes. Keys
+and the environment are never read here nor written; a key for the network stays with wandb.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from scaled_mpi.config import InputError
+from scaled_mpi.facts import read_facts, read_scalars
+
+STEPS = ("epoch", "jump", "lead", "iteration")  # places of a fact that count something
+WORDS = ("split", "epoch", "rank", "world_size")  # columns of the curves that are no curve
+
+Point = tuple[str, int, float]  # name, step, value
+
+
+def check_sink(name: str) -> None:
+    """Whether the sink's library is here. Errors: `InputError` saying what installs it."""
+    if importlib.util.find_spec(name) is None:
+        raise InputError(f"--track {name}: not installed; pip install 'scaled_mpi[track]'")
+
+
+def points(folder: Path) -> Iterator[Point]:
+    """Every finite number of a results folder's `facts`, as (name, step, value)."""
+    for row in read_scalars(folder / "facts"):
+        for column, value in row.items():
+            if column not in WORDS and value is not None and math.isfinite(value):
+                yield f"training/{row['split']}/{column}", row["epoch"], value
+    for fact in read_facts(folder / "facts" / "facts.jsonl"):
+        value = fact["value"]
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            step = next((fact[key] for key in STEPS if isinstance(fact.get(key), int)), 0)
+            yield f"{fact['stage']}/{fact['name']}", step, float(value)
+
+
+def track(folder: Path, sink: str) -> Path:
+    """Tell one sink all facts of a results folder, anew; returns the folder that it wrote."""
+    check_sink(sink)
+    made, partial = folder / sink, folder / f"{sink}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    SINKS[sink](list(points(folder)), partial, folder.name)
+    shutil.rmtree(made, ignore_errors=True)
+    partial.rename(made)
+    return made
+
+
+def _tensorboard(told: list[Point], place: Path, name: str) -> None:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    writer = EventFileWriter(str(place))
+    for tag, step, value in told:
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
+        writer.add_event(Event(step=step, summary=summary))
+    writer.close()
+
+
+def _wandb(told: list[Point], place: Path, name: str) -> None:
+    import wandb
+
+    quiet = wandb.Settings(
+        mode=os.environ.get("WANDB_MODE", "offline"), console="off", silent=True,
+        disable_git=True, disable_code=True, save_code=False, x_disable_meta=True,
+        x_disable_stats=True,
+    )
+    steps: dict[int, dict[str, Any]] = {}
+    for tag, step, value in told:
+        steps.setdefault(step, {})[tag] = value
+    with wandb.init(project="scaled_mpi", name=name, dir=str(place), settings=quiet) as run:
+        for step in sorted(steps):
+            run.log(steps[step], step=step)
+
+
+SINKS: dict[str, Callable[[list[Point], Path, str], None]] = {
+    "tensorboard": _tensorboard, "wandb": _wandb,
+}
