@@ -1,7 +1,7 @@
 """The facts of a results folder, told to TensorBoard or to Weights & Biases.
 
     tensorboard    FOLDER/tensorboard, event files; look with `tensorboard --logdir FOLDER`
-    wandb          FOLDER/wandb, an offline run that `wandb sync` sends; WANDB_MODE=online sends at once
+    wandb          FOLDER/wandb, an offline run, for `wandb sync`; WANDB_MODE=online sends at once
 
 Both get what `facts/` holds and nothing else: the curves of the training by epoch, every other
 number by the place it was measured at, if that place counts something. Rank 0 alone writes. Keys
