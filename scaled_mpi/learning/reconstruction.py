@@ -1,17 +1,39 @@
 """Terms that a reconstruction can be held to beside its mean square error. Each is a row.
 
-Both are on the scale of the mean square error of normalised fields, so a weight of 1 counts as
-much as it does.
+`gradient` and `spectrum` are on the scale of the mean square error of normalised fields, so a
+weight of 1 counts as much as it does. `residual` is in variances of the rates of change: where the
+fields nearly rest these are small, the term is large, and weights of 0.001 to 0.01 are enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 
-def gradient(made: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+@dataclass(frozen=True)
+class System:
+    """The equation that normalised fields obey: called with (N, C, *cells) it gives their rates
+    of change, in units of the spread that these have in the data, at the inner cells.
+
+    `rates` takes physical fields; `mean` and `spread` are those of the fields and `scale` the
+    spread of the rates, each (C, 1, ...).
+    """
+
+    rates: Callable[[Tensor], Tensor]
+    mean: Tensor
+    spread: Tensor
+    scale: Tensor
+
+    def __call__(self, fields: Tensor) -> Tensor:
+        mean, spread, scale = (x.to(fields) for x in (self.mean, self.spread, self.scale))
+        return self.rates(fields * spread + mean) / scale
+
+
+def gradient(made: Tensor, truth: Tensor, system: System | None = None) -> Tensor:
     """Mean square error of the differences of neighbouring cells, mean over axes.
 
     made, truth: (N, C, *cells). Weighs the error at wave number k by 4 sin^2(k / 2), so that
@@ -22,7 +44,7 @@ def gradient(made: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return sum(error.diff(dim=axis).square().mean() for axis in axes) / len(axes)
 
 
-def spectrum(made: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+def spectrum(made: Tensor, truth: Tensor, system: System | None = None) -> Tensor:
     """Mean square difference of the amplitudes of all Fourier modes (orthonormal transform).
 
     By Parseval's identity at most the mean square error itself; blind to phase, so it asks for
@@ -33,7 +55,18 @@ def spectrum(made: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return (amplitudes[0] - amplitudes[1]).square().mean()
 
 
-TERMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+def residual(made: Tensor, truth: Tensor, system: System) -> Tensor:
+    """Mean square error of the rates of change that the equation gives to the two fields.
+
+    What is left of the equation when a field is put into it beside the true time derivative
+    (Raissi, Perdikaris and Karniadakis 2019, https://doi.org/10.1016/j.jcp.2018.10.045), without
+    a difference of frames in time: the truth's own right-hand side is that derivative.
+    """
+    return (system(made) - system(truth)).square().mean()
+
+
+TERMS: dict[str, Callable[[Tensor, Tensor, System | None], Tensor]] = {
     "gradient": gradient,
     "spectrum": spectrum,
+    "residual": residual,
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scaled_mpi.config import InputError
+from scaled_mpi.config import InputError, plain
 from scaled_mpi.datasets.runs import handy_tile
 from scaled_mpi.experiment import check_tiles
 from scaled_mpi.parallel.blocks import Blocks, make_blocks
@@ -138,7 +138,7 @@ def write_run(
     state = simulator.initial(blocks.block(comm.rank), blocks.grid, seed)
     advance = advancing(simulator, blocks, comm, seed)
     state = advance(state, burn_in)
-    attributes = {"condition": simulator.condition, "jump": jump}
+    attributes = {"condition": simulator.condition, "jump": jump, "equation": plain(simulator)}
     writer = TrajectoryWriter(
         context.folder, name, blocks, comm, simulator.channels,
         dtype=state.dtype, attributes=attributes,

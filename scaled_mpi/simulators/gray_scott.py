@@ -185,6 +185,13 @@ class GrayScott(Spec):
             return _march((self,), state, steps, exchange)
         return advance_together((self,), state[None], steps, exchange, kicks)[0]
 
+    def rates(self, fields: Any) -> Any:
+        """du/dt and dv/dt of a torch tensor (N, 2, *(cells + 2)) at its inner cells, no clamp."""
+        from scaled_mpi.simulators.torch_stencil import change
+
+        made = change(fields.movedim(1, 0), self._numbers(), fields.ndim - 2)
+        return made.movedim(0, 1) / self.dt
+
     def kicks(
         self, block: Block, grid: Grid, seed: tuple[int, int],
         members: Sequence[int] | None = None, steps: int = 0,

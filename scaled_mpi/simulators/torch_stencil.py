@@ -30,17 +30,28 @@ def sweep(
 ) -> None:
     """As `stencil.sweep`: `size` cells of (2, *shape), `steps` steps later, into `target`."""
     field = padded[_box([c - steps for c in corner], [n + 2 * steps for n in size])]
-    a_u, a_v, dt, f, g, low, high = numbers
+    low, high = numbers[-2:]
     for _ in range(steps):
-        inner = [n - 2 for n in field.shape[1:]]
-        u, v = field[_box([1] * len(inner), inner)]
-        (around_u, around_v), ends = _neighbours(field, inner), 2.0 * len(inner)
-        r = dt * ((u * v) * v)
-        new_u = u + ((a_u * (around_u - ends * u) - r) + f * (1.0 - u))
-        new_v = v + ((a_v * (around_v - ends * v) + r) - g * v)
-        field = torch.stack((new_u, new_v)).clamp_(low, high)
+        inner = field[_box([1] * len(size), [n - 2 for n in field.shape[1:]])]
+        field = (inner + change(field, numbers, len(size))).clamp_(low, high)
         field[1].masked_fill_(field[1].abs() < TINY[field.dtype], 0.0)
     target[_box(place, size)] = field
+
+
+def change(species: torch.Tensor, numbers: Sequence[float], axes: int) -> torch.Tensor:
+    """What one step adds to the inner cells, before the clamp; gradients pass.
+
+    (2, ..., *(cells + 2)) -> (2, ..., *cells) on `axes` axes; between them may be samples.
+    """
+    inner = [n - 2 for n in species.shape[-axes:]]
+    a_u, a_v, dt, f, g = numbers[:5]
+    u, v = species[_box([1] * axes, inner)]
+    (around_u, around_v), ends = _neighbours(species, inner), 2.0 * axes
+    r = dt * ((u * v) * v)
+    return torch.stack((
+        (a_u * (around_u - ends * u) - r) + f * (1.0 - u),
+        (a_v * (around_v - ends * v) + r) - g * v,
+    ))
 
 
 def on_device(
@@ -87,7 +98,7 @@ def march_periodic(
 
 
 def _neighbours(field: torch.Tensor, inner: list[int]) -> torch.Tensor:
-    """Sum over the 2 d neighbours of the inner cells, (2, *inner)."""
+    """Sum over the 2 d neighbours of the inner cells, (2, ..., *inner)."""
     total = None
     for axis in range(len(inner)):
         low, high = ([1 if a != axis else at for a in range(len(inner))] for at in (0, 2))
@@ -97,7 +108,7 @@ def _neighbours(field: torch.Tensor, inner: list[int]) -> torch.Tensor:
 
 
 def _box(start: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
-    return (slice(None), *(slice(a, a + n) for a, n in zip(start, size, strict=True)))
+    return (..., *(slice(a, a + n) for a, n in zip(start, size, strict=True)))
 
 
 class DeviceHalo:

@@ -207,8 +207,8 @@ def test_terms_vanish_for_the_truth_and_have_their_closed_forms():
 
     x = 2 * np.pi * np.arange(64) / 64
     truth = torch.from_numpy(np.sin(3 * x)).reshape(1, 1, 64)
-    for term in TERMS.values():
-        assert float(term(truth, truth)) == 0.0
+    for name in ("gradient", "spectrum"):
+        assert float(TERMS[name](truth, truth)) == 0.0
     moved = torch.roll(truth, 5, 2)
     assert float(TERMS["spectrum"](moved, truth)) == pytest.approx(0.0, abs=1e-20)
     assert float(TERMS["spectrum"](2 * truth, truth)) == pytest.approx(0.5)  # Parseval

@@ -1,0 +1,108 @@
+"""An autoencoder trained with a critic, so that it makes small scales up where it has lost them.
+
+The mean square error is least for the mean of all fields that share a latent, which is smoother
+than any of them. The critic (`learning/networks/critic.py`) asks for fields that look like true
+ones, patch by patch, at the price of a larger mean square error. When it is applied the coder is
+an autoencoder like any other; the critic stays behind.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+
+from scaled_mpi.compressors.autoencoder import Autoencoder
+from scaled_mpi.compressors.lesson import Lesson
+from scaled_mpi.config import InputError, Spec
+from scaled_mpi.learning.training import Result
+from scaled_mpi.parallel.comm import Comm
+from scaled_mpi.parallel.root import on_root
+
+
+class Critic(Spec):
+    """The network that tells made fields from true ones; it learns from step `start` on."""
+
+    start: NonNegativeInt = Field(100, description="steps of the plain autoencoder before it")
+    weight: NonNegativeFloat = Field(0.2, description="its share of what moves the field made")
+    width: PositiveInt = Field(16, description="features of its first layer, doubled in the next")
+    depth: PositiveInt = Field(3, description="strided layers; 3 judge patches of 24 cells")
+
+    @property
+    def patch(self) -> int:
+        """Cells an axis that one number of the critic judges."""
+        return 3 * 2**self.depth
+
+
+class Adversarial(Autoencoder):
+    """A convolutional autoencoder with a patch critic; lengths are in cells of the field."""
+
+    kind: Literal["adversarial"] = "adversarial"
+    critic: Critic = Critic()
+
+    @model_validator(mode="after")
+    def _critic_fits(self) -> Adversarial:
+        least = self.critic.patch
+        if self.patch < least:
+            raise InputError(
+                f"compressor.critic.depth: {self.critic.depth} layers judge {least} cells; "
+                f"compressor.patch ({self.patch}) must be at least that"
+            )
+        if self.critic.start >= self.training.steps:
+            raise InputError(
+                f"compressor.critic.start: {self.critic.start} given; less than training.steps "
+                f"({self.training.steps}) is allowed"
+            )
+        return self
+
+    def _pupil(self, network: Any, seed: int) -> Any:
+        import torch
+
+        from scaled_mpi.learning.networks.critic import Judged, PatchCritic
+
+        spec, axes = self.critic, len(network.factor)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 1)
+            critic = PatchCritic(axes, network.project.in_channels, spec.width, spec.depth)
+        return Judged(network, critic, spec.weight)
+
+    def _lesson(self, *of: Any) -> Contest:
+        return Contest(self, *of)
+
+    def _chosen(self, pupil: Any, result: Result, exam: Lesson, comm: Comm) -> dict[str, float]:
+        """The last weights: the loss that names the best ones knows nothing of the critic."""
+        import torch
+
+        from scaled_mpi.learning.distributed import one_thread
+        from scaled_mpi.learning.weights import load_into, load_weights
+
+        tensors, _ = load_weights(result.last)
+        load_into(pupil, tensors, str(result.last))
+
+        def scores() -> dict[str, float]:
+            with one_thread(), torch.no_grad():
+                return exam.judge(pupil)
+
+        found = on_root(comm, scores)
+        return {name: value for name, value in found.items() if name != "loss"}
+
+
+class Contest(Lesson):
+    """The lesson of an autoencoder that also has to pass its critic."""
+
+    def sample(self, step: int, micro: int, size: int) -> dict[str, Any]:
+        """Normalised fields (size, C, *(patch + 2 ring)), and the step."""
+        return {"fields": super().sample(step, micro, size), "step": step}
+
+    def loss(self, model: Any, batch: dict[str, Any]) -> Any:
+        """The loss of the plain lesson, the coder's part and the critic's; a scalar tensor."""
+        made, truth, total = self.remade(model, batch["fields"])
+        if batch["step"] < self.spec.critic.start:
+            return total + model.truce()
+        return total + model.contest(made, truth, total)
+
+    def told(self, model: Any, made: Any, truth: Any) -> dict[str, float]:
+        """How well the critic tells made fields from true ones: 1 blind, 0 by a margin."""
+        from scaled_mpi.learning.networks.critic import hinge
+
+        return {"critic": float(hinge(model.critic, truth, made))}

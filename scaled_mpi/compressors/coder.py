@@ -1,0 +1,97 @@
+"""A trained autoencoder as it is applied: its file, and a tile to a latent tile and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scaled_mpi.config import InputError
+from scaled_mpi.parallel.blocks import whole_per_axis
+
+FILE = "coder.safetensors"
+KINDS = ("autoencoder", "adversarial")
+
+
+def network_of(meta: Mapping[str, Any], seed: int) -> Any:
+    """A network of the shape that `meta` tells, its first weights decided by `seed`."""
+    import torch
+
+    from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+
+    spec = meta["autoencoder"]
+    factor = whole_per_axis("compressor.factor", spec["factor"], meta["axes"], 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        keys = dict(spec["bottleneck"])
+        return CodingNetwork(
+            meta["channels"], spec["latent_channels"], factor, spec["width"], spec["depth"],
+            keys.pop("kind"), spec["conserve"], **keys,
+        )
+
+
+class Coder:
+    """A trained autoencoder, applied one tile a call: one shape, one thread, always the same bits.
+
+    `factor` (cells an axis of one latent cell), `encode_reach` (cells of the field) and
+    `decode_reach` (cells of the latent field) are tuples, one entry an axis.
+    """
+
+    def __init__(self, path: Path, device: str) -> None:
+        import torch
+
+        from scaled_mpi.learning.weights import load_into, load_weights
+
+        torch.set_num_threads(1)
+        tensors, meta = load_weights(path)
+        if meta.get("kind") not in KINDS:
+            raise InputError(
+                f"{path}: weights of a {meta.get('kind')}; those of {', '.join(KINDS)} are allowed"
+            )
+        self.network = network_of(meta, 0)
+        load_into(self.network, tensors, str(path))
+        self.device = torch.device(device)
+        self.network.to(self.device).eval()
+        self.factor: tuple[int, ...] = self.network.factor
+        self.encode_reach: tuple[int, ...] = self.network.encode_reach
+        self.decode_reach: tuple[int, ...] = self.network.decode_reach
+        self.fields: int = meta["channels"]
+        self.latents: int = meta["autoencoder"]["latent_channels"]
+        self.bits: float = self.network.bits  # of one latent cell
+        self.scores: dict[str, float] = meta["scores"]
+        self._mean, self._spread, self._latent_mean, self._latent_spread = (
+            np.array(meta[key], np.float32).reshape(-1, *[1] * len(self.factor))
+            for key in ("mean", "spread", "latent_mean", "latent_spread")
+        )
+
+    def channels(self, fields: int) -> int:
+        """Latent channels for `fields` channels, which must be those of the training."""
+        if fields != self.fields:
+            raise InputError(f"compressor: trained on {self.fields} channels, {fields} given")
+        return self.latents
+
+    def encode(self, field: np.ndarray) -> np.ndarray:
+        """(C, *(tile + 2 encode_reach)) to (latents, *(tile / factor)), in the type of `field`."""
+        tile = [n - 2 * r for n, r in zip(field.shape[1:], self.encode_reach, strict=True)]
+        if any(n <= 0 or n % f for n, f in zip(tile, self.factor, strict=True)):
+            raise InputError(
+                f"domain.tile: {tile} cells for the compressor; multiples of its factor "
+                f"{list(self.factor)} are allowed"
+            )
+        made = self._apply(self.network.encode, (field - self._mean) / self._spread)
+        return ((made - self._latent_mean) / self._latent_spread).astype(field.dtype)
+
+    def decode(self, latent: np.ndarray) -> np.ndarray:
+        """(latents, *(tile / factor + 2 decode_reach)) to (C, *tile), in the type of `latent`."""
+        raw = latent * self._latent_spread + self._latent_mean
+        made = self._apply(self.network.decode, raw)
+        return (made * self._spread + self._mean).astype(latent.dtype)
+
+    def _apply(self, operation: Any, values: np.ndarray) -> np.ndarray:
+        import torch
+
+        batch = torch.from_numpy(np.ascontiguousarray(values[None], np.float32)).to(self.device)
+        with torch.inference_mode():
+            return operation(batch)[0].cpu().numpy()

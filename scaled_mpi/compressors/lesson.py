@@ -1,0 +1,153 @@
+"""What an autoencoder is trained and judged on: patches of stored runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scaled_mpi.parallel.store import Trajectory
+
+if TYPE_CHECKING:
+    from scaled_mpi.compressors.autoencoder import Autoencoder
+
+JUDGED = 16  # patches that a validation looks at
+SURVEYED = 64  # patches that the linear start and the spread of the latents are taken from
+_JUDGE, _SURVEY = 2**32 - 1, 2**32 - 2  # steps that no training reaches
+
+
+Part = tuple[Sequence[Trajectory], slice]  # runs, and the frames used of each
+
+
+@dataclass(frozen=True)
+class Material:
+    """What to learn from and what to judge by; `scale` normalises the fields of both.
+
+    `system` is the equation that the fields obey, where a term of the loss asks for it.
+    """
+
+    learned: Part
+    judged: Part
+    scale: Any
+    system: Any = None
+
+
+def hold_out(runs: Sequence[Trajectory], count: int) -> tuple[Part, Part]:
+    """The last `count` runs to judge by; of too few runs the last eighth of each."""
+    if len(runs) > count:
+        return (runs[:-count], slice(None)), (runs[-count:], slice(None))
+    border = min(len(run) for run in runs)
+    border -= max(1, border // 8)
+    return (runs, slice(0, border)), (runs, slice(border, None))
+
+
+class Lesson:
+    """Samples and losses of one autoencoder on some runs; see `learning.training.Task`."""
+
+    def __init__(
+        self, spec: Autoencoder, network: Any, material: Material, part: Part, seed: int
+    ) -> None:
+        from scaled_mpi.learning.patches import Patches
+
+        self.spec, self.system, self.seed = spec, material.system, seed
+        runs, moments = part
+        self.ring = [
+            e + f * d
+            for e, f, d in zip(
+                network.encode_reach, network.factor, network.decode_reach, strict=True
+            )
+        ]
+        core = [
+            min(spec.patch, cells // f * f)
+            for cells, f in zip(runs[0].grid.shape, network.factor, strict=True)
+        ]
+        self.patches = Patches(
+            runs, material.scale, (), frames=1, core=core, ring=self.ring,
+            symmetric=spec.symmetric, moments=moments,
+        )
+
+    def start(self, network: Any) -> None:
+        """Let the network begin as the best linear code of the runs."""
+        from scaled_mpi.learning.distributed import one_thread
+        from scaled_mpi.learning.networks.convolution import crop
+
+        with one_thread():
+            survey = self._survey()
+            network.start_linear(crop(survey, self.ring))
+            network.start_bottleneck(survey)
+
+    def survey(self, network: Any) -> dict[str, list[float]]:
+        """Mean and spread of each latent channel over some of the training patches."""
+        import torch
+
+        from scaled_mpi.learning.distributed import one_thread
+
+        device = next(network.parameters()).device
+        with one_thread(), torch.no_grad():
+            latents = torch.cat([
+                network.encode(patch[None].to(device)).cpu() for patch in self._survey()
+            ]).double()
+            cells = (0, *range(2, latents.ndim))
+            spread = latents.std(cells).clamp_min(1e-12)
+            return {
+                "latent_mean": latents.mean(cells).tolist(), "latent_spread": spread.tolist(),
+            }
+
+    def _survey(self) -> Any:
+        import torch
+
+        fields, _ = self.patches.draw(self.seed, _SURVEY, range(SURVEYED))
+        return torch.from_numpy(np.ascontiguousarray(fields[:, 0]))
+
+    def sample(self, step: int, micro: int, size: int) -> np.ndarray:
+        """Normalised fields (size, C, *(patch + 2 ring))."""
+        fields, _ = self.patches.draw(
+            self.seed, step, range(micro * size, (micro + 1) * size)
+        )
+        return fields[:, 0]
+
+    def loss(self, model: Any, fields: Any) -> Any:
+        """Mean square error of what coding leaves, and the further terms; a scalar tensor."""
+        return self.remade(model, fields)[2]
+
+    def remade(self, model: Any, fields: Any) -> tuple[Any, Any, Any]:
+        """What coding leaves of fields, the truth there, and the loss of one against the other."""
+        from scaled_mpi.learning.networks.convolution import crop
+        from scaled_mpi.learning.reconstruction import TERMS
+
+        made, penalty = model.reconstruct(fields)
+        made, truth = made.float(), crop(fields, self.ring)
+        total = (made - truth).square().mean() + penalty
+        for name, weight in sorted(self.spec.terms.items()):
+            total = total + weight * TERMS[name](made, truth, self.system)
+        return made, truth, total
+
+    def judge(self, model: Any) -> dict[str, float]:
+        """The loss, and the variance-scaled error of patches that are not stationary."""
+        import torch
+
+        from scaled_mpi.metrics import pair_sums, scores_from_sums, summary
+
+        device = next(model.parameters()).device
+        rows, scores = [], []
+        for number in range(JUDGED):
+            fields, _ = self.patches.draw(self.seed, _JUDGE, [number])
+            field = torch.from_numpy(np.ascontiguousarray(fields[:, 0])).to(device)
+            _, truth, total = self.remade(model, field)
+            made = model(field).float()
+            rows.append({"loss": float(total), **self.told(model, made, truth)})
+            sums = pair_sums(made[0].cpu().numpy(), truth[0].cpu().numpy())
+            scores.append(scores_from_sums([sums]))
+        error = summary(scores).mean
+        found = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        if np.isfinite(error):
+            found["vrmse"] = error
+        if self.spec.bottleneck.kind == "vq":
+            found["perplexity"], found["codes.used"] = model.bottleneck.usage()
+        return found
+
+    def told(self, model: Any, made: Any, truth: Any) -> dict[str, float]:
+        """Further numbers of one patch, (1, C, *cells) as made and as it is."""
+        return {}

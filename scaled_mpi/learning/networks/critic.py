@@ -1,0 +1,101 @@
+"""A patch critic, and an autoencoder that is trained against it in one backward pass.
+
+The critic is a stack of valid strided convolutions; each number it gives judges one patch of the
+field and is near 1 for true ones and -1 for made ones (PatchGAN: Isola et al. 2017, arXiv
+1611.07004; hinge loss: Lim and Ye 2017, arXiv 1705.02894):
+
+    critic   (mean relu(1 - K(x)) + mean relu(1 + K(y))) / 2     gradients to the critic alone
+    coder    - mean K(y)                                         gradients to the coder alone
+
+Both are parts of one loss with one optimiser: the critic reads a detached y, and the coder is
+judged by a critic of detached weights. Nothing is padded or normalised, so the critic knows no
+place and keeps no running numbers, and its weights have the same bits on any number of ranks.
+
+The coder's part is weighed as in Esser, Rombach and Ommer 2021 (arXiv 2012.09841), `weight` times
+|gradient of the reconstruction| over |gradient of the critic's verdict|, here with respect to the
+field that was made: `weight` is the critic's share of what moves that field.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+from scaled_mpi.learning.networks.convolution import CONVOLUTIONS, POOLS, crop
+
+KERNEL, STRIDE = 4, 2
+MAGNIFIED = 8.0  # about what brings the small scales of fields with fronts to spread 1
+SLOPE = 0.2  # of the activation below 0
+MOST = 1e4  # that the coder's part is scaled by, where the critic's verdict hardly moves
+
+
+class PatchCritic(nn.Module):
+    """(N, channels, *cells) -> (N, 1, *patches); a patch has 3 * 2^depth cells an axis.
+
+    It reads the field and, magnified, what the mean of 3 cells an axis leaves of it: the small
+    scales that coding loses are hard to see beside the large ones that it keeps.
+    """
+
+    def __init__(self, axes: int, channels: int, width: int, depth: int) -> None:
+        super().__init__()
+        convolution, layers = CONVOLUTIONS[axes], []
+        widths = [2 * channels, *(width * 2**level for level in range(depth))]
+        for fine, coarse in zip(widths[:-1], widths[1:], strict=True):
+            layers += [convolution(fine, coarse, KERNEL, STRIDE), nn.LeakyReLU(SLOPE)]
+        self.layers = nn.Sequential(*layers, convolution(widths[-1], 1, 1))
+
+    def forward(self, field: Tensor) -> Tensor:
+        """A number for each patch, high where it looks true."""
+        inner = crop(field, (1,) * (field.ndim - 2))
+        detail = inner - POOLS[field.ndim - 2](field, 3, 1)
+        return self.layers(torch.cat((inner, MAGNIFIED * detail), 1))
+
+    def frozen(self, field: Tensor) -> Tensor:
+        """The same numbers, without gradients to the critic's own weights."""
+        weights = {name: value.detach() for name, value in self.named_parameters()}
+        return torch.func.functional_call(self, weights, (field,))
+
+
+def hinge(critic: PatchCritic, truth: Tensor, made: Tensor) -> Tensor:
+    """What a critic has to learn; scalar, 0 where it tells all patches by a margin, 1 if blind."""
+    wrong = nn.functional.relu(1.0 - critic(truth)).mean()
+    return 0.5 * (wrong + nn.functional.relu(1.0 + critic(made.detach())).mean())
+
+
+class Judged(nn.Module):
+    """A coding network and its critic; everything but the critic is the network's."""
+
+    def __init__(self, coder: CodingNetwork, critic: PatchCritic, weight: float) -> None:
+        super().__init__()
+        self.coder, self.critic, self.weight = coder, critic, weight
+
+    def forward(self, field: Tensor) -> Tensor:
+        """As `CodingNetwork.forward`."""
+        return self.coder(field)
+
+    def reconstruct(self, field: Tensor) -> tuple[Tensor, Tensor]:
+        """As `CodingNetwork.reconstruct`."""
+        return self.coder.reconstruct(field)
+
+    def after_step(self, comm: Any) -> None:
+        """As `CodingNetwork.after_step`. Collective."""
+        self.coder.after_step(comm)
+
+    @property
+    def bottleneck(self) -> nn.Module:
+        """That of the network."""
+        return self.coder.bottleneck
+
+    def contest(self, made: Tensor, truth: Tensor, error: Tensor) -> Tensor:
+        """The coder's part and the critic's; scalar. `error` is the loss of `made` otherwise."""
+        verdict = -self.critic.frozen(made).mean()
+        pulls = [torch.autograd.grad(one, made, retain_graph=True)[0] for one in (error, verdict)]
+        ratio = pulls[0].norm() / pulls[1].norm().clamp_min(1e-12)
+        return self.weight * ratio.clamp_max(MOST) * verdict + hinge(self.critic, truth, made)
+
+    def truce(self) -> Tensor:
+        """Zero, in which all weights of the critic have a part, as a training of replicas asks."""
+        return 0.0 * sum(weight.sum() for weight in self.critic.parameters())
