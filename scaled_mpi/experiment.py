@@ -149,6 +149,13 @@ class Experiment(Spec):
         """Frames known before the forecast: for the surrogate, or for quadratic extrapolation."""
         return max(HISTORY, self.surrogate.memory)
 
+    @property
+    def learns(self) -> bool:
+        """Whether training runs are needed: not where all weights are finished ones."""
+        members = (self.surrogate, *self.rivals.values())
+        finished = all(getattr(one, "weights", None) is not None for one in members)
+        return not finished or self.compressor.kind != "identity"
+
     def runs(self) -> list[Any]:
         """The simulator of every training run, with the keys that `data.vary` changes."""
         known = type(self.simulator).model_fields

@@ -29,6 +29,7 @@ from scaled_mpi.elliptic import EllipticExperiment, Implicit
 from scaled_mpi.ensemble import EnsembleExperiment
 from scaled_mpi.experiment import AnyExperiment, Experiment
 from scaled_mpi.facts import FactLog
+from scaled_mpi.files import sha256
 from scaled_mpi.generation import GenerationExperiment
 from scaled_mpi.parallel.comm import quiet_barrier
 from scaled_mpi.parallel.root import on_root
@@ -49,6 +50,7 @@ from scaled_mpi.pipeline import (
 )
 from scaled_mpi.pipeline.context import Context
 from scaled_mpi.pipeline.imported import fingerprint
+from scaled_mpi.shipped import weight_file
 from scaled_mpi.surrogates.score import fingerprints
 from scaled_mpi.turing import TuringExperiment
 
@@ -69,7 +71,8 @@ def _simulate_part(experiment: Experiment, ranks: int) -> dict[str, Any]:
         dataset = experiment.dataset
         return {"dataset": plain(dataset), "files": dataset.fingerprint()}
     return {
-        "simulator": plain(experiment.simulator), "data": plain(experiment.data),
+        "simulator": plain(experiment.simulator),
+        "data": plain(experiment.data) if experiment.learns else None,
         "test": plain(experiment.test), "shape": experiment.domain.shape,
         "jump": experiment.surrogate.jump, "seed": experiment.seed,
         "frames": experiment.history + experiment.coupling.jumps,
@@ -81,9 +84,19 @@ def _compress_part(experiment: Experiment, ranks: int) -> dict[str, Any]:
 
 
 def _fit_part(experiment: Experiment, ranks: int) -> dict[str, Any]:
-    part = _learned(experiment, experiment.surrogate, ranks)
-    rivals = {name: _learned(experiment, one, ranks) for name, one in experiment.rivals.items()}
+    part = _jump_part(experiment, "surrogate", experiment.surrogate, ranks)
+    rivals = {name: _jump_part(experiment, f"rivals.{name}", rival, ranks)
+              for name, rival in experiment.rivals.items()}
     return {**part, "rivals": rivals} if rivals else part
+
+
+def _jump_part(experiment: Experiment, key: str, member: Any, ranks: int) -> dict[str, Any]:
+    """What decides the weights: a training, or the file that they are taken from."""
+    part = _learned(experiment, member, ranks)
+    given = part["member"].pop("weights", None)
+    if given is None:
+        return part
+    return {**part, "weights": sha256(weight_file(f"{key}.weights", given))}
 
 
 def _learned(experiment: Experiment, member: Any, ranks: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ PACKAGE = "scaled_mpi"
 
 FLOORS = {
     "config": 0, "files": 0, "facts": 0, "metrics": 0, "progress": 0,
-    "parallel": 1,
+    "parallel": 1, "shipped": 1,
     "simulators": 2, "problems": 2, "datasets": 2, "learning": 2, "artefacts": 2,
     "compressors": 3, "surrogates": 3, "local_solvers": 3,
     "coupling": 4, "inference": 4,

@@ -212,11 +212,14 @@ def _costs(context: Context) -> None:
     jump = {fact["method"]: fact["value"] for fact in facts if fact["name"] == "time.jump"}
     data = latest.get("time.simulate.training", 0.0)
     training = latest.get("time.compress", 0.0) + latest.get("time.fit", 0.0)
-    context.facts.record("time.data", data, "s")
-    context.facts.record("time.train", training, "s")
     context.facts.record("time.surrogate.jump", jump["surrogate"], "s")
     if "simulator" in jump:
         context.facts.record("time.simulator.jump", jump["simulator"], "s")
+    if not context.experiment.learns:  # finished weights were paid for elsewhere
+        return
+    context.facts.record("time.data", data, "s")
+    context.facts.record("time.train", training, "s")
+    if "simulator" in jump:
         count = metrics.breakeven(data, training, jump["simulator"], jump["surrogate"])
         context.facts.record("breakeven", count if np.isfinite(count) else "never", "jumps")
 

@@ -9,8 +9,10 @@ from typing import Any
 from scaled_mpi.coupling.latent import Coding
 from scaled_mpi.datasets.runs import handy_tile
 from scaled_mpi.facts import EventLog
+from scaled_mpi.files import sha256
 from scaled_mpi.parallel.blocks import Blocks, make_blocks
 from scaled_mpi.parallel.comm import first_ranks, member_groups, quiet_barrier
+from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.store import (
     Trajectory,
     TrajectoryWriter,
@@ -18,6 +20,7 @@ from scaled_mpi.parallel.store import (
     trajectory_names,
 )
 from scaled_mpi.pipeline.context import Context
+from scaled_mpi.shipped import weight_file
 
 
 def training_runs(folder: Any) -> list[Trajectory]:
@@ -31,7 +34,8 @@ def compress(context: Context) -> None:
     source, compressor = context.inputs["simulate"], context.experiment.compressor
     runs = training_runs(source)
     begun = time.perf_counter()
-    compressor.fit(runs, context.comm, context.folder, event_log(context), context.experiment.seed)
+    seen = runs or [Trajectory(source, "test-0000")]  # nothing is learned: of identity, the axes
+    compressor.fit(seen, context.comm, context.folder, event_log(context), context.experiment.seed)
     context.facts.record("time.compress", time.perf_counter() - begun, "s")
     coder = compressor.load(context.folder)
     if all(f == 1 for f in coder.factor):
@@ -66,20 +70,38 @@ def _encode_run(context: Context, coder: Any, run: Trajectory, group: Any) -> No
 
 
 def fit(context: Context) -> None:
-    """Fit the surrogate to the latent fields."""
+    """Fit the surrogate and its rivals to the latent fields, or take finished weights."""
     runs = training_runs(context.inputs["compress"])
-    begun = time.perf_counter()
+    _learn(context, "surrogate", context.experiment.surrogate, runs, context.folder)
+    for name, rival in context.experiment.rivals.items():
+        folder = rival_folder(context.folder, name)
+        _learn(context, f"rivals.{name}", rival, runs, folder, method=name)
+
+
+def _learn(
+    context: Context, key: str, member: Any, runs: list[Trajectory], folder: Path, **place: str
+) -> None:
+    begun, comm, seed = time.perf_counter(), context.comm, context.experiment.seed
+    given = getattr(member, "weights", None)
+    if given is None:
+        member.fit(runs, comm, folder, event_log(context, folder), seed)
+    else:
+        source = weight_file(f"{key}.weights", given)
+        on_root(comm, lambda: member.take(source, folder, _seen(context, runs)))
+        context.facts.record("weights.sha256", on_root(comm, lambda: sha256(source)), **place)
+        context.say(f"  {key}: finished weights, {given}")
+    quiet_barrier(comm)
+    context.facts.record("time.fit", time.perf_counter() - begun, "s", **place)
+
+
+def _seen(context: Context, runs: list[Trajectory]) -> dict[str, Any]:
+    """Axes, channels and conditions of what a surrogate is to advance."""
+    if runs:
+        conditions = runs[0].attributes.get("condition", {})
+        return {"axes": runs[0].grid.axes, "channels": runs[0].shape[1], "conditions": conditions}
     experiment = context.experiment
-    experiment.surrogate.fit(
-        runs, context.comm, context.folder, event_log(context), experiment.seed
-    )
-    quiet_barrier(context.comm)
-    context.facts.record("time.fit", time.perf_counter() - begun, "s")
-    for name, rival in experiment.rivals.items():
-        begun, folder = time.perf_counter(), rival_folder(context.folder, name)
-        rival.fit(runs, context.comm, folder, event_log(context, folder), experiment.seed)
-        quiet_barrier(context.comm)
-        context.facts.record("time.fit", time.perf_counter() - begun, "s", method=name)
+    return {"axes": experiment.axes, "channels": len(experiment.simulator.channels),
+            "conditions": experiment.simulator.condition}
 
 
 def rival_folder(fit: Path, name: str) -> Path:

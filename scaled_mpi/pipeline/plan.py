@@ -105,6 +105,7 @@ def _domain(experiment: Experiment, ranks: int) -> list[str]:
     frames = experiment.history + experiment.coupling.jumps
     compared = 6 * min(experiment.coupling.compare, experiment.coupling.jumps)
     training = experiment.data.runs * experiment.data.frames * math.prod(experiment.data.shape)
+    training *= experiment.learns
     stored = channels * FLOAT * (
         training + (frames + experiment.coupling.jumps + compared) * math.prod(grid.shape)
     )
@@ -113,8 +114,7 @@ def _domain(experiment: Experiment, ranks: int) -> list[str]:
         f"{_times(blocks.tile)}",
         f"  ranks       {blocks.ranks} of {ranks} own tiles, "
         f"{_times(blocks.split)} blocks, at most {_most_tiles(blocks)} tiles each",
-        f"  learn from  {experiment.data.runs} runs of {_times(experiment.data.shape)}, "
-        f"{experiment.data.frames} frames, {experiment.surrogate.jump} steps apart",
+        _learning(experiment),
         f"  halo        {_times(experiment.halo)} under a reach of {_times(experiment.reach)}; "
         + ("one exchange a jump" if _enough(experiment)
            else f"at most {experiment.coupling.sweeps} sweeps a jump"),
@@ -124,6 +124,13 @@ def _domain(experiment: Experiment, ranks: int) -> list[str]:
         f"  memory      about {_memory(experiment, blocks) / 1e6:.0f} MB a rank",
         f"  output      about {stored / 1e6:.0f} MB",
     ]
+
+
+def _learning(experiment: Experiment) -> str:
+    if not experiment.learns:
+        return f"  weights     finished ones, {experiment.surrogate.weights}; nothing is learned"
+    return (f"  learn from  {experiment.data.runs} runs of {_times(experiment.data.shape)}, "
+            f"{experiment.data.frames} frames, {experiment.surrogate.jump} steps apart")
 
 
 def _enough(experiment: Experiment) -> bool:

@@ -26,7 +26,7 @@ TOGETHER = 8  # members of the reference that share messages and are held in mem
 
 
 def work(context: Context) -> None:
-    """Write `train-0000` ... and `test-0000` into the folder."""
+    """Write `train-0000` ..., where anything is learned, and `test-0000` into the folder."""
     experiment = context.experiment
     if experiment.dataset is not None:
         experiment.dataset.import_into(context.folder, context.comm)
@@ -35,10 +35,11 @@ def work(context: Context) -> None:
     from scaled_mpi.simulators import warm
 
     warm(experiment.simulator, context.comm, experiment.axes)
-    begun = time.perf_counter()
-    _training_runs(context)
-    quiet_barrier(context.comm)
-    context.facts.record("time.simulate.training", time.perf_counter() - begun, "s")
+    if experiment.learns:
+        begun = time.perf_counter()
+        _training_runs(context)
+        quiet_barrier(context.comm)
+        context.facts.record("time.simulate.training", time.perf_counter() - begun, "s")
     begun = time.perf_counter()
     _test_run(context)
     quiet_barrier(context.comm)

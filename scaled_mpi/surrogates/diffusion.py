@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
@@ -42,6 +42,10 @@ class Diffusion(JumpSpec):
     `parametrization` is a row of `learning.denoising`, `sampler` one of `learning.samplers`, of
     `steps` steps.
     """
+
+    architecture: ClassVar[tuple[str, ...]] = (
+        *JumpSpec.architecture, "network", "schedule", "parametrization", "sampler", "steps",
+    )
 
     kind: Literal["diffusion"] = "diffusion"
     network: UNetSize = UNetSize(widths=(48, 96), norm="cell", padding="replicate")

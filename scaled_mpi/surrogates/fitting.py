@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -18,6 +18,7 @@ from scaled_mpi.learning.training import Training, on_team, train
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.store import Trajectory
+from scaled_mpi.surrogates.finished import agree, place_weights, read_jump
 
 if TYPE_CHECKING:
     from scaled_mpi.learning.patches import Patches
@@ -28,7 +29,12 @@ JUDGE_STEP = 2**32 - 1  # a step that no training reaches, so that they are neve
 
 
 class JumpSpec(Spec):
-    """Keys that every learned jump has; lengths are in cells of its own grid."""
+    """Keys that every learned jump has; lengths are in cells of its own grid.
+
+    `architecture` names those that finished weights have to share.
+    """
+
+    architecture: ClassVar[tuple[str, ...]] = ("jump", "memory", "reach", "coarsen")
 
     jump: PositiveInt = Field(50, description="simulator steps of one application")
     memory: PositiveInt = Field(1, description="past frames read, the newest included")
@@ -37,6 +43,9 @@ class JumpSpec(Spec):
     patch: PositiveInt = Field(64, description="cells an axis of a training sample")
     symmetric: bool = Field(True, description="learn all flips and turns (scalar fields)")
     held_out: PositiveInt = Field(2, description="last runs, kept for validation")
+    weights: str | None = Field(
+        None, description="finished weights, not trained here: a shipped name or a folder"
+    )
     training: Training = Training()
     device: Literal["cpu", "cuda"] = Field("cpu", description="where a forecast runs")
 
@@ -53,6 +62,15 @@ class JumpSpec(Spec):
         on_team(comm, self.training, lambda team: self._train(
             list(trajectories), team, Path(folder), events, seed
         ))
+
+    def take(self, source: Path, folder: Path, seen: Mapping[str, Any]) -> None:
+        """Leave finished weights in `folder`, as `fit` would; `seen` as `agree` says. Serial.
+
+        Errors: `InputError` for weights that are damaged or do not fit; nothing is written then.
+        """
+        tensors, meta = read_jump(source, self.kind)
+        agree(self, meta, seen, source)
+        place_weights(source, folder / WEIGHTS, self._network(meta, 0), tensors)
 
     def _check(self, runs: Sequence[Trajectory]) -> None:
         if not runs:
@@ -91,7 +109,7 @@ class JumpSpec(Spec):
         names = condition_names(runs)
         scale = measure(learned, names)
         told = plain(self)
-        del told["device"]
+        del told["device"], told["weights"]
         del told["training"]["checkpoint_every"]  # decides nothing: equal weights, equal files
         meta = {
             "kind": self.kind, "stepper": told, "axes": runs[0].grid.axes,
@@ -155,16 +173,12 @@ class JumpOperator:
     def __init__(self, folder: Path, device: str) -> None:
         import torch
 
-        from scaled_mpi.learning.weights import load_into, load_weights
+        from scaled_mpi.learning.weights import load_into
 
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError("surrogate.device: cuda is not on this machine; cpu is allowed")
         torch.set_num_threads(1)
-        tensors, meta = load_weights(folder / WEIGHTS)
-        if meta.get("kind") != self.kind:
-            raise InputError(
-                f"{folder / WEIGHTS}: weights of a {meta.get('kind')}, not a {self.kind}"
-            )
+        tensors, meta = read_jump(folder / WEIGHTS, self.kind)
         self.meta = meta
         self.network = self._network(meta)
         load_into(self.network, tensors, str(folder / WEIGHTS))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
@@ -34,10 +34,11 @@ EXAMINED = 8  # samples of each patch in a validation
 class Probabilistic(Stepper):
     """A stepper that makes samples; lengths are in cells of its own grid."""
 
+    architecture: ClassVar[tuple[str, ...]] = (*Stepper.architecture, "noises")
+
     kind: Literal["probabilistic"] = "probabilistic"
     masked: Literal[False] = False
     pushforward: Literal[1] = 1
-    rollout: Literal[1] = 1
     rollout: Literal[1] = 1
     noises: PositiveInt = Field(4, description="channels of white noise")
     samples: int = Field(2, ge=2, description="samples of each patch in training")
@@ -53,7 +54,9 @@ class Probabilistic(Stepper):
 
     @model_validator(mode="after")
     def _scales_fit(self) -> Probabilistic:
-        unread = sorted(self.model_fields_set & UNREAD)
+        # A resolved configuration, as results folders hold, writes out every default.
+        unread = [key for key in sorted(UNREAD)
+                  if getattr(self, key) != type(self).model_fields[key].default]
         if unread:
             raise InputError(
                 f"surrogate.{unread[0]}: given; it is of a stepper with masks, which makes no "

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
@@ -36,6 +36,10 @@ MODES = 102  # number of the random stream that draws halo widths and passes
 
 class Stepper(JumpSpec):
     """A convolutional stepper of declared reach; lengths are in cells of its own grid."""
+
+    architecture: ClassVar[tuple[str, ...]] = (
+        *JumpSpec.architecture, "width", "depth", "masked", "agreement",
+    )
 
     kind: Literal["stepper"] = "stepper"
     width: PositiveInt = Field(64, description="channels inside")
@@ -98,6 +102,7 @@ class Stepper(JumpSpec):
 
     def _lesson(self, *of: Any) -> Lesson:
         return Lesson(self, *of)
+
 
 def network_of(meta: Mapping[str, Any], seed: int) -> Any:
     """A network of the shape that `meta` tells, its first weights decided by `seed`."""

@@ -1,0 +1,73 @@
+"""Put the networks of a finished run among the weights that come with the package.
+
+    ./run configs/ddm.yaml            && python benchmarks/ship.py outputs/ddm
+    ./run configs/surrogate.yaml      && python benchmarks/ship.py outputs/surrogate
+
+The surrogate becomes scaled_mpi/shipped/NAME, a rival NAME_RIVAL, where NAME is that of the
+experiment; with each go the configuration and the facts that are single numbers. Prints what was
+written and its SHA-256. Training in `ordered` mode gives the same bits on any number of ranks,
+and on another machine nearly the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scaled_mpi.config import InputError, to_yaml
+from scaled_mpi.experiment import Experiment, load
+from scaled_mpi.facts import read_facts
+from scaled_mpi.files import plain_name, sha256, write_text
+from scaled_mpi.shipped import SHIPPED, WEIGHTS
+
+LARGEST = 5_000_000  # bytes
+PLACES = ("lead", "jump", "k", "bin", "sweep", "level", "channel")  # of facts that are curves
+
+
+def networks(folder: Path, experiment: Experiment) -> dict[str, Path]:
+    """The trained files of a results folder by the name they are shipped under."""
+    found = {experiment.name: folder / "fit"}
+    for rival in experiment.rivals:
+        found[f"{experiment.name}_{rival}"] = folder / "fit" / "rivals" / rival
+    members = {experiment.name: experiment.surrogate} | {
+        f"{experiment.name}_{name}": rival for name, rival in experiment.rivals.items()}
+    return {name: path / "best.safetensors" for name, path in found.items()
+            if getattr(members[name], "weights", None) is None}
+
+
+def numbers(folder: Path) -> str:
+    """The facts of a results folder that are single numbers, a line each."""
+    facts = read_facts(folder / "facts" / "facts.jsonl")
+    kept = [fact for fact in facts if not any(place in fact for place in PLACES)]
+    return "".join(json.dumps(fact) + "\n" for fact in kept)
+
+
+def ship(name: str, source: Path, config: str, facts: str) -> None:
+    """Write one shipped folder; `InputError` for a file that is too large to be shipped."""
+    if source.stat().st_size > LARGEST:
+        raise InputError(f"{source}: {source.stat().st_size} bytes; at most {LARGEST} are shipped")
+    folder = SHIPPED / plain_name(name)
+    folder.mkdir(exist_ok=True)
+    write_text(folder / "config.yaml", config)
+    write_text(folder / "facts.jsonl", facts)
+    shutil.copyfile(source, folder / WEIGHTS)
+    print(f"{folder / WEIGHTS}: {source.stat().st_size} bytes, SHA-256 {sha256(source)}")
+
+
+def main() -> None:
+    """Ship every network that the run has trained."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path, help="a results folder, such as outputs/ddm")
+    folder = parser.parse_args().results
+    experiment = load(folder / "config.yaml")
+    for name, source in networks(folder, experiment).items():
+        ship(name, source, to_yaml(experiment), numbers(folder))
+
+
+if __name__ == "__main__":
+    main()
