@@ -5,6 +5,11 @@ frames, the parameters, and what is known of the halo one jump on. In training t
 drawn from `halos`, and with probability `told` its future is known, so that Schwarz sweeps can
 couple tiles: in the first sweep each tile draws its sample alone, in the next it draws the same
 sample (the noise of a cell is that of its place in the domain) knowing what its neighbours drew.
+
+What is uncertain about a jump is often far less than what happens in it: a sixth, say. A few steps
+even in the noise, as along straight lines, end far above that spread and give back two thirds of
+it, even with a perfect denoiser; steps even in the fourth root of the noise give it back within
+7 % from a twelfth of the change on.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
 from scaled_mpi.config import InputError
-from scaled_mpi.learning.schedules import SCHEDULES, AnySchedule, Rectified
+from scaled_mpi.learning.schedules import SCHEDULES, AnySchedule, VarianceExploding
 from scaled_mpi.learning.sizes import UNetSize
 from scaled_mpi.learning.training import Training
 from scaled_mpi.parallel.blocks import whole_per_axis
@@ -49,7 +54,7 @@ class Diffusion(JumpSpec):
 
     kind: Literal["diffusion"] = "diffusion"
     network: UNetSize = UNetSize(widths=(48, 96), norm="cell", padding="replicate")
-    schedule: AnySchedule = Rectified()
+    schedule: AnySchedule = VarianceExploding(sigma_max=4.0, sigma_min=0.02, rho=4.0)
     parametrization: Literal["epsilon", "x0", "v", "flow", "edm"] = "edm"
     sampler: Literal["ddim", "euler", "heun", "sde"] = "heun"
     steps: int = Field(6, ge=2)

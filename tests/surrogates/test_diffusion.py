@@ -8,6 +8,7 @@ import pytest
 from scaled_mpi.config import InputError, parse
 from scaled_mpi.coupling.chance import chance_of
 from scaled_mpi.coupling.schwarz import March, Sweeping
+from scaled_mpi.learning.samplers import sample
 from scaled_mpi.parallel.blocks import make_blocks
 from scaled_mpi.parallel.comm import SerialComm, world
 from scaled_mpi.parallel.halo import gather_field
@@ -90,6 +91,19 @@ def test_a_swept_sample_is_the_same_on_any_number_of_ranks(mpi_tmp_path):
     if comm.rank == 0:
         _, alone = marched(operator, grid, SerialComm())
         np.testing.assert_array_equal(np.stack(together), np.stack(alone))
+
+
+@pytest.mark.parametrize("spread", [0.08, 0.17, 0.4, 1.0])
+def test_the_default_sampler_keeps_the_spread_of_what_is_uncertain(spread):
+    """Samples of a Gaussian by its exact denoiser: the probability flow is linear."""
+    spec = Diffusion()
+
+    def denoise(x, t):
+        alpha, sigma = spec.schedule.alpha(t), spec.schedule.sigma(t)
+        return x * alpha * spread**2 / (alpha**2 * spread**2 + sigma**2)
+
+    (made,) = sample(denoise, lambda k: np.ones(1), spec.schedule, spec.steps, spec.sampler)
+    assert abs(made) == pytest.approx(spread, rel=0.08)
 
 
 def test_a_random_walk_takes_noise_at_every_step():
