@@ -21,15 +21,20 @@ PLACES = (WEIGHTS, "fit/best.safetensors", "best.safetensors")  # within a folde
 
 def names() -> tuple[str, ...]:
     """What is shipped."""
-    return tuple(sorted(path.parent.name for path in SHIPPED.glob(f"*/{WEIGHTS}")))
+    return tuple(sorted(path.parent.name for path in SHIPPED.glob("*/config.yaml")))
+
+
+def weight_folder(given: str) -> Path:
+    """The folder that the value of a key `weights` stands for; a shipped name goes first."""
+    return SHIPPED / given if given in names() else Path(given)
 
 
 def weight_file(key: str, given: str) -> Path:
-    """The file that `given`, the value of the configuration's `key`, stands for.
+    """The one file that `given`, the value of the configuration's `key`, stands for.
 
     Errors: `InputError` for what is neither a shipped name nor a folder with weights.
     """
-    folder = SHIPPED / given if given in names() else Path(given)
+    folder = weight_folder(given)
     for place in PLACES:
         if (folder / place).is_file():
             return folder / place

@@ -14,12 +14,14 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from scaled_mpi.config import InputError, Spec, plain
-from scaled_mpi.files import link_or_copy, sha256
+from scaled_mpi.files import sha256
 from scaled_mpi.learning.schedules import Levels
 from scaled_mpi.learning.sizes import UNetSize
 from scaled_mpi.learning.training import Training, train
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.streams import integers
+from scaled_mpi.shipped import weight_folder
+from scaled_mpi.surrogates.finished import place_weights
 
 CHANNELS = 2  # u and v
 WEIGHTS = "best.safetensors"
@@ -185,16 +187,11 @@ def seeded(build: Any, seed: int) -> Any:
 
 def load_model(model: Any, folder: Path, device: Any) -> Any:
     """The best weights of a folder in `model`. Errors: `InputError`."""
-    return load_model_file(model, folder / WEIGHTS).to(device).eval().requires_grad_(False)
-
-
-def load_model_file(model: Any, path: Path) -> Any:
-    """The weights of a file in `model`. Errors: `InputError`."""
     from scaled_mpi.learning.weights import load_into, load_weights
 
-    tensors, _ = load_weights(path)
-    load_into(model, tensors, str(path))
-    return model
+    tensors, _ = load_weights(folder / WEIGHTS)
+    load_into(model, tensors, str(folder / WEIGHTS))
+    return model.to(device).eval().requires_grad_(False)
 
 
 def without_checkpoints(spec: Spec) -> dict[str, Any]:
@@ -206,7 +203,9 @@ def without_checkpoints(spec: Spec) -> dict[str, Any]:
 
 def finished_weights(spec: Any, kind: str, preset: str) -> Path | None:
     """The file that `spec.weights` gives for a preset, `waves.score.safetensors` for one."""
-    return None if spec.weights is None else Path(spec.weights) / f"{preset}.{kind}.safetensors"
+    if spec.weights is None:
+        return None
+    return weight_folder(spec.weights) / f"{preset}.{kind}.safetensors"
 
 
 def fingerprints(spec: Any, kind: str, presets: Sequence[str]) -> list[str]:
@@ -226,5 +225,7 @@ def take_weights(spec: Any, source: Path, folder: Path) -> None:
 
     Errors: `InputError` for a damaged file or one of another architecture; nothing is written.
     """
-    load_model_file(spec.build(), source)
-    link_or_copy(source, folder / WEIGHTS)
+    from scaled_mpi.learning.weights import load_weights
+
+    tensors, _ = load_weights(source)
+    place_weights(source, folder / WEIGHTS, spec.build(), tensors)
