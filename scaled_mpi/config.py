@@ -165,8 +165,10 @@ def _merged(default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
     """`given` over `default`, block by block."""
     result = {**default, **given}
     for key, value in given.items():
-        if isinstance(value, Mapping) and isinstance(default.get(key), Mapping):
-            result[key] = _merged(default[key], value)
+        known = default.get(key)
+        if isinstance(value, Mapping) and isinstance(known, Mapping):
+            if value.get("kind", known.get("kind")) == known.get("kind"):
+                result[key] = _merged(known, value)
     return result
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from scaled_mpi.compressors.autoencoder import Autoencoder
+from scaled_mpi.compressors.coder import seeded
 from scaled_mpi.compressors.lesson import Lesson
 from scaled_mpi.config import InputError, Spec
 from scaled_mpi.learning.training import Result
@@ -56,14 +57,10 @@ class Adversarial(Autoencoder):
         return self
 
     def _pupil(self, network: Any, seed: int) -> Any:
-        import torch
-
         from scaled_mpi.learning.networks.critic import Judged, PatchCritic
 
-        spec, axes = self.critic, len(network.factor)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + 1)
-            critic = PatchCritic(axes, network.project.in_channels, spec.width, spec.depth)
+        spec, of = self.critic, (len(network.factor), network.project.in_channels)
+        critic = seeded(seed, lambda: PatchCritic(*of, spec.width, spec.depth))
         return Judged(network, critic, spec.weight)
 
     def _lesson(self, *of: Any) -> Contest:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
-from scaled_mpi.compressors.coder import FILE, Coder, network_of
+from scaled_mpi.compressors.coder import FILE, Coder, coding_network, seeded
 from scaled_mpi.compressors.equation import system_of
 from scaled_mpi.compressors.lesson import Lesson, Material, hold_out
 from scaled_mpi.config import InputError, Spec, plain
@@ -137,9 +137,9 @@ class Autoencoder(Spec):
     ) -> tuple[Any, dict[str, Any]]:
         """The trained network, and all that is told beside its weights. Collective."""
         meta = self._meta(material)
-        network = network_of(meta, seed)
+        network = seeded(seed, lambda: coding_network(meta))
         lesson, exam = (
-            self._lesson(network, material, part, seed)
+            self._lesson(material, part, network.ring, seed)
             for part in (material.learned, material.judged)
         )
         self.training.check_batch(lesson.patches.distinct)

@@ -2,41 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scaled_mpi.config import InputError
+from scaled_mpi.learning.schedules import SCHEDULES
 from scaled_mpi.parallel.blocks import whole_per_axis
 
 FILE = "coder.safetensors"
-KINDS = ("autoencoder", "adversarial")
+
+
+def seeded(seed: int, build: Callable[[], Any]) -> Any:
+    """What `build` makes with torch's random numbers from `seed` on; they are then put back."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
 
 
 def network_of(meta: Mapping[str, Any], seed: int) -> Any:
-    """A network of the shape that `meta` tells, its first weights decided by `seed`."""
-    import torch
+    """The network that `meta` tells, its first weights decided by `seed`."""
+    return seeded(seed, lambda: NETWORKS[meta["kind"]](meta))
 
+
+def coding_network(meta: Mapping[str, Any]) -> Any:
+    """Encoder, bottleneck and decoder."""
     from scaled_mpi.learning.networks.autoencoder import CodingNetwork
 
     spec = meta["autoencoder"]
     factor = whole_per_axis("compressor.factor", spec["factor"], meta["axes"], 1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        keys = dict(spec["bottleneck"])
-        return CodingNetwork(
-            meta["channels"], spec["latent_channels"], factor, spec["width"], spec["depth"],
-            keys.pop("kind"), spec["conserve"], **keys,
-        )
+    keys = dict(spec["bottleneck"])
+    return CodingNetwork(
+        meta["channels"], spec["latent_channels"], factor, spec["width"], spec["depth"],
+        keys.pop("kind"), spec["conserve"], **keys,
+    )
+
+
+def _drawing_network(meta: Mapping[str, Any]) -> Any:
+    from scaled_mpi.learning.networks.drawing import DrawingNetwork
+
+    keys = dict(meta["autoencoder"]["decoder"])
+    del keys["temperature"]  # of the noise, which comes from outside
+    schedule = keys.pop("schedule")
+    return DrawingNetwork(
+        coding_network(meta), channels=meta["channels"],
+        latent=meta["autoencoder"]["latent_channels"],
+        schedule=SCHEDULES[schedule["kind"]](**schedule), **keys,
+    )
+
+
+NETWORKS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "autoencoder": coding_network,
+    "adversarial": coding_network,
+    "diffusion": _drawing_network,
+}
 
 
 class Coder:
     """A trained autoencoder, applied one tile a call: one shape, one thread, always the same bits.
 
     `factor` (cells an axis of one latent cell), `encode_reach` (cells of the field) and
-    `decode_reach` (cells of the latent field) are tuples, one entry an axis.
+    `decode_reach` (cells of the latent field) are tuples, one entry an axis. `noises` channels of
+    white noise, which `seed` decides, enter a decoded field; 0 for coders that draw nothing.
     """
 
     def __init__(self, path: Path, device: str) -> None:
@@ -46,10 +77,9 @@ class Coder:
 
         torch.set_num_threads(1)
         tensors, meta = load_weights(path)
-        if meta.get("kind") not in KINDS:
-            raise InputError(
-                f"{path}: weights of a {meta.get('kind')}; those of {', '.join(KINDS)} are allowed"
-            )
+        if meta.get("kind") not in NETWORKS:
+            known = ", ".join(NETWORKS)
+            raise InputError(f"{path}: weights of a {meta.get('kind')}; {known} are allowed")
         self.network = network_of(meta, 0)
         load_into(self.network, tensors, str(path))
         self.device = torch.device(device)
@@ -60,6 +90,9 @@ class Coder:
         self.fields: int = meta["channels"]
         self.latents: int = meta["autoencoder"]["latent_channels"]
         self.bits: float = self.network.bits  # of one latent cell
+        self.temperature: float = meta["autoencoder"].get("decoder", {}).get("temperature", 0.0)
+        self.noises: int = self.fields if self.temperature else 0
+        self.seed: int = meta.get("seed", 0)
         self.scores: dict[str, float] = meta["scores"]
         self._mean, self._spread, self._latent_mean, self._latent_spread = (
             np.array(meta[key], np.float32).reshape(-1, *[1] * len(self.factor))
@@ -83,15 +116,24 @@ class Coder:
         made = self._apply(self.network.encode, (field - self._mean) / self._spread)
         return ((made - self._latent_mean) / self._latent_spread).astype(field.dtype)
 
-    def decode(self, latent: np.ndarray) -> np.ndarray:
-        """(latents, *(tile / factor + 2 decode_reach)) to (C, *tile), in the type of `latent`."""
-        raw = latent * self._latent_spread + self._latent_mean
-        made = self._apply(self.network.decode, raw)
+    def decode(self, latent: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
+        """(latents, *(tile / factor + 2 decode_reach)) to (C, *tile), in the type of `latent`.
+
+        A coder of `noises` > 0 draws what it decodes: out of standard normals (noises, *cells),
+        cells those of the latent given times factor; without them, what is in their middle.
+        """
+        values = [latent * self._latent_spread + self._latent_mean]
+        if noise is not None:
+            values.append(self.temperature * noise)
+        made = self._apply(self.network.decode, *values)
         return (made * self._spread + self._mean).astype(latent.dtype)
 
-    def _apply(self, operation: Any, values: np.ndarray) -> np.ndarray:
+    def _apply(self, operation: Any, *values: np.ndarray) -> np.ndarray:
         import torch
 
-        batch = torch.from_numpy(np.ascontiguousarray(values[None], np.float32)).to(self.device)
+        batch = [
+            torch.from_numpy(np.ascontiguousarray(one[None], np.float32)).to(self.device)
+            for one in values
+        ]
         with torch.inference_mode():
-            return operation(batch)[0].cpu().numpy()
+            return operation(*batch)[0].cpu().numpy()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.store import Trajectory
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 JUDGED = 16  # patches that a validation looks at
 SURVEYED = 64  # patches that the linear start and the spread of the latents are taken from
 _JUDGE, _SURVEY = 2**32 - 1, 2**32 - 2  # steps that no training reaches
-
 
 Part = tuple[Sequence[Trajectory], slice]  # runs, and the frames used of each
 
@@ -47,22 +47,16 @@ class Lesson:
     """Samples and losses of one autoencoder on some runs; see `learning.training.Task`."""
 
     def __init__(
-        self, spec: Autoencoder, network: Any, material: Material, part: Part, seed: int
+        self, spec: Autoencoder, material: Material, part: Part, ring: Sequence[int], seed: int
     ) -> None:
+        """`ring`: cells of the field beside a patch that coding spends, one entry an axis."""
         from scaled_mpi.learning.patches import Patches
 
-        self.spec, self.system, self.seed = spec, material.system, seed
+        self.spec, self.system, self.seed, self.ring = spec, material.system, seed, ring
         runs, moments = part
-        self.ring = [
-            e + f * d
-            for e, f, d in zip(
-                network.encode_reach, network.factor, network.decode_reach, strict=True
-            )
-        ]
-        core = [
-            min(spec.patch, cells // f * f)
-            for cells, f in zip(runs[0].grid.shape, network.factor, strict=True)
-        ]
+        shape = runs[0].grid.shape
+        factor = whole_per_axis("compressor.factor", spec.factor, len(shape), 1)
+        core = [min(spec.patch, n // f * f) for n, f in zip(shape, factor, strict=True)]
         self.patches = Patches(
             runs, material.scale, (), frames=1, core=core, ring=self.ring,
             symmetric=spec.symmetric, moments=moments,
@@ -74,7 +68,7 @@ class Lesson:
         from scaled_mpi.learning.networks.convolution import crop
 
         with one_thread():
-            survey = self._survey()
+            survey = self.surveyed()
             network.start_linear(crop(survey, self.ring))
             network.start_bottleneck(survey)
 
@@ -87,7 +81,7 @@ class Lesson:
         device = next(network.parameters()).device
         with one_thread(), torch.no_grad():
             latents = torch.cat([
-                network.encode(patch[None].to(device)).cpu() for patch in self._survey()
+                network.encode(patch[None].to(device)).cpu() for patch in self.surveyed()
             ]).double()
             cells = (0, *range(2, latents.ndim))
             spread = latents.std(cells).clamp_min(1e-12)
@@ -95,7 +89,8 @@ class Lesson:
                 "latent_mean": latents.mean(cells).tolist(), "latent_spread": spread.tolist(),
             }
 
-    def _survey(self) -> Any:
+    def surveyed(self) -> Any:
+        """Normalised fields (SURVEYED, C, *(patch + 2 ring)), always the same."""
         import torch
 
         fields, _ = self.patches.draw(self.seed, _SURVEY, range(SURVEYED))
@@ -126,28 +121,36 @@ class Lesson:
 
     def judge(self, model: Any) -> dict[str, float]:
         """The loss, and the variance-scaled error of patches that are not stationary."""
-        import torch
-
-        from scaled_mpi.metrics import pair_sums, scores_from_sums, summary
-
-        device = next(model.parameters()).device
-        rows, scores = [], []
-        for number in range(JUDGED):
-            fields, _ = self.patches.draw(self.seed, _JUDGE, [number])
-            field = torch.from_numpy(np.ascontiguousarray(fields[:, 0])).to(device)
+        rows, pairs = [], []
+        for field in self.examples(model):
             _, truth, total = self.remade(model, field)
             made = model(field).float()
             rows.append({"loss": float(total), **self.told(model, made, truth)})
-            sums = pair_sums(made[0].cpu().numpy(), truth[0].cpu().numpy())
-            scores.append(scores_from_sums([sums]))
-        error = summary(scores).mean
+            pairs.append((made, truth))
         found = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        if np.isfinite(error):
-            found["vrmse"] = error
         if self.spec.bottleneck.kind == "vq":
             found["perplexity"], found["codes.used"] = model.bottleneck.usage()
-        return found
+        return {**found, **mean_vrmse(pairs)}
+
+    def examples(self, model: Any) -> Iterator[Any]:
+        """The patches that a validation looks at, (1, C, *(patch + 2 ring)), where `model` is."""
+        import torch
+
+        device = next(model.parameters()).device
+        for number in range(JUDGED):
+            fields, _ = self.patches.draw(self.seed, _JUDGE, [number])
+            yield torch.from_numpy(np.ascontiguousarray(fields[:, 0])).to(device)
 
     def told(self, model: Any, made: Any, truth: Any) -> dict[str, float]:
         """Further numbers of one patch, (1, C, *cells) as made and as it is."""
         return {}
+
+
+def mean_vrmse(pairs: Sequence[tuple[Any, Any]]) -> dict[str, float]:
+    """`vrmse` over (made, truth), each (1, C, *cells), but for those that are stationary."""
+    from scaled_mpi.metrics import pair_sums, scores_from_sums, summary
+
+    error = summary([
+        scores_from_sums([pair_sums(*(one[0].cpu().numpy() for one in pair))]) for pair in pairs
+    ]).mean
+    return {"vrmse": error} if np.isfinite(error) else {}

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from scaled_mpi.config import InputError
+from scaled_mpi.coupling.chance import Chance
 from scaled_mpi.coupling.tiles import TileWindows
 from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.halo import Halo
@@ -24,8 +26,14 @@ class Coding:
         self.coder, self.blocks, self.rank = coder, blocks, comm.rank
         self.latent = blocks.coarsen(coder.factor)
         reach = tuple(coder.decode_reach)
+        if any(r > t for r, t in zip(reach, self.latent.tile, strict=True)):
+            raise InputError(
+                f"domain.tile: {list(blocks.tile)} cells are {list(self.latent.tile)} latent "
+                f"ones; at least the {list(reach)} that the decoder reaches are needed"
+            )
         self.exchange = Halo(self.latent, comm, reach)
         self.windows = TileWindows(self.latent, comm.rank, reach, reach)
+        self._chance: tuple[Chance, np.ndarray] | None = None
 
     def encode(self, trajectory: Trajectory, frame: int) -> np.ndarray:
         """(c, *latent block) of one stored frame, read with the halo that the encoder needs."""
@@ -40,12 +48,27 @@ class Coding:
         return latent
 
     def decode(self, latent: np.ndarray) -> np.ndarray:
-        """(C, *block) from (c, *latent block); one halo exchange, of the decoder's reach."""
+        """(C, *block) from (c, *latent block); one halo exchange, of the decoder's reach.
+
+        A decoder that draws reads the noise of each cell's place, the same in every frame.
+        """
         padded = self.exchange(latent)
         field = None
         for view in self.windows.views:
-            part = self.coder.decode(self.windows.cut(view, padded))
+            part = self.coder.decode(self.windows.cut(view, padded), *self._noise(view.index))
             if field is None:
                 field = np.empty((part.shape[0], *self.blocks.block(self.rank).size), part.dtype)
             field[(..., *self.blocks.local_slices(self.rank, view.index))] = part
         return field
+
+    def _noise(self, tile: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+        """White noise (channels, *(tile and what its latents reach)), for coders that draw."""
+        channels = getattr(self.coder, "noises", 0)
+        if not channels:
+            return ()
+        if self._chance is None:
+            reach = [f * r for f, r in zip(self.coder.factor, self.windows.reach, strict=True)]
+            chance = Chance(self.blocks, self.rank, reach, channels, self.coder.seed)
+            self._chance = chance, chance.draw(0)
+        chance, drawn = self._chance
+        return (chance.cut(tile, drawn),)

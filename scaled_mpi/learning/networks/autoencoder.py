@@ -113,6 +113,12 @@ class CodingNetwork(nn.Module):
         self.bottleneck.after_step(comm)
 
     @property
+    def ring(self) -> tuple[int, ...]:
+        """Cells of the field at both ends of each axis that coding and decoding spend."""
+        reaches = zip(self.encode_reach, self.factor, self.decode_reach, strict=True)
+        return tuple(e + f * d for e, f, d in reaches)
+
+    @property
     def bits(self) -> float:
         """Bits that one latent cell takes."""
         return 32.0 * self.kept + self.bottleneck.bits
@@ -148,12 +154,22 @@ class CodingNetwork(nn.Module):
             field = crop(field, [a - w for a, w in zip(alive, wanted, strict=True)])
             alive = wanted
         made = linear + self.paint(nn.functional.gelu(field))
+        return self.keep(crop(latent, self.decode_reach), made)
+
+    def keep(self, latent: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
+        """`made` (N, channels, *(cells * factor)) with the means that `latent` tells, if it does.
+
+        latent: (N, latent, *cells), of the same cells.
+        """
         if not self.kept:
             return made
-        lacking = crop(latent[:, : self.kept], self.decode_reach) - self._means(made)
+        return made + self.enlarge(latent[:, : self.kept] - self._means(made))
+
+    def enlarge(self, latent: torch.Tensor) -> torch.Tensor:
+        """(N, K, *cells) repeated to (N, K, *(cells * factor))."""
         for axis, f in enumerate(self.factor, 2):
-            lacking = lacking.repeat_interleave(f, axis)
-        return made + lacking
+            latent = latent.repeat_interleave(f, axis)
+        return latent
 
     def forward(self, field: torch.Tensor) -> torch.Tensor:
         """What is left of a field after coding; spends encode_reach + factor * decode_reach."""
@@ -172,10 +188,7 @@ class CodingNetwork(nn.Module):
         and variance 1 (components without variance stay at their small size).
         """
         if self.kept:  # the means of patches have channels of their own
-            means = self._means(fields)
-            for axis, f in enumerate(self.factor, 2):
-                means = means.repeat_interleave(f, axis)
-            fields = fields - means
+            fields = fields - self.enlarge(self._means(fields))
         patches = _patches(fields, self.factor).double()
         mean = patches.mean(0)
         covariance = torch.cov((patches - mean).T)
