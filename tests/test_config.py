@@ -29,11 +29,17 @@ class Heat(Spec):
     steps: int = 3
 
 
+class Nest(Spec):
+    depth: int = 1
+    model: Annotated[Wave | Heat, Field(discriminator="kind")] = Wave(speed=3.0)
+
+
 class Whole(Spec):
     name: str
     model: Annotated[Wave | Heat, Field(discriminator="kind")] = Wave()
     rate: float | None = None
     loud: bool = False
+    nest: Nest = Nest()
 
 
 FAMILIES = {"model": "wave"}
@@ -45,7 +51,7 @@ def build(tree, *overrides):
 
 @pytest.mark.parametrize(("tree", "override", "message"), [
     ({"name": "a", "nam": 1}, [], "nam: unknown key; did you mean name? allowed here: "
-                                  "loud, model, name, rate"),
+                                  "loud, model, name, nest, rate"),
     ({"name": "a"}, ["model.sped=2"], "model.sped: unknown key; did you mean speed? "
                                       "allowed here: kind, shape, speed"),
     ({"name": "a"}, ["model=sound"], "model.kind: 'sound' is unknown; allowed: 'wave', 'heat'"),
@@ -74,6 +80,13 @@ def test_naming_a_member_takes_all_of_its_defaults():
     assert build(tree, "model=heat").model == Heat()
     assert build(tree, "model=heat", "model.steps=7").model == Heat(steps=7)
     assert build({"name": "a", "model": "heat"}).model == Heat()
+
+
+def test_so_does_a_member_within_a_block():
+    nest = build({"name": "a", "nest": {"model": {"kind": "heat", "steps": 7}}}).nest
+    assert nest == Nest(model=Heat(steps=7))
+    nest = build({"name": "a", "nest": {"model": {"shape": [2]}}}).nest
+    assert nest == Nest(model=Wave(speed=3.0, shape=(2,)))
 
 
 def test_numbers_are_read_as_people_write_them():
