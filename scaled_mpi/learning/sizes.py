@@ -1,15 +1,16 @@
-"""How large a U-Net is: the block of a configuration that its network is built from.
+"""How large a network is: the block of a configuration that it is built from.
 
 Kept apart from the network so that reading a configuration does not import torch.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from scaled_mpi.config import InputError, Spec
+from scaled_mpi.config import InputError, Spec, parse
 
 
 class UNetSize(Spec):
@@ -50,6 +51,38 @@ class UNetSize(Spec):
     def reach(self) -> int:
         """Cells that an output cell sees in each direction, and that `valid` spends."""
         return _reach(len(self.widths), 2 * self.blocks)
+
+
+class Levels(UNetSize):
+    """A U-Net where another network could stand."""
+
+    kind: Literal["unet"] = "unet"
+
+
+class Blocks(Spec):
+    """Residual blocks of one resolution; see `learning/networks/blocks.py`."""
+
+    kind: Literal["local"] = "local"
+    width: PositiveInt = 64
+    depth: PositiveInt = Field(4, description="blocks; each sees a cell further")
+
+    @property
+    def multiple(self) -> int:
+        """Cells that an axis of a field is a multiple of: any number will do."""
+        return 1
+
+    @property
+    def padding(self) -> str:
+        """What stands beyond the ends of the cells."""
+        return "replicate"
+
+
+AnySize = Annotated[Levels | Blocks, Field(discriminator="kind")]
+
+
+def size_of(tree: Mapping[str, Any]) -> Levels | Blocks:
+    """The size that a plain tree tells. Errors: `InputError`."""
+    return parse(Blocks if tree.get("kind") == "local" else Levels, tree)
 
 
 def _reach(levels: int, spent: int) -> int:

@@ -23,7 +23,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from scaled_mpi.config import InputError
 from scaled_mpi.learning.schedules import SCHEDULES, AnySchedule, VarianceExploding
-from scaled_mpi.learning.sizes import UNetSize
+from scaled_mpi.learning.sizes import AnySize, Blocks, size_of
 from scaled_mpi.learning.training import Training
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.store import Trajectory
@@ -53,7 +53,7 @@ class Diffusion(JumpSpec):
     )
 
     kind: Literal["diffusion"] = "diffusion"
-    network: UNetSize = UNetSize(widths=(48, 96), norm="cell", padding="replicate")
+    network: AnySize = Blocks()
     schedule: AnySchedule = VarianceExploding(sigma_max=4.0, sigma_min=0.02, rho=4.0)
     parametrization: Literal["epsilon", "x0", "v", "flow", "edm"] = "edm"
     sampler: Literal["ddim", "euler", "heun", "sde"] = "heun"
@@ -62,8 +62,8 @@ class Diffusion(JumpSpec):
     told: float = Field(0.5, ge=0, le=1, description="share of steps that know the halo's future")
     patch: PositiveInt = Field(32, description="cells an axis of a training sample")
     training: Training = Training(
-        steps=1200, batch=16, micro_batches=4, learning_rate=2e-3, warmup=60, ema=0.99,
-        validate_every=200,
+        steps=1200, batch=16, micro_batches=4, optimizer="muon", learning_rate=4e-3, warmup=60,
+        ema=0.99,
     )
 
     @model_validator(mode="after")
@@ -111,7 +111,7 @@ def network_of(meta: Mapping[str, Any], seed: int) -> Any:
         return ConditionalJump(
             meta["channels"], spec["memory"],
             whole_per_axis("surrogate.reach", spec["reach"], meta["axes"], 1), meta["change"],
-            size=UNetSize(**spec["network"]),
+            size=size_of(spec["network"]),
             schedule=SCHEDULES[spec["schedule"]["kind"]](**spec["schedule"]),
             parametrization=spec["parametrization"], factor=spec["coarsen"],
             conditions=len(meta["conditions"]),
@@ -233,7 +233,7 @@ class DiffusionOperator(JumpOperator):
         super().__init__(folder, device)
         spec = self.meta["stepper"]
         self.steps, self.sampler = spec["steps"], spec["sampler"]
-        self.unit = self.coarsen * UNetSize(**spec["network"]).multiple
+        self.unit = self.coarsen * size_of(spec["network"]).multiple
         self.noises = noise_channels(self.sampler, self.steps, self.meta["channels"])
 
     def _network(self, meta: Mapping[str, Any]) -> Any:

@@ -19,7 +19,11 @@ from tests.surrogates.test_stepper import write
 
 SMALL = {
     "reach": 4, "patch": 16, "held_out": 1, "coarsen": 1, "halos": (4, 2), "steps": 4,
-    "network": {"widths": (16,), "norm": "cell", "padding": "replicate"},
+    "network": {"kind": "local", "width": 16, "depth": 2},
+}
+NETWORKS = {
+    "local": SMALL["network"],
+    "unet": {"kind": "unet", "widths": (16,), "norm": "cell", "padding": "replicate"},
 }
 
 
@@ -31,14 +35,11 @@ def fitted(folder, steps=4, **keys):
     return one.load(folder)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """One that has learned the law."""
-    folder = tmp_path_factory.mktemp("diffusion")
-    return fitted(folder, training=training(160, batch=16, micro_batches=1))
-
-
-def test_mean_and_spread_of_a_law_that_is_known_are_learned(trained):
+@pytest.mark.parametrize("network", NETWORKS)
+def test_mean_and_spread_of_a_law_that_is_known_are_learned(tmp_path, network):
+    trained = fitted(
+        tmp_path, training=training(160, batch=16, micro_batches=1), network=NETWORKS[network]
+    )
     field = np.random.default_rng(1).uniform(-0.8, 0.8, (2, 64)).astype(np.float32)
     mean, spread = moments(trained, field, 60)
     assert spread.mean() == pytest.approx(FORCE, rel=0.2)
@@ -112,7 +113,8 @@ def test_a_random_walk_takes_noise_at_every_step():
 
 @pytest.mark.parametrize(("keys", "words"), [
     ({"patch": 31}, "surrogate.patch"), ({"steps": 1}, "steps"),
-    ({"network": {"padding": "valid", "norm": "cell"}}, "padding"),
+    ({"network": {"kind": "unet", "padding": "valid", "norm": "cell"}}, "padding"),
+    ({"network": {"kind": "local", "widths": [8]}}, "widths"),
     ({"schedule": {"kind": "vp", "zero_terminal_snr": True}, "parametrization": "epsilon"},
      "surrogate.parametrization"),
     ({"sampler": "magic"}, "sampler"),

@@ -4,7 +4,7 @@ With u normalised, s the spread of a jump's change and c what is known,
 
     x = mask (u(t + jump) - u(t)) / s        x_t = alpha x + sigma eps        D(x_t, t, c) ~ E[x]
 
-The U-Net is told the past frames and their mask, scalars, and the change of those cells whose
+The network is told the past frames and their mask, scalars, and the change of those cells whose
 future is known: values where known and 1 elsewhere, beside a mask. (The encoding by 1 and the
 training with random halos are those of SCALED's diffusion surrogate.) It works on the whole
 window, tile and reach, so that neighbouring tiles, which read the same noise, make nearly the same
@@ -20,12 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from scaled_mpi.learning.denoising import Denoiser
+from scaled_mpi.learning.networks.blocks import BlockNetwork
 from scaled_mpi.learning.networks.convolution import crop, gather, spread
 from scaled_mpi.learning.networks.unet import Condition, UNet
 from scaled_mpi.learning.samplers import sample
 from scaled_mpi.learning.schedules import Schedule
-from scaled_mpi.learning.sizes import UNetSize
+from scaled_mpi.learning.sizes import Blocks, Levels
 
+NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "local": BlockNetwork}
 UNKNOWN = 1.0  # stands where the future is not known
 
 
@@ -48,12 +50,13 @@ class ConditionalJump(nn.Module):
 
     def __init__(
         self, channels: int, memory: int, reach: Sequence[int], change: Sequence[float], *,
-        size: UNetSize, schedule: Schedule, parametrization: str, factor: int, conditions: int,
+        size: Levels | Blocks, schedule: Schedule, parametrization: str, factor: int,
+        conditions: int,
     ) -> None:
         super().__init__()
         self.reach, self.factor, axes = tuple(reach), factor, len(reach)
         cells = factor**axes
-        network = UNet(
+        network = NETWORKS[size.kind](
             axes, channels * cells, size, fields=(memory * channels + channels + 2) * cells,
             scalars=conditions,
         )
