@@ -18,7 +18,11 @@ from scaled_mpi import compressors, datasets, simulators, surrogates
 from scaled_mpi.config import InputError, Spec, apply_overrides, parse, read_yaml
 from scaled_mpi.elliptic import EllipticExperiment, load_elliptic
 from scaled_mpi.ensemble import EnsembleExperiment, load_ensemble
-from scaled_mpi.generation import GenerationExperiment, load_generation
+from scaled_mpi.generation import (
+    EnlargementExperiment,
+    GenerationExperiment,
+    load_generation,
+)
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 from scaled_mpi.turing import TuringExperiment, load_turing
 
@@ -184,7 +188,8 @@ class Experiment(Spec):
 
 
 AnyExperiment = (
-    Experiment | EllipticExperiment | EnsembleExperiment | TuringExperiment | GenerationExperiment
+    Experiment | EllipticExperiment | EnsembleExperiment | TuringExperiment
+    | GenerationExperiment | EnlargementExperiment
 )
 
 

@@ -10,6 +10,9 @@
 
     dataset -> score -> flow -> evaluate -> report          of patterns (and cases beside)
 
+    dataset -> truth -> fit -> generate -> evaluate -> report
+    of patterns larger than the tile
+
 A stage reads finished artefacts and writes one: a folder named stage-hash. The hash covers the
 stage's part of the configuration, its inputs and its version, never the ranks; what is finished is
 used again. Raise a stage's version when its results change.
@@ -30,7 +33,7 @@ from scaled_mpi.ensemble import EnsembleExperiment
 from scaled_mpi.experiment import AnyExperiment, Experiment
 from scaled_mpi.facts import FactLog
 from scaled_mpi.files import sha256
-from scaled_mpi.generation import GenerationExperiment
+from scaled_mpi.generation import EnlargementExperiment, GenerationExperiment
 from scaled_mpi.parallel.comm import quiet_barrier
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.pipeline import (
@@ -38,10 +41,12 @@ from scaled_mpi.pipeline import (
     cases,
     couple,
     dynamics,
+    enlarge,
     ensemble,
     evaluate,
     generate,
     learn,
+    likeness,
     patterns,
     residuals,
     simulate,
@@ -226,10 +231,39 @@ def _directions_part(experiment: TuringExperiment, ranks: int) -> dict[str, Any]
     }
 
 
-def _generate_part(experiment: GenerationExperiment, ranks: int) -> dict[str, Any]:
+def _generate_part(
+    experiment: GenerationExperiment | EnlargementExperiment, ranks: int
+) -> dict[str, Any]:
     return {
         "generation": plain(experiment.generation), "schedule": plain(experiment.schedule),
         "seed": experiment.seed,
+    }
+
+
+def _boxes_part(experiment: EnlargementExperiment, ranks: int) -> dict[str, Any]:
+    boxes = experiment.boxes
+    return {
+        "simulator": plain(experiment.simulator), "seed": experiment.seed, "shape": boxes.shape,
+        "samples": boxes.samples, "steps": boxes.steps,
+    }
+
+
+def _large_part(experiment: EnlargementExperiment, ranks: int) -> dict[str, Any]:
+    made = experiment.generation
+    return {
+        "simulator": plain(experiment.simulator), "seed": experiment.seed, "shape": made.shape,
+        "samples": experiment.boxes.truth + made.samples, "steps": experiment.boxes.steps,
+    }
+
+
+def _denoisers_part(experiment: EnlargementExperiment, ranks: int) -> dict[str, Any]:
+    made = experiment.generation
+    return {
+        **{key: _learned(experiment, getattr(experiment, key), ranks)
+           for key in ("windows", "coarse")},
+        "extents": made.extents, "tile": made.tile, "halo": made.halo, "block": made.block,
+        "gains": made.gains, "held_out": experiment.boxes.held_out,
+        "schedule": plain(experiment.schedule),
     }
 
 
@@ -264,9 +298,18 @@ OF_PATTERNS = (
     Stage("evaluate", 1, ("dataset", "score", "flow"), _directions_part, dynamics.evaluate),
 )
 OF_FIELDS = (Stage("generate", 1, (), _generate_part, generate.work),)
+OF_LARGER = (
+    Stage("dataset", 1, (), _boxes_part, enlarge.dataset),
+    Stage("truth", 1, (), _large_part, enlarge.truth),
+    Stage("fit", 1, ("dataset",), _denoisers_part, enlarge.fit),
+    Stage("generate", 1, ("fit",), _generate_part, enlarge.generate),
+    Stage("evaluate", 1, ("truth", "fit", "generate"), lambda experiment, ranks: {},
+          likeness.evaluate),
+)
 PIPELINES = {
     Experiment: STAGES, EllipticExperiment: WITHOUT_TIME, EnsembleExperiment: OF_MEMBERS,
     TuringExperiment: OF_PATTERNS, GenerationExperiment: OF_FIELDS,
+    EnlargementExperiment: OF_LARGER,
 }
 NAMES = tuple(dict.fromkeys(s.name for p in PIPELINES.values() for s in p)) + ("report",)
 

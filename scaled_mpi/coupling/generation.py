@@ -17,10 +17,12 @@ No fusion of windows knows what is further away than a window. The coarse score 
 with R the means of blocks of B cells an axis, P their constant continuation (R P = 1) and D_c a
 denoiser of the small field R x, whose noise is sigma / B^(axes / 2),
 
-    D(x_t) = D_loc(x_t) + P (D_c(R x_t) - R D_loc(x_t))
+    D(x_t) = D_loc(x_t) + P G (D_c(R x_t) - R D_loc(x_t))
 
 It is the coarse space of domain decomposition, for scores. Blocks must resolve what they correct:
-at most a quarter of the correlation length, for P is constant in a block. Every rank holds the
+at most a quarter of the correlation length, for P is constant in a block. G is the identity, which
+is right where D_c knows more of R x than D_loc; where fields are not Gaussian, details tell of the
+means too, and G weighs the two by wavenumber (`gains.py`). Every rank holds the
 coarse field and nothing else that is global; the noise is keyed by the global cell, so that
 overlapping windows see the same field and any number of ranks makes the same sample.
 """
@@ -107,6 +109,14 @@ def check_fusion(name: str, tile: Sequence[int], halo: int, overlap: int) -> Non
             )
 
 
+def window_extents(
+    name: str, tile: Sequence[int], halo: int, overlap: int
+) -> set[tuple[int, ...]]:
+    """Cells an axis of the windows that a fusion asks for."""
+    pieces = (FUSIONS[name](cells, halo, overlap) for cells in tile)
+    return {_extent(kind) for kind in itertools.product(*pieces)}
+
+
 class TiledDenoiser:
     """The fused denoiser of one rank's block: (..., *block.size) and t to the same; collective.
 
@@ -164,24 +174,30 @@ class CoarseCorrection:
     """A tiled denoiser corrected on blocks of `block` cells an axis; collective.
 
     `coarse` denoises the means of blocks of the whole domain, (..., *(shape / block)), whose noise
-    has the spread sigma(t) / block^(axes / 2). Errors: `InputError` where blocks do not fill a
-    tile.
+    has the spread sigma(t) / block^(axes / 2). `gain(missing, t)` weighs what it would change,
+    the same shape. Errors: `InputError` where blocks do not fill a tile.
     """
 
-    def __init__(self, local: TiledDenoiser, coarse: Denoise, block: int) -> None:
+    def __init__(
+        self, local: TiledDenoiser, coarse: Denoise, block: int, gain: Denoise | None = None
+    ) -> None:
         if any(tile % block for tile in local.blocks.tile):
             raise InputError(
                 f"generation.block: {block} given; a divisor of the tile "
                 f"{list(local.blocks.tile)} is allowed"
             )
-        self.local, self.coarse, self.block = local, coarse, block
+        self.local, self.coarse, self.block, self.gain = local, coarse, block, gain
         self.blocks, self.comm = local.blocks.coarsen(block), local.comm
         self.own = (..., *self.blocks.block(self.comm.rank).slices)
 
     def __call__(self, x: np.ndarray, t: float) -> np.ndarray:
         made, axes = self.local(x, t), self.blocks.grid.axes
         wanted = self.coarse(self._everywhere(block_means(x, axes, self.block)), t)
-        missing = wanted[self.own] - block_means(made, axes, self.block)
+        own = block_means(made, axes, self.block)
+        if self.gain is None:
+            missing = wanted[self.own] - own
+        else:
+            missing = self.gain(wanted - self._everywhere(own), t)[self.own]
         for axis in range(-axes, 0):
             missing = np.repeat(missing, self.block, axis)
         return made + missing

@@ -209,3 +209,24 @@ def block_covariance(covariance: np.ndarray, block: int) -> np.ndarray:
     waves = waves * np.abs(np.fft.rfftn(box, axes=axes)) ** 2
     means = np.fft.irfftn(waves, s=covariance.shape, axes=axes)
     return means[(slice(None, None, block),) * len(axes)]
+
+
+def lookalike(examples: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Gaussian fields (S, C, Y, X) of the mean and covariance of `examples` (N, C, Y, X).
+
+    `noise` (S, C, Y, X), standard normal, makes them; N is at least C. All second moments, within
+    and across channels, are those that the examples have on their periodic domain.
+    """
+    mean = examples.mean((0, 2, 3), dtype=np.float64)[:, None, None]
+    waves = np.fft.rfft2(examples - mean)
+    channels = range(examples.shape[1])
+    power = np.stack([
+        np.stack([(waves[:, a] * waves[:, b].conj()).mean(0) for b in channels], -1)
+        for a in channels
+    ], -2) / np.prod(examples.shape[2:])
+    values, vectors = np.linalg.eigh(power)
+    root = (vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]) @ (
+        vectors.conj().swapaxes(-1, -2)
+    )
+    drawn = np.einsum("yxab,sbyx->sayx", root, np.fft.rfft2(noise))
+    return mean + np.fft.irfft2(drawn, s=examples.shape[2:])

@@ -9,8 +9,8 @@ from typing import Any
 from scaled_mpi.elliptic import EllipticExperiment
 from scaled_mpi.ensemble import EnsembleExperiment
 from scaled_mpi.experiment import AnyExperiment, Experiment
-from scaled_mpi.generation import GenerationExperiment
-from scaled_mpi.parallel.blocks import Blocks, make_blocks
+from scaled_mpi.generation import EnlargementExperiment, GenerationExperiment
+from scaled_mpi.parallel.blocks import Blocks, Grid, make_blocks
 from scaled_mpi.parallel.halo import expected_bytes, expected_messages, tile_bytes
 from scaled_mpi.turing import TuringExperiment
 
@@ -29,6 +29,8 @@ def describe(experiment: AnyExperiment, artefacts: Mapping[str, Any], ranks: int
         lines += _patterns(experiment, ranks)
     elif isinstance(experiment, GenerationExperiment):
         lines += _fields(experiment, ranks)
+    elif isinstance(experiment, EnlargementExperiment):
+        lines += _larger(experiment, ranks)
     elif experiment.simulator is not None:
         lines += _domain(experiment, ranks)
     else:
@@ -67,6 +69,17 @@ def _fields(experiment: GenerationExperiment, ranks: int) -> list[str]:
             f"{ranks} ranks"
         )
     return lines
+
+
+def _larger(experiment: EnlargementExperiment, ranks: int) -> list[str]:
+    boxes, spec = experiment.boxes, experiment.generation
+    blocks = make_blocks(Grid(spec.shape), spec.tile, ranks)
+    return [
+        f"  learned     from {boxes.samples} boxes of {_times(boxes.shape)} cells, windows of "
+        + ", ".join(map(_times, spec.extents)),
+        f"  domain      {_times(spec.shape)} cells = {math.prod(blocks.counts)} tiles of "
+        f"{_times(spec.tile)}, {spec.samples} samples; {blocks.ranks} of {ranks} ranks",
+    ]
 
 
 def _patterns(experiment: TuringExperiment, ranks: int) -> list[str]:

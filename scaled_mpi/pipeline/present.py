@@ -15,14 +15,16 @@ from scaled_mpi.ensemble import EnsembleExperiment
 from scaled_mpi.experiment import AnyExperiment, Experiment
 from scaled_mpi.facts import read_events
 from scaled_mpi.files import write_text
-from scaled_mpi.generation import GenerationExperiment
+from scaled_mpi.generation import EnlargementExperiment, GenerationExperiment
 from scaled_mpi.parallel.arrays import load_arrays
 from scaled_mpi.parallel.comm import quiet_barrier
 from scaled_mpi.parallel.store import Trajectory, trajectory_names
-from scaled_mpi.pipeline import generate, solve
+from scaled_mpi.pipeline import generate, likeness, solve
 from scaled_mpi.pipeline.evaluate import stage_facts
 from scaled_mpi.pipeline.sampling import ensemble_names
 from scaled_mpi.turing import TuringExperiment
+
+GENERATIONS = GenerationExperiment | EnlargementExperiment
 
 
 def present(
@@ -65,6 +67,9 @@ def _write_page(folder: Path, experiment: Experiment, done: Mapping[str, Artefac
     if isinstance(experiment, TuringExperiment) and "score" in done:
         events = {f"score, {preset}": read_events(done["score"].path / preset)
                   for preset in experiment.patterns.presets if experiment.score.weights is None}
+    if isinstance(experiment, EnlargementExperiment) and "fit" in done:
+        events = {f"denoiser, {name}": read_events(done["fit"].path / name)
+                  for name in ("windows", "coarse")}
     write_report(
         folder, experiment.title or experiment.name, facts, events=events,
         pictures=_pictures(experiment, done), config_text=to_yaml(experiment), partial=partial,
@@ -86,7 +91,7 @@ def _origin(experiment: Experiment, done: Mapping[str, Artefact]) -> dict[str, A
 
 def _labels(experiment: AnyExperiment) -> dict[str, str]:
     """What the methods are in this experiment."""
-    if isinstance(experiment, EllipticExperiment | TuringExperiment | GenerationExperiment):
+    if isinstance(experiment, EllipticExperiment | TuringExperiment | GENERATIONS):
         return {}
     if isinstance(experiment, EnsembleExperiment):
         chosen = experiment.surrogate.selection is not None
@@ -118,7 +123,7 @@ def _pictures(
         return solve.pictures(experiment, done["solve"].path) if "solve" in done else []
     if isinstance(experiment, EnsembleExperiment):
         return _flocks(experiment, done)
-    if isinstance(experiment, TuringExperiment | GenerationExperiment):
+    if isinstance(experiment, TuringExperiment | GENERATIONS):
         return []
     if "couple" not in done or "surrogate" not in trajectory_names(done["couple"].path):
         return []
@@ -137,6 +142,10 @@ def _panels(experiment: AnyExperiment, done: Mapping[str, Artefact]) -> list[Any
     """What only some experiments show: snapshots, fields, maps of an ensemble."""
     if isinstance(experiment, GenerationExperiment):
         return generate.panels(done["generate"].path) if "generate" in done else []
+    if isinstance(experiment, EnlargementExperiment):
+        if "evaluate" not in done:
+            return []
+        return likeness.panels(done["evaluate"].path, done["fit"].path)
     if isinstance(experiment, Experiment):
         return _maps(experiment, done)
     if not isinstance(experiment, TuringExperiment):

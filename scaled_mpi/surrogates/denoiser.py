@@ -1,0 +1,128 @@
+"""Denoisers of fields at every noise level: of windows cut from boxes, of block means of boxes.
+
+    D_w(x_t on w, t) ~ E[x on w | x_t on w]          a window, whatever stands beyond it unknown
+    D_c(R x_t, t)    ~ E[R x | R x_t]                the means of blocks of B cells, a whole box
+
+The noise of block means has the spread sigma / B^(axes / 2), so that B^(axes / 2) R x has that of
+the schedule: this is what the coarse network learns. Fields are normalised, (N, C, *cells) of mean
+0 and spread 1 a channel. Both are trained on periodic boxes, of which every translation, mirror
+image and exchange of axes is as likely as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import PositiveInt
+
+from scaled_mpi.config import Spec, plain
+from scaled_mpi.learning.schedules import Schedule
+from scaled_mpi.learning.sizes import UNetSize
+from scaled_mpi.learning.training import Training
+from scaled_mpi.parallel.comm import Comm
+from scaled_mpi.surrogates.score import CHANNELS, JUDGED, load_model, seeded, train_on
+
+Extent = tuple[int, ...]
+
+
+class FieldDenoiser(Spec):
+    """A U-Net as a denoiser; it works on coarse cells of `coarsen` cells an axis.
+
+    The padding of `network` is that of windows; what is periodic is padded so.
+    """
+
+    parametrization: Literal["x0", "v", "flow", "edm"] = "edm"
+    coarsen: PositiveInt = 2
+    network: UNetSize = UNetSize(widths=(32, 64, 64), norm="cell", padding="replicate")
+    training: Training = Training(
+        steps=1000, batch=16, micro_batches=4, learning_rate=2e-3, ema=0.995, validate_every=200,
+    )
+
+    @property
+    def multiple(self) -> int:
+        """Cells that an axis of a field is a multiple of."""
+        return self.coarsen * self.network.multiple
+
+    def build(self, schedule: Schedule, spread: float = 1.0, periodic: bool = False) -> Any:
+        """The untrained `learning.denoising.Denoiser` of data of this spread."""
+        from scaled_mpi.learning.denoising import Denoiser
+        from scaled_mpi.learning.networks.gathered import Gathered
+        from scaled_mpi.learning.networks.unet import UNet
+
+        size = self.network.model_copy(update={"padding": "circular"}) if periodic else (
+            self.network)
+        network = Gathered(UNet(2, CHANNELS * self.coarsen**2, size), self.coarsen)
+        return Denoiser(network, schedule, self.parametrization, spread)
+
+    def load(
+        self, folder: Path, schedule: Schedule, spread: float = 1.0, periodic: bool = False
+    ) -> Callable[[np.ndarray, float], np.ndarray]:
+        """The trained denoiser of arrays (N, C, *cells), on one thread of the CPU.
+
+        Errors: `InputError` for weights that are missing, damaged or of another network.
+        """
+        import torch
+
+        torch.set_num_threads(1)
+        return load_model(self.build(schedule, spread, periodic), folder, "cpu").on_arrays()
+
+
+def fit_windows(
+    spec: FieldDenoiser, schedule: Schedule, boxes: np.ndarray, held_out: np.ndarray,
+    extents: Sequence[Extent], comm: Comm, folder: Path, events: Any, seed: int,
+) -> Any:
+    """Train on windows of the `extents`, each as often; weights in `folder`. Collective."""
+    import torch
+
+    from scaled_mpi.learning.scores import moved
+
+    def cut(x: Any) -> Any:
+        rows, columns = extents[int(torch.randint(len(extents), ()))]
+        return moved(x)[:, :, :rows, :columns]
+
+    largest = max(extents)
+    exam = held_out[:JUDGED, :, :largest[0], :largest[1]]
+    return _fit(spec, schedule, 1.0, (boxes, exam, cut, False), comm, folder, events, seed)
+
+
+def fit_means(
+    spec: FieldDenoiser, schedule: Schedule, boxes: np.ndarray, held_out: np.ndarray,
+    block: int, spread: float, comm: Comm, folder: Path, events: Any, seed: int,
+) -> Any:
+    """Train on `block` R x of whole boxes, data of `spread`; weights in `folder`. Collective."""
+    import torch
+
+    from scaled_mpi.learning.scores import moved
+
+    def pooled(x: Any) -> Any:
+        return block * torch.nn.functional.avg_pool2d(moved(x), block)
+
+    exam = block * torch.nn.functional.avg_pool2d(torch.from_numpy(held_out[:JUDGED]), block)
+    return _fit(spec, schedule, spread, (boxes, exam.numpy(), pooled, True), comm, folder, events,
+                seed)
+
+
+def _fit(
+    spec: FieldDenoiser, schedule: Schedule, spread: float, lesson: tuple[Any, ...], comm: Comm,
+    folder: Path, events: Any, seed: int,
+) -> Any:
+    boxes, exam, altered, periodic = lesson
+    told = plain(spec)
+    del told["training"]["checkpoint_every"]
+    meta = {"kind": "denoiser", "denoiser": told, "schedule": plain(schedule), "spread": spread,
+            "periodic": periodic}
+    model = seeded(lambda: spec.build(schedule, spread, periodic), seed)
+    return train_on(model, denoising_loss, boxes, exam, spec.training, comm, folder, events, seed,
+                    meta, altered)
+
+
+def denoising_loss(model: Any, x: Any) -> Any:
+    """The denoiser's loss at one time in each of as many equal parts of [0, 1]; a scalar."""
+    import torch
+
+    count = len(x)
+    places = torch.arange(count, device=x.device) + torch.rand(count, device=x.device)
+    return model.loss(x, places / count, torch.randn_like(x))
