@@ -294,8 +294,8 @@ OF_PATTERNS = (
     Stage("dataset", 1, (), _dataset_part, patterns.work),
     Stage("score", 1, ("dataset",), _score_part, dynamics.learn_score),
     Stage("flow", 1, ("dataset", "score"), _flow_part, dynamics.learn_flow),
-    Stage("cases", 1, (), _cases_part, cases.work),
-    Stage("evaluate", 1, ("dataset", "score", "flow"), _directions_part, dynamics.evaluate),
+    Stage("cases", 2, (), _cases_part, cases.work),
+    Stage("evaluate", 2, ("dataset", "score", "flow"), _directions_part, dynamics.evaluate),
 )
 OF_FIELDS = (Stage("generate", 1, (), _generate_part, generate.work),)
 OF_LARGER = (

@@ -94,7 +94,11 @@ class Directions(Spec):
 
 
 class Cases(Spec):
-    """Densities in few dimensions: which, and what is learned and measured on each."""
+    """Densities in few dimensions: which, and what is learned and measured on each.
+
+    `horizon` is the time that exponents are measured over, `separation` the steps of 0.1 of the
+    published protocol.
+    """
 
     names: tuple[Literal["two_moons", "ring", "two_peaks", "lorenz"], ...] = (
         "two_moons", "ring", "two_peaks", "lorenz",
@@ -102,6 +106,7 @@ class Cases(Spec):
     noise: PositiveFloat = 0.1
     steps: PositiveInt = 1000
     horizon: PositiveFloat = 100.0
+    separation: Annotated[int, Field(ge=2)] = 5000
 
 
 class TuringExperiment(Spec):

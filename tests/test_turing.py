@@ -40,7 +40,8 @@ def finished(tmp_path_factory):
 def test_the_whole_experiment_leaves_a_page_and_its_facts(finished):
     folder = finished / "smoke_turing"
     page = (folder / "report.html").read_text()
-    for words in ("Along the march", "At one instant", "Small cases", "Waves", "Lorenz"):
+    for words in ("Along the march", "At one instant", "Small cases", "Waves", "Lorenz",
+                  "How well they point", "Chaos", "along the learned flow"):
         assert words in page, words
     facts = {f["name"]: f["value"] for f in read_facts(folder / "facts" / "facts.jsonl")}
     for preset in ("waves", "maze"):
@@ -51,6 +52,7 @@ def test_the_whole_experiment_leaves_a_page_and_its_facts(finished):
     assert facts["dataset.samples"] == 48
     assert facts["lyapunov.sum.trainingfree.ring"] == pytest.approx(0.0, abs=1e-3)
     assert facts["stationarity.trainingfree.ring"] < 1e-20
+    assert facts["lyapunov.path.truth.lorenz"] > 0.0
 
 
 @pytest.mark.parametrize("preset", ["waves", "maze"])
@@ -106,6 +108,8 @@ def test_finished_weights_take_the_place_of_a_training(finished, tmp_path, capsy
     ("patterns.presets=[wavs]", "patterns.presets: 'wavs' given"),
     ("score.training.batch=64", "training.batch: 64 is larger than the data set"),
     ("score.kernels=[3, 4]", "score.kernels: [3, 4] given"),
+    ("score.dilations=[1]", "score.dilations: [1] given; one for each of the 2 widths"),
+    ("score.dilations=[1, 16]", "at least 33, the widest of score.kernels with its dilation"),
     ("score.weights=nowhere", "nowhere/waves.score.safetensors is not there"),
     ("flow.probes=3", "flow.probes: 3 given"),
     ("kernels.sizes=[2]", "kernels.sizes: [2] given"),

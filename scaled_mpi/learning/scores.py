@@ -10,6 +10,7 @@ levels that is asked at one. By Tweedie's formula E[x | x_t] = (x_t + variance s
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,25 +38,43 @@ class Score(nn.Module):
 
 
 class SingleLevelScore(Score):
-    """eps from x_t by a network without a notion of time; alpha is signal^2.
+    """One level by a network without a notion of time; alpha is signal^2.
 
-    `gaussian_weight` g adds the score of a Gaussian: s = -(eps(x) + g x) / sqrt(variance).
+    The network gives eps, or x itself, which is smooth and so easier for a small one; either way
+    the loss is that of eps. `gaussian_weight` g adds the score of a Gaussian:
+    s = -(eps(x) + g x) / sqrt(variance). `clip` bounds E[x | x_t], as far as the snapshots are
+    bounded themselves; 0 does not.
     """
 
-    def __init__(self, network: nn.Module, alpha: float, gaussian_weight: float = 0.0) -> None:
+    def __init__(
+        self, network: nn.Module, alpha: float, gaussian_weight: float = 0.0, *,
+        predicts: Literal["epsilon", "x0"] = "epsilon", clip: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.network, self.gaussian_weight = network, gaussian_weight
+        self.network, self.gaussian_weight, self.clip = network, gaussian_weight, clip
+        self.predicts = predicts
         self.signal, self.variance = math.sqrt(alpha), 1.0 - alpha
+
+    def epsilon(self, x: Tensor) -> Tensor:
+        """E[eps | x_t] for x_t (B, C, Y, X)."""
+        made = self.network(x)
+        if self.predicts == "epsilon":
+            return made
+        return (x - self.signal * made) / math.sqrt(self.variance)
 
     def loss(self, x: Tensor) -> Tensor:
         """Mean square error of eps; scalar."""
         noise = torch.randn_like(x)
-        return (self.network(self.noisy(x, noise)).float() - noise).square().mean()
+        return (self.epsilon(self.noisy(x, noise)).float() - noise).square().mean()
 
     def score(self, x: Tensor) -> Tensor:
         """x (B, C, Y, X) -> the same shape."""
-        made = self.network(x) + self.gaussian_weight * x
-        return -made / math.sqrt(self.variance)
+        made = self.epsilon(x) + self.gaussian_weight * x
+        score = -made / math.sqrt(self.variance)
+        if not self.clip:
+            return score
+        bounded = ((x + self.variance * score) / self.signal).clamp(-self.clip, self.clip)
+        return (self.signal * bounded - x) / self.variance
 
 
 class LevelScore(Score):

@@ -18,7 +18,7 @@ def work(context: Context) -> None:
         from scaled_mpi.surrogates.cases import study
 
         facts, arrays = study(names[place], spec.noise, spec.steps, spec.horizon,
-                              context.experiment.seed, context.folder)
+                              spec.separation, context.experiment.seed, context.folder)
         save_arrays(context.folder / f"{names[place]}.case.h5", arrays, {"case": names[place]})
         found += facts
     for name, value in sum(context.comm.allgather(found), []):

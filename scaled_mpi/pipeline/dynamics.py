@@ -135,13 +135,13 @@ def _compare(context: Context, preset: str) -> list[tuple[str, Any, dict[str, An
         facts.append((f"cos.fair.{name}.{preset}", mean, {"spread": spread}))
     for name, value in contest.residuals().items():
         facts.append((f"stationarity.{name}.{preset}", value, {}))
-    along, moved = contest.upstream(March(spec.march, spec.dt, spec.eta, spec.memory))
+    along, marched = contest.upstream(March(spec.march, spec.dt, spec.eta, spec.memory))
     for name, values in along.items():
         where = {"spread": float(values.std()), "count": len(values), "best": float(values.max())}
         facts.append((f"cos.{name}.{preset}", float(values.mean()), where))
     save_arrays(context.folder / f"{preset}.fields.h5", {
         "snapshots": held_out[:SHOWN], "rate": test.rate[0], "truth": test.moved[0],
-        "marched": moved, **contest.pictures(),
+        "film.truth": _film(experiment, preset, held_out[0]), **marched, **contest.pictures(),
     }, {"preset": preset})
     return facts
 
@@ -153,12 +153,28 @@ def truth(experiment: Any, preset: str, snapshots: np.ndarray, marched: int) -> 
     """
     from scaled_mpi.surrogates.directions import Truth
 
-    spec, steps = experiment.patterns, experiment.evaluation.simulated
-    system, scale = spec.simulator(preset), 2.0 if spec.normalize else 1.0
-    states = snapshots.astype(np.float64)
-    states = (states + 1.0) / 2.0 if spec.normalize else states
-
     def change(states: np.ndarray, steps: int) -> np.ndarray:
-        return scale * (advance_on("cpu", system, states, steps) - states)
+        return _later(experiment, preset, states, steps) - states
 
-    return Truth(snapshots, change(states, 1), change(states[:marched], steps))
+    states = snapshots.astype(np.float64)
+    return Truth(snapshots, change(states, 1),
+                 change(states[:marched], experiment.evaluation.simulated))
+
+
+def _film(experiment: Any, preset: str, snapshot: np.ndarray) -> np.ndarray:
+    """The simulator's species v (T, Y, X) over as many steps as the marches take."""
+    from scaled_mpi.surrogates.directions import FILMED
+
+    states = [snapshot[None]]
+    for _ in range(FILMED, experiment.evaluation.march, FILMED):
+        states.append(_later(experiment, preset, states[-1], FILMED))
+    return np.concatenate(states)[:, -1]
+
+
+def _later(experiment: Any, preset: str, states: np.ndarray, steps: int) -> np.ndarray:
+    """Where the simulator leads from snapshots (N, 2, Y, X), in their own units and precision."""
+    spec = experiment.patterns
+    system = spec.simulator(preset)
+    if not spec.normalize:
+        return advance_on("cpu", system, states, steps)
+    return 2.0 * advance_on("cpu", system, (states + 1.0) / 2.0, steps) - 1.0

@@ -6,7 +6,7 @@ import importlib.util
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -21,13 +21,21 @@ MOST_FRAMES = 120
 
 
 def movie(pictures: Pictures) -> str:
-    """An HTML element that plays: H.264 where imageio-ffmpeg is installed, else a GIF."""
+    """An HTML element that plays truth, prediction and error."""
+    return play(lambda panel: frames(pictures, panel), "truth, prediction and error")
+
+
+def play(made: Callable[[int], Iterator[np.ndarray]], about: str) -> str:
+    """An HTML element that plays: H.264 where imageio-ffmpeg is installed, else a GIF.
+
+    `made` gives the frames for panels of a number of pixels a side.
+    """
     if importlib.util.find_spec("imageio_ffmpeg"):
-        source = images.data_address(encode_mp4(frames(pictures, PANEL)), "video/mp4")
+        source = images.data_address(encode_mp4(made(PANEL)), "video/mp4")
         return (f'<video controls autoplay loop muted playsinline src="{source}">'
                 "</video>")
-    source = images.data_address(encode_gif(frames(pictures, PANEL // 2)), "image/gif")
-    return f'<img class="movie" alt="movie of truth, prediction and error" src="{source}">'
+    source = images.data_address(encode_gif(made(PANEL // 2)), "image/gif")
+    return f'<img class="movie" alt="movie of {about}" src="{source}">'
 
 
 def frames(pictures: Pictures, panel: int) -> Iterator[np.ndarray]:
@@ -41,7 +49,14 @@ def frames(pictures: Pictures, panel: int) -> Iterator[np.ndarray]:
         planes = ((true, low, high, images.FIELD), (predicted, low, high, images.FIELD),
                   (predicted - true, -limit, limit, images.ERROR))
         caption = f"jump {lead}   t = {pictures.time(lead):g}"
-        yield _compose([_panel(*plane, panel) for plane in planes], caption)
+        yield frame(planes, caption, panel)
+
+
+def frame(
+    planes: Sequence[tuple[np.ndarray, float, float, str]], caption: str, panel: int
+) -> np.ndarray:
+    """One frame: planes side by side, each with its least and largest value and its colours."""
+    return _compose([_panel(*plane, panel) for plane in planes], caption)
 
 
 def encode_mp4(stream: Iterator[np.ndarray]) -> bytes:
@@ -95,7 +110,8 @@ def _compose(panels: list[np.ndarray], caption: str) -> np.ndarray:
     from PIL import Image, ImageDraw, ImageFont
 
     gap = np.full((panels[0].shape[0], GAP, 3), BACKGROUND, np.uint8)
-    image = Image.fromarray(np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1))
+    parted = [part for panel in panels for part in (gap, panel)][1:]
+    image = Image.fromarray(np.concatenate(parted, axis=1))
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(max(11, panels[0].shape[0] // 24))
     box = draw.textbbox((10, 8), caption, font=font)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import numpy as np
 
-from scaled_mpi.report import figures, images, tables
+from scaled_mpi.report import figures, images, movies, tables
 from scaled_mpi.report.palette import INK
 from scaled_mpi.report.pictures import error_limit, field_limits
 from scaled_mpi.report.series import Numbers, number
@@ -25,13 +25,58 @@ FIELDS = {
     "random5": "random 5 × 5 skew kernels, mean |cos|",
     "reweighted": "networks of random weights, mean |cos|",
 }
-# |cos| of the training-free field and of random linear maps, Zhang and Levin 2025.
+# |cos| along the march, Zhang and Levin 2025: one snapshot that was trained on, a GPU's training.
 PUBLISHED = {
-    "training-free, published": {"life": 0.271, "waves": 0.589, "spirals": 0.250, "maze": 0.270},
-    "random linear maps, published": {
-        "life": 0.021, "waves": 0.182, "spirals": 0.083, "maze": 0.072},
+    "trainingfree": {"life": 0.271, "waves": 0.589, "spirals": 0.250, "maze": 0.270},
+    "random": {"life": 0.021, "waves": 0.182, "spirals": 0.083, "maze": 0.072},
+    "reweighted": {"life": 0.052, "waves": 0.105, "spirals": 0.180, "maze": 0.031},
+}
+BARS = {
+    "trainingfree": ("training-free", "#d55e00"), "flow": ("learned flow", "#0072b2"),
+    "fitted5": ("5 × 5 kernel fitted to 8 rates", "#009e73"), "score": ("the score", "#cc79a7"),
+    "random": ("random linear maps", "#8a8a8a"), "reweighted": ("random weights", "#c4c4c4"),
 }
 CASES = ("two_moons", "ring", "two_peaks", "lorenz")
+COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+
+
+def chart(numbers: Numbers) -> str:
+    """Both protocols as bars, a group a preset, the published values as marks; "" without."""
+    presets = _rows(numbers, "cos")[1]
+    if not presets:
+        return ""
+
+    def paint(figure: Any) -> None:
+        left, right = figure.subplots(1, 2, sharey=True)
+        _bars(left, numbers, presets, "cos")
+        _bars(right, numbers, presets, "cos.fair")
+        left.set_title("along the march, |cos|, the better sign")
+        right.set_title("at one instant, cos, sign fixed beforehand")
+        handles = {label: bar for axes in (left, right)
+                   for bar, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+
+    return figures.draw(paint, "directions", 4.0)
+
+
+def _bars(axes: Any, numbers: Numbers, presets: Sequence[str], prefix: str) -> None:
+    """A bar a field and preset with the spread over snapshots or draws."""
+    kinds = [key for key in BARS
+             if any(_value(numbers, f"{prefix}.{key}.{p}") is not None for p in presets)]
+    wide, places = 0.8 / len(kinds), np.arange(len(presets))
+    for row_, kind in enumerate(kinds):
+        at = places + (row_ - (len(kinds) - 1) / 2) * wide
+        names = [f"{prefix}.{kind}.{preset}" for preset in presets]
+        label, colour = BARS[kind]
+        axes.bar(at, [_value(numbers, name) or 0.0 for name in names], 0.9 * wide, label=label,
+                 yerr=[_value(numbers, name, "spread") or 0.0 for name in names], color=colour,
+                 error_kw={"linewidth": 0.8, "ecolor": "#8a8a8a"})
+        known = [PUBLISHED.get(kind, {}).get(preset, np.nan) for preset in presets]
+        if prefix == "cos" and not np.isnan(known).all():
+            axes.plot(at, known, "D", color=INK, markersize=5, label="published, on a GPU")
+    axes.axhline(0.0, color=INK, linewidth=0.7)
+    axes.set_xticks(places, presets)
+    axes.grid(axis="x", visible=False)
 
 
 def marched(numbers: Numbers) -> str:
@@ -39,7 +84,8 @@ def marched(numbers: Numbers) -> str:
     rows, presets = _rows(numbers, "cos")
     if not rows:
         return ""
-    for label, known in PUBLISHED.items():
+    for key, known in PUBLISHED.items():
+        label = f"published: {FIELDS[key]}"
         rows.append([escape(label), *(_said(known.get(preset)) for preset in presets)])
     return tables.table(("|cos|", *presets), rows, [False] + [True] * len(presets))
 
@@ -79,22 +125,50 @@ def exponents(numbers: Numbers) -> str:
     return tables.table(head, rows, [False, False] + [True] * 5)
 
 
-SECTIONS = (
+def chaos(numbers: Numbers) -> str:
+    """Lorenz and the flow learned from its states, beside what is published; "" without."""
+    rows = []
+    for kind, label in (("truth", "Lorenz's own equations"), ("flow", "learned flow")):
+        found = [_value(numbers, f"{name}.{kind}.lorenz")
+                 for name in ("lyapunov", "lyapunov.path", "lyapunov.separation")]
+        if any(value is not None for value in found):
+            rows.append([label, *(_said(value) for value in found)])
+    if not rows:
+        return ""
+    rows.append(["published: Lorenz's own", "0.906", "", ""])
+    rows.append(["published: 100 learned flows, mean", "", "0.017", "0.025"])
+    return tables.table(("field", "exponent, as fast as Lorenz", "exponent a unit of path",
+                         "separation, published protocol"), rows, [False, True, True, True])
+
+
+ABOVE = (
+    ("How well they point", "Cosine between fields that were found from snapshots alone, without "
+     "any time, and what the simulator does; 1 is the same direction, 0 no relation. Mean over "
+     "held-out snapshots, thin lines their spread; random fields show what costs nothing.",
+     chart),
+)
+BELOW = (
     ("Along the march", "Displacement under the field and noise against that of the simulator, "
      "absolute value, the better of v and −v: upstream's protocol, which looks at the truth to "
-     "choose a sign. Mean over held-out snapshots.", marched),
+     "choose a sign. Mean over held-out snapshots; published is one snapshot of the training "
+     "set, its network trained on 8192 snapshots of 128 × 128 cells on a GPU.", marched),
     ("At one instant", "The field at a snapshot without noise against the simulator's rate of "
      "change there, with its sign, which is fixed beforehand; mean over held-out snapshots.",
      instantaneous),
     ("Small cases", "Fields of unit speed (on Lorenz: as fast as Lorenz). In the plane a "
      "training-free field has a first integral, log p, and no chaos: its exponents go to zero "
      "as log t / t.", exponents),
+    ("Chaos", "Largest Lyapunov exponents on Lorenz's attractor. A field found without time has "
+     "no speed of its own, so the exponent is told for one as fast as Lorenz's, and for a unit "
+     "of path in standardised states. Separation: the published way, whose distances grow from "
+     "1e-5 to the size of the attractor within its 250 units of time, so that it cannot tell "
+     "more than about 0.05 however chaotic a field is.", chaos),
 )
 
 
 @dataclass(frozen=True)
 class PatternPanel:
-    """Snapshots of one preset, and below them the fields found at the first, all of species v."""
+    """One held-out snapshot of a preset, the fields found at it, and where they lead."""
 
     preset: str
     arrays: Mapping[str, np.ndarray]
@@ -108,26 +182,53 @@ class PatternPanel:
     def sentence(self) -> str:
         """What is shown."""
         shape = self.arrays["snapshots"].shape[2:]
-        return (f"Held-out snapshots of {shape[0]} × {shape[1]} cells; below, for the first of "
-                "them, the simulator's rate of change and the fields found without any time, "
-                "species v, each in its own scale.")
+        return (f"A held-out snapshot of {shape[0]} × {shape[1]} cells, the simulator's rate of "
+                "change there and the fields found without any time; then what 20 steps of the "
+                "simulator change beside what a march of 200 steps along the fields changes. "
+                "Species v, red up and blue down, each in its own scale; cosines with the "
+                "simulator's picture over both species.")
 
     def content(self) -> str:
-        """Two rows of pictures."""
+        """The fields, the marches as a movie, other snapshots."""
         snapshots = self.arrays["snapshots"][:, 1]
         low, high = field_limits(list(snapshots))
-        above = [(f"snapshot {k + 1}", plane, low, high, images.FIELD)
-                 for k, plane in enumerate(snapshots)]
-        names = {"rate": "simulator", "trainingfree": "training-free", "flow": "learned flow",
-                 "fitted5": "fitted 5 × 5", "truth": "simulator, 20 steps",
-                 "marched": "training-free, marched"}
-        below = []
-        for key, label in names.items():
-            if key in self.arrays:
-                plane = self.arrays[key][1]
-                limit = error_limit([plane])
-                below.append((label, plane, -limit, limit, images.ERROR))
-        return row(above) + row(below)
+        fields = [("snapshot", snapshots[0], low, high, images.FIELD),
+                  *self._compared("rate", "simulator, rate of change", {
+                      "trainingfree": "training-free field", "flow": "learned flow"}),
+                  *self._compared("truth", "simulator, 20 steps", {
+                      "marched.trainingfree": "training-free, marched",
+                      "marched.flow": "learned flow, marched"})]
+        others = [(f"snapshot {k + 2}", plane, low, high, images.FIELD)
+                  for k, plane in enumerate(snapshots[1:])]
+        return row(fields) + self._motion() + (row(others) if others else "")
+
+    def _compared(
+        self, truth: str, label: str, found: Mapping[str, str]
+    ) -> Iterator[tuple[str, np.ndarray, float, float, str]]:
+        """The simulator's picture and others, labelled with their cosine with it."""
+        true = self.arrays[truth]
+        for key in (truth, *found):
+            field = self.arrays[key]
+            limit = error_limit([field[1]])
+            along = float(np.vdot(field, true) / (_norm(field) * _norm(true)))
+            said = label if key == truth else f"{found[key]}, cos {along:+.2f}"
+            yield said, field[1], -limit, limit, images.ERROR
+
+    def _motion(self) -> str:
+        """A movie: the simulator and the denoised states of the marches, the same steps."""
+        films = {"truth": "simulator", "trainingfree": "along the training-free field",
+                 "flow": "along the learned flow"}
+        names = "".join(f"<span>{label}</span>" for label in films.values())
+        moving = [self.arrays[f"film.{key}"] for key in films]
+        low, high = field_limits([moving[0]])
+
+        def frames(panel: int) -> Iterator[np.ndarray]:
+            for step, *planes in zip(self.arrays["film.steps"], *moving, strict=True):
+                shown = [(plane, low, high, images.FIELD) for plane in planes]
+                yield movies.frame(shown, f"step {step}", panel)
+
+        played = movies.play(frames, "the simulator and marches along the fields")
+        return f'<figure><div class="over">{names}</div>{played}</figure>'
 
 
 @dataclass(frozen=True)
@@ -136,6 +237,7 @@ class CasePanel:
 
     case: str
     arrays: Mapping[str, np.ndarray]
+
     @property
     def heading(self) -> str:
         """The case's name."""
@@ -144,42 +246,53 @@ class CasePanel:
     @property
     def sentence(self) -> str:
         """What is shown."""
-        if "path" in self.arrays:
-            return "Left what was learned from, states without time; right where its flow leads."
-        return "Arrows: fields under which the density (shaded) stands still."
+        if "path.flow" in self.arrays:
+            return ("States of Lorenz's attractor without any time, which is all that was "
+                    "learned from; a path of the learned flow; a path of Lorenz's own equations "
+                    "over the same time.")
+        return ("Paths along fields under which the density (shaded) stands still; each begins "
+                "at its dot, the same ones on both sides.")
 
     def content(self) -> str:
-        """A figure: arrows over the density, or a path over the attractor."""
-        paint = self._attractor if "path" in self.arrays else self._arrows
+        """A figure: paths over the density, or over the attractor."""
+        paint = self._attractor if "path.flow" in self.arrays else self._paths
         return figures.draw(paint, self.case, 3.6)
 
-    def _arrows(self, figure: Any) -> None:
+    def _paths(self, figure: Any) -> None:
         x, y = np.moveaxis(self.arrays["points"], -1, 0)
+        density = self.arrays["density"]
         for axes, (key, label) in zip(
             figure.subplots(1, 2),
             (("trainingfree", "training-free, exact score"), ("flow", "learned flow")),
             strict=True,
         ):
-            field, density = self.arrays[key], self.arrays["density"]
-            # Where nothing ever is, a field says nothing.
-            shown = np.where(density > 1e-2 * density.max(), 1.0, np.nan)
             axes.contourf(x, y, density, levels=12, cmap="Greys", alpha=0.6)
-            axes.quiver(x, y, shown * field[..., 0], shown * field[..., 1], color="#d55e00",
-                        pivot="mid", width=0.004)
+            for path, colour in zip(self.arrays[f"paths.{key}"], COLOURS, strict=False):
+                axes.plot(*path.T, color=colour, linewidth=1.2)
+                axes.plot(*path[0], "o", color=colour, markersize=4.5)
             axes.set_title(label)
+            axes.set_xlim(x.min(), x.max())
+            axes.set_ylim(y.min(), y.max())
             axes.set_aspect("equal")
             axes.grid(False)
 
     def _attractor(self, figure: Any) -> None:
-        left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-        samples, path = self.arrays["samples"], self.arrays["path"]
-        left.plot(samples[:, 0], samples[:, 2], ".", markersize=1.5, color=INK)
-        left.set_title("states, standardised (x, z)")
-        right.plot(path[:, 0], path[:, 2], linewidth=0.7, color="#d55e00")
-        right.set_title("a path of the learned flow")
+        panels = figure.subplots(1, 3, sharex=True, sharey=True)
+        samples = self.arrays["samples"]
+        panels[0].plot(samples[:, 0], samples[:, 2], ".", markersize=1.5, color=INK)
+        for axes, key, colour in zip(panels[1:], ("flow", "truth"), COLOURS, strict=False):
+            path = self.arrays[f"path.{key}"]
+            axes.plot(path[:, 0], path[:, 2], linewidth=0.7, color=colour)
+        titles = ("states, standardised (x, z)", "a path of the learned flow", "Lorenz's own")
+        for axes, title in zip(panels, titles, strict=True):
+            axes.set_title(title)
         # A flow that was hardly trained may leave for infinity.
-        for axis, limit in ((0, right.set_xlim), (2, right.set_ylim)):
-            limit(1.3 * samples[:, axis].min(), 1.3 * samples[:, axis].max())
+        panels[0].set_xlim(1.3 * samples[:, 0].min(), 1.3 * samples[:, 0].max())
+        panels[0].set_ylim(1.3 * samples[:, 2].min(), 1.3 * samples[:, 2].max())
+
+
+def _norm(field: np.ndarray) -> float:
+    return max(float(np.linalg.norm(field)), 1e-300)
 
 
 def row(
@@ -209,9 +322,9 @@ def _rows(numbers: Numbers, prefix: str) -> tuple[list[list[str]], list[str]]:
     return rows, presets
 
 
-def _value(numbers: Numbers, name: str) -> float | None:
-    found = [fact for fact in numbers.facts if fact["name"] == name]
-    return number(found[-1]["value"]) if found else None
+def _value(numbers: Numbers, name: str, place: str = "value") -> float | None:
+    found = [fact for fact in numbers.facts if fact["name"] == name and place in fact]
+    return number(found[-1][place]) if found else None
 
 
 def _said(value: float | None) -> str:

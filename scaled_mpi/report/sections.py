@@ -247,13 +247,14 @@ def members(material: Material) -> str:
 
 
 def snapshots(material: Material) -> str:
-    """Patterns: directions of fields, and the panels that were handed in."""
-    parts = [_section(heading, sentence, shown)
-             for heading, sentence, content in patterns.SECTIONS
-             if (shown := content(material.numbers))]
-    parts += [_section(panel.heading, panel.sentence, panel.content())
+    """Patterns: directions of fields, and between them the panels that were handed in."""
+    def told(sections: Sequence[tuple[str, str, Callable[[Numbers], str]]]) -> list[str]:
+        return [_section(heading, sentence, shown) for heading, sentence, content in sections
+                if (shown := content(material.numbers))]
+
+    panels = [_section(panel.heading, panel.sentence, panel.content())
               for panel in material.panels]
-    return "".join(parts)
+    return "".join([*told(patterns.ABOVE), *panels, *told(patterns.BELOW)])
 
 
 SECTIONS: tuple[Callable[[Material], str], ...] = (

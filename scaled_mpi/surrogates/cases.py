@@ -9,6 +9,7 @@ field of unit root mean square speed, on Lorenz for one as fast as Lorenz's.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from scaled_mpi.parallel.streams import normal
 from scaled_mpi.problems.mixtures import MIXTURES, Mixture
 from scaled_mpi.simulators.lorenz import Rate, lorenz_rate, lorenz_states, runge_kutta
 from scaled_mpi.surrogates.directions import cosines
-from scaled_mpi.surrogates.lyapunov import lyapunov_exponents
+from scaled_mpi.surrogates.lyapunov import lyapunov_exponents, separation
 from scaled_mpi.surrogates.score import seeded, train_on
 
 WIDTH = 64
@@ -34,23 +35,29 @@ PROBES = 4
 SAMPLES = 4096
 STARTS = 4  # trajectories whose exponents are averaged
 STEP = 0.005  # of the plane, at unit speed
+SHOWN = 6  # paths of the page
+PATH = 2000  # steps of one
 SHARE = 0.2  # of Lorenz's horizon is that of the plane
 LORENZ_ALPHA = 0.911  # signal^2 of the noisy states
 LORENZ_STEP = 0.01
 LORENZ_RUNS = 10
 SKEWS = 10  # random skew matrices in three dimensions
 MATRIX = 254  # stream of them
+APART, APART_STEP = 64, 0.1  # paths and time of a step, as published
 
 Found = list[tuple[str, float]]
 Module = Callable[[torch.Tensor], torch.Tensor]
 
 
 def study(
-    name: str, noise: float, steps: int, horizon: float, seed: int, folder: Path
+    name: str, noise: float, steps: int, horizon: float, apart: int, seed: int, folder: Path
 ) -> tuple[Found, dict[str, np.ndarray]]:
-    """Learn and measure one case: facts by name, and arrays for its picture."""
+    """Learn and measure one case: facts by name, and arrays for its picture.
+
+    `horizon` is the time of the exponents, `apart` the steps of the published separation.
+    """
     if name == "lorenz":
-        return _lorenz(steps, horizon, seed, folder)
+        return _lorenz(steps, horizon, apart, seed, folder)
     return _plane(name, MIXTURES[name](noise), steps, SHARE * horizon, seed, folder)
 
 
@@ -76,11 +83,13 @@ def _plane(
         found.append((f"lyapunov.{kind}.{name}", float(exponents[:, 0].mean())))
         found.append((f"lyapunov.sum.{kind}.{name}", float(exponents.sum(1).mean())))
         found.append((f"density.drift.{kind}.{name}", _drift(mixture, rate, samples[:64])))
-    return found, {"samples": samples[:1024], **_on_grid(mixture, fields)}
+    paths = {f"paths.{kind}": _paths(_as_rate(field, samples, 1.0), samples[:SHOWN], STEP, horizon)
+             for kind, field in fields.items()}
+    return found, {"samples": samples[:1024], **paths, **_on_grid(mixture)}
 
 
 def _lorenz(
-    steps: int, horizon: float, seed: int, folder: Path
+    steps: int, horizon: float, apart: int, seed: int, folder: Path
 ) -> tuple[Found, dict[str, np.ndarray]]:
     states = lorenz_states(seed, LORENZ_RUNS, SAMPLES // LORENZ_RUNS * 4, LORENZ_STEP)
     mean, spread = states.mean(0), states.std(0)
@@ -90,35 +99,50 @@ def _lorenz(
     score = model.requires_grad_(False).score
     flow = _flow(score, lambda x: model.noisy(x, torch.randn_like(x)), samples, steps, seed,
                  folder / "lorenz")
-    count = round(horizon / LORENZ_STEP)
-    truth = lyapunov_exponents(lorenz_rate, states[:: len(states) // STARTS][:STARTS],
-                               LORENZ_STEP, count)
-    true_rate = lorenz_rate(states) / spread
-    speed = float(np.sqrt((true_rate**2).sum(1).mean()))
-    rate = _as_rate(flow, samples, speed)
-    starts = samples[:: len(samples) // STARTS][:STARTS]
-    learned = lyapunov_exponents(rate, starts, LORENZ_STEP, count)
+    true = _standardised(mean, spread)
     some = slice(None, None, len(samples) // 1024)
+    speed = float(np.sqrt((true(samples[some]) ** 2).sum(1).mean()))
+    starts = samples[:: len(samples) // STARTS][:STARTS]
+    rates = {"truth": true, "flow": _as_rate(flow, samples, speed)}
+    found, pictures = [], {"samples": samples[some]}
+    for kind, rate in rates.items():
+        found += _chaos(kind, rate, samples[some], starts, horizon, apart)
+        pictures[f"path.{kind}"] = _paths(rate, starts[:1], LORENZ_STEP, horizon)[0]
     x = torch.from_numpy(model.signal * samples[some]).float()
     fields = {
         "flow": flow(x), "score": score(x),
         **{f"skew{k}": score(x) @ _skew_matrix(seed, k).T for k in range(SKEWS)},
     }
-    along = {kind: abs(_cosine(field, true_rate[some])) for kind, field in fields.items()}
-    noisy = model.noisy(x, torch.zeros_like(x))
-    found: Found = [
-        ("lyapunov.truth.lorenz", float(truth[:, 0].mean())),
-        ("lyapunov.sum.truth.lorenz", float(truth.sum(1).mean())),
-        ("lyapunov.flow.lorenz", float(learned[:, 0].mean())),
-        ("lyapunov.sum.flow.lorenz", float(learned.sum(1).mean())),
-        ("stationarity.flow.lorenz", exact_residual(flow, noisy, score(noisy))),
+    along = {kind: abs(_cosine(field, true(samples[some]))) for kind, field in fields.items()}
+    found += [
+        ("stationarity.flow.lorenz", exact_residual(flow, x, score(x))),
         ("cos.flow.lorenz", along["flow"]), ("cos.score.lorenz", along["score"]),
         ("cos.trainingfree.lorenz", float(np.mean([along[f"skew{k}"] for k in range(SKEWS)]))),
     ]
-    path = [starts[0]]
-    for _ in range(min(count, 2000)):
-        path.append(runge_kutta(rate, path[-1][None], LORENZ_STEP)[0])
-    return found, {"samples": samples[some], "path": np.array(path)}
+    return found, pictures
+
+
+def _standardised(mean: np.ndarray, spread: np.ndarray) -> Rate:
+    """Lorenz's rate of change of standardised states."""
+    return lambda x: lorenz_rate(x * spread + mean) / spread
+
+
+def _chaos(
+    kind: str, rate: Rate, samples: np.ndarray, starts: np.ndarray, horizon: float, steps: int
+) -> Found:
+    """Exponents, that of a unit of path, and separation in the published units of speed."""
+    exponents = lyapunov_exponents(rate, starts, LORENZ_STEP, round(horizon / LORENZ_STEP))
+    speeds = np.sqrt((rate(samples) ** 2).sum(1))
+    largest = float(exponents[:, 0].mean())
+    slow = np.sqrt(samples.shape[1]) / np.sqrt((speeds**2).mean())  # |v|^2 / dims = 1
+    apart = separation(lambda x: slow * rate(x), samples[:: len(samples) // APART][:APART],
+                       APART_STEP, steps)
+    found = [
+        (f"lyapunov.{kind}.lorenz", largest),
+        (f"lyapunov.sum.{kind}.lorenz", float(exponents.sum(1).mean())),
+        (f"lyapunov.path.{kind}.lorenz", largest / float(speeds.mean())),
+    ]
+    return found + ([] if apart is None else [(f"lyapunov.separation.{kind}.lorenz", apart)])
 
 
 def _exact(mixture: Mixture) -> Module:
@@ -163,14 +187,16 @@ def _train(
 
 
 def _as_rate(field: Module, samples: np.ndarray, speed: float) -> Rate:
-    """A field of tensors (B, d) as one of arrays (..., d), as fast as asked on the samples."""
-    weights = list(field.parameters()) if isinstance(field, torch.nn.Module) else []
-    kind = weights[0].dtype if weights else torch.float64
+    """A field of tensors (B, d) as one of arrays (..., d), as fast as asked on the samples.
+
+    In double precision, since exponents are measured on states very near to one another.
+    """
+    exact = copy.deepcopy(field).double() if isinstance(field, torch.nn.Module) else field
 
     def raw(x: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            flat = torch.from_numpy(np.ascontiguousarray(x)).to(kind).flatten(0, -2)
-            return field(flat).view(x.shape).double().numpy()
+            flat = torch.from_numpy(np.ascontiguousarray(x)).flatten(0, -2)
+            return exact(flat).view(x.shape).numpy()
 
     scale = speed / np.sqrt((raw(samples[:1024]) ** 2).sum(1).mean())
     return lambda x: scale * raw(x)
@@ -194,12 +220,17 @@ def _cosine(field: torch.Tensor, rate: np.ndarray) -> float:
     return float(cosines(field, rate).mean())
 
 
-def _on_grid(mixture: Mixture, fields: dict[str, Module]) -> dict[str, np.ndarray]:
-    """log p and the fields on a lattice over the samples, for the page."""
+def _on_grid(mixture: Mixture) -> dict[str, np.ndarray]:
+    """p on a lattice over the samples, for the page."""
     reach = float(np.abs(mixture.centres).max()) + 4 * mixture.spread
-    line = np.linspace(-reach, reach, 25)
+    line = np.linspace(-reach, reach, 65)
     points = np.stack(np.meshgrid(line, line), -1)
-    found = {"points": points, "density": np.exp(mixture.log_density(points))}
-    for kind, field in fields.items():
-        found[kind] = _as_rate(field, mixture.sample(0, 1024), 1.0)(points)
-    return found
+    return {"points": points, "density": np.exp(mixture.log_density(points))}
+
+
+def _paths(rate: Rate, start: np.ndarray, step: float, horizon: float) -> np.ndarray:
+    """Paths (B, T, d) of starts (B, d) over at most PATH steps, every second state."""
+    path = [start]
+    for _ in range(min(PATH, round(horizon / step))):
+        path.append(runge_kutta(rate, path[-1], step))
+    return np.stack(path[::2], 1)

@@ -32,6 +32,7 @@ from scaled_mpi.parallel.streams import normal
 KERNELS, LINEAR = 241, 242  # streams of random kernels and random linear maps
 PROBES = 8
 SLICE = 16  # snapshots of one call of a network
+FILMED = 4  # steps of a march between two pictures of it
 
 Field = Callable[[Tensor, Tensor], Tensor]  # (x, score at x) -> v, all (B, 2, Y, X)
 
@@ -111,11 +112,16 @@ def in_slices(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def marched(
-    fields: Sequence[Field], score: Score, start: Tensor, march: March, seed: int
+    fields: Sequence[Field], score: Score, start: Tensor, march: March, seed: int,
+    seen: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Displacements (F, B, 2, Y, X) of `start` (B, 2, Y, X) under every field, the same noise."""
+    """Displacements (F, B, 2, Y, X) of `start` under every field, the same noise.
+
+    `start` is (B, 2, Y, X), or (F, B, 2, Y, X) where every field has its own. `seen(step, x)` is
+    shown all states (F, B, 2, Y, X) before every step.
+    """
     count, generator = len(fields), torch.Generator(start.device).manual_seed(seed)
-    x = start.expand(count, *start.shape).clone()
+    x = start.expand(count, *start.shape[-4:]).clone()
     mean, size = x.clone(), math.sqrt(2.0 * march.eta * march.dt)
 
     def drift(x: Tensor) -> Tensor:
@@ -123,9 +129,11 @@ def marched(
         moved = torch.stack([f(*pair) for f, *pair in zip(fields, x, s, strict=True)])
         return moved + march.eta * s
 
-    for _ in range(march.steps):
+    for step in range(march.steps):
+        if seen is not None:
+            seen(step, x)
         mean = march.memory * mean + (1.0 - march.memory) * x
-        noise = size * torch.randn(start.shape, generator=generator, device=start.device)
+        noise = size * torch.randn(x.shape[1:], generator=generator, device=start.device)
         first = drift(x)
         ahead = x + march.dt * first + noise
         x = x + 0.5 * march.dt * (first + drift(ahead)) + noise
@@ -203,28 +211,41 @@ class Contest:
             found[name] = float(values.mean()), float(values.std())
         return found
 
-    def upstream(self, march: March) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """name -> |cosine| of each sample (or draw), and the displacement of the first sample.
+    def upstream(self, march: March) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """name -> |cosine| of each sample (or draw); and pictures of the first sample.
 
-        The displacement (2, Y, X) is that of the training-free field of the better sign.
+        The pictures are of the better sign: `marched.NAME` (2, Y, X), the displacement, and
+        `film.NAME` (T, Y, X), the denoised states on the way at `film.steps`, of the last
+        channel. A draw of a random field starts from one sample, the next from the next.
         """
-        count = len(self.test.moved)
-        start = self.snapshots[:count]
-        both = ["trainingfree", "flow", f"fitted{max(map(int, self._sizes()))}"]
-        rivals = ["random", "reweighted"]
-        fields = [f for name in both for f in (self.fields[name][0],
-                                               opposite(self.fields[name][0]))]
-        fields += [f for name in rivals for f in self.fields[name]]
-        moved = marched(fields, self.score, start, march, self.seed)
-        along = np.stack([cosines(one, self.test.moved) for one in moved])
-        found = {name: np.abs(along[2 * k:2 * k + 2]).max(0) for k, name in enumerate(both)}
-        rest = np.abs(along[2 * len(both):]).mean(1)
-        for place, name in enumerate(rivals):
-            found[name] = rest[place * self.draws:(place + 1) * self.draws]
-        return found, moved[int(np.abs(along[:2, 0]).argmax()), 0].cpu().numpy()
+        start = self.snapshots[:len(self.test.moved)]
+        named = ["trainingfree", "flow", list(self.kernels)[-1]]
+        fields = [f for name in named
+                  for f in (self.fields[name][0], opposite(self.fields[name][0]))]
+        film: list[Tensor] = []
 
-    def _sizes(self) -> list[str]:
-        return [name.removeprefix("fitted") for name in self.kernels]
+        def keep(step: int, x: Tensor) -> None:
+            if step % FILMED == 0:
+                shown = self.score.denoised(x[:, 0]) if step else x[:, 0]
+                film.append(shown[:, -1].cpu())
+
+        moved = marched(fields, self.score, start, march, self.seed, keep)
+        along = np.abs([cosines(one, self.test.moved) for one in moved])
+        found, pictures = {}, {"film.steps": FILMED * np.arange(len(film))}
+        for place, name in zip(range(0, len(fields), 2), named, strict=True):
+            found[name] = along[place:place + 2].max(0)
+            better = place + int(along[place:place + 2, 0].argmax())
+            pictures["marched." + name] = moved[better, 0].cpu().numpy()
+            pictures["film." + name] = torch.stack(film)[:, better].numpy()
+        for name in ("random", "reweighted"):
+            found[name] = self._drawn(self.fields[name], start, march)
+        return found, pictures
+
+    def _drawn(self, fields: Sequence[Field], start: Tensor, march: March) -> np.ndarray:
+        """|cosine| of every random field (F,), each from one of the samples in turn."""
+        places = np.arange(len(fields)) % len(start)
+        moved = marched(fields, self.score, start[places][:, None], march, self.seed)
+        return np.abs(cosines(moved[:, 0], self.test.moved[places]))
 
     def residuals(self, samples: int = 8) -> dict[str, float]:
         """name -> relative residual of the fields that claim to keep the density, and of one

@@ -31,13 +31,19 @@ JUDGE_SEED = 20_250_917
 
 
 class SingleNoise(Spec):
-    """One level: x_t = sqrt(alpha) x + sqrt(1 - alpha) eps; see `learning/scores.py`."""
+    """One level: x_t = sqrt(alpha) x + sqrt(1 - alpha) eps; see `learning/scores.py`.
+
+    A residual block a width, with a kernel whose taps are a dilation apart (none: 1).
+    """
 
     kind: Literal["single"] = "single"
     alpha: float = Field(0.8, gt=0, lt=1)
     gaussian_weight: NonNegativeFloat = 0.0
+    predicts: Literal["epsilon", "x0"] = "epsilon"
+    clip: NonNegativeFloat = 0.0
     widths: tuple[PositiveInt, ...] = (16, 32, 64)
     kernels: tuple[PositiveInt, ...] = (3, 3, 5)
+    dilations: tuple[PositiveInt, ...] | None = None
     weights: str | None = Field(None, description="folder of finished weights, not trained here")
     training: Training = Training(
         steps=2000, batch=16, micro_batches=4, learning_rate=1e-3, weight_decay=1e-5, warmup=500,
@@ -45,19 +51,27 @@ class SingleNoise(Spec):
 
     @model_validator(mode="after")
     def _fits(self) -> SingleNoise:
-        if len(self.widths) != len(self.kernels) or any(k % 2 == 0 for k in self.kernels):
+        count = len(self.widths)
+        if len(self.kernels) != count or any(k % 2 == 0 for k in self.kernels):
             raise InputError(
                 f"score.kernels: {list(self.kernels)} given; odd ones, one for each of the "
-                f"{len(self.widths)} widths, are allowed"
+                f"{count} widths, are allowed"
+            )
+        if self.dilations is not None and len(self.dilations) != count:
+            raise InputError(
+                f"score.dilations: {list(self.dilations)} given; one for each of the {count} "
+                "widths is allowed"
             )
         return self
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """Errors: `InputError` for a pattern that a kernel wraps around more than once."""
-        if min(shape) < max(self.kernels):
+        taps = zip(self.kernels, self.dilations or [1] * len(self.kernels), strict=True)
+        widest = max(dilation * (kernel - 1) + 1 for kernel, dilation in taps)
+        if min(shape) < widest:
             raise InputError(
-                f"patterns.height, width: {list(shape)} given; at least {max(self.kernels)}, the "
-                "widest of score.kernels, is allowed"
+                f"patterns.height, width: {list(shape)} given; at least {widest}, the widest of "
+                "score.kernels with its dilation, is allowed"
             )
 
     def build(self) -> Any:
@@ -65,8 +79,9 @@ class SingleNoise(Spec):
         from scaled_mpi.learning.networks.periodic import ResidualField
         from scaled_mpi.learning.scores import SingleLevelScore
 
-        network = ResidualField(CHANNELS, self.widths, self.kernels)
-        return SingleLevelScore(network, self.alpha, self.gaussian_weight)
+        network = ResidualField(CHANNELS, self.widths, self.kernels, self.dilations)
+        return SingleLevelScore(network, self.alpha, self.gaussian_weight,
+                                predicts=self.predicts, clip=self.clip)
 
 
 class DiffusionScore(Spec):

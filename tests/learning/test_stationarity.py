@@ -108,6 +108,20 @@ def test_the_single_level_score_follows_its_network_and_the_gaussian_weight():
     torch.testing.assert_close(score.denoised(x), (x + 0.25 * score.score(x)) / 0.75**0.5)
 
 
+def test_a_network_that_gives_x_itself_is_that_of_its_noise_and_clips_what_it_makes():
+    class Half(torch.nn.Module):
+        def forward(self, x):
+            return 0.5 * x
+
+    x = 4.0 * torch.randn(1, 2, 4, 4)
+    score = SingleLevelScore(Half(), alpha=0.75, predicts="x0")
+    torch.testing.assert_close(score.denoised(x), 0.5 * x)
+    noise = x - 0.75**0.5 * 0.5 * x
+    torch.testing.assert_close(score.epsilon(x), noise / 0.25**0.5)
+    clipped = SingleLevelScore(Half(), alpha=0.75, predicts="x0", clip=1.0)
+    torch.testing.assert_close(clipped.denoised(x), (0.5 * x).clamp(-1.0, 1.0))
+
+
 def test_a_moved_snapshot_has_the_same_cells():
     torch.manual_seed(1)
     x = torch.arange(32.0).view(1, 2, 4, 4)

@@ -12,7 +12,7 @@ from scaled_mpi.simulators.lorenz import (
     lorenz_states,
     runge_kutta,
 )
-from scaled_mpi.surrogates.lyapunov import lyapunov_exponents
+from scaled_mpi.surrogates.lyapunov import lyapunov_exponents, separation
 
 
 def test_the_wings_centres_stand_still():
@@ -44,3 +44,11 @@ def test_exponents_of_a_linear_field_are_its_rates():
     rates = np.array([0.5, -0.1, -2.0])
     found = lyapunov_exponents(lambda x: x * rates, np.zeros((2, 3)), 0.01, 500, burn=100)
     np.testing.assert_allclose(found, np.broadcast_to(rates, (2, 3)), atol=1e-6)
+
+
+def test_the_separation_of_a_linear_field_is_its_rate_and_nothing_is_said_of_paths_that_leave():
+    found = separation(lambda x: 0.3 * x, np.zeros((3, 2)), 0.1, 100)
+    assert found == pytest.approx(0.3, rel=1e-6)
+    assert separation(lambda x: 0.3 * x, np.ones((3, 2)), 0.1, 200) is None
+    kept = separation(lambda x: 0.3 * x, np.array([[0.0, 0.0], [1.0, 1.0]]), 0.1, 200)
+    assert kept == pytest.approx(0.3, rel=1e-6)

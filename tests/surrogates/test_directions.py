@@ -52,11 +52,26 @@ def test_the_turn_of_the_score_is_the_rotation_up_to_its_sign(contest):
 
 
 def test_upstreams_protocol_takes_the_better_sign(contest):
-    found, picture = contest.upstream(March(200, 0.01, 1e-4, 0.9))
+    found, pictures = contest.upstream(March(200, 0.01, 1e-4, 0.9))
     assert found["trainingfree"].min() > 0.7
     assert found["trainingfree"].mean() > found["random"].mean() + 0.1
     assert len(found["random"]) == 5 and len(found["trainingfree"]) == 6
-    assert picture.shape == (2, 8, 8)
+    assert pictures["marched.trainingfree"].shape == (2, 8, 8)
+    assert cosines(pictures["marched.trainingfree"][None], contest.test.moved[:1]) > 0.7
+    film = pictures["film.trainingfree"]
+    assert film.shape == (50, 8, 8) and list(pictures["film.steps"][:3]) == [0, 4, 8]
+    np.testing.assert_array_equal(film[0], contest.test.snapshots[0, 1])
+
+
+def test_every_draw_of_a_random_field_starts_from_the_next_sample(contest):
+    fields = [kernel_field(random_linear(0, draw)) for draw in range(3)]
+    start, march = contest.snapshots[:2], March(10, 0.01, 1e-4, 0.9)
+    found = contest._drawn(fields, start, march)
+    for draw, field in enumerate(fields):
+        place = draw % 2
+        alone = marched([field], contest.score, start[place:place + 1], march, contest.seed)[0]
+        assert found[draw] == pytest.approx(
+            abs(cosines(alone, contest.test.moved[place:place + 1])[0]), abs=1e-5)
 
 
 def test_only_skew_fields_keep_the_density(contest):

@@ -12,23 +12,32 @@ import torch
 from torch import Tensor, nn
 
 
-def circular(channels: int, outputs: int, kernel: int) -> nn.Conv2d:
-    """A convolution of odd kernel that wraps around."""
+def circular(channels: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Conv2d:
+    """A convolution of odd kernel that wraps around, its taps `dilation` cells apart."""
     return nn.Conv2d(
-        channels, outputs, kernel, padding=kernel // 2, padding_mode="circular"
+        channels, outputs, kernel, padding=dilation * (kernel // 2), dilation=dilation,
+        padding_mode="circular",
     )
 
 
 class ResidualField(nn.Module):
-    """(B, channels, Y, X) -> the same shape: one residual block a width, then a 1-wide layer."""
+    """(B, channels, Y, X) -> the same shape: one residual block a width, then a 1-wide layer.
 
-    def __init__(self, channels: int, widths: Sequence[int], kernels: Sequence[int]) -> None:
+    `dilations`, one a width like `kernels`, see further for the same work; none are all 1.
+    """
+
+    def __init__(
+        self, channels: int, widths: Sequence[int], kernels: Sequence[int],
+        dilations: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.enter = circular(channels, widths[0], 3)
-        sizes = list(zip([widths[0], *widths[:-1]], widths, kernels, strict=True))
-        self.near = nn.ModuleList(circular(a, b, kernel) for a, b, kernel in sizes)
-        self.mix = nn.ModuleList(nn.Conv2d(b, b, 1) for _, b, _ in sizes)
-        self.pass_on = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b, _ in sizes)
+        taps = zip(kernels, dilations or [1] * len(kernels), strict=True)
+        pairs = list(zip([widths[0], *widths[:-1]], widths, strict=True))
+        self.near = nn.ModuleList(
+            circular(a, b, *tap) for (a, b), tap in zip(pairs, taps, strict=True))
+        self.mix = nn.ModuleList(nn.Conv2d(b, b, 1) for _, b in pairs)
+        self.pass_on = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairs)
         self.leave = nn.Conv2d(widths[-1], channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
