@@ -111,6 +111,30 @@ class Rectified(Schedule):
         return 0.0 * t + (1.0 - self.sigma_min)
 
 
+class Powered(Rectified):
+    """The same straight lines at the time t^rho: slow near the data.
+
+    Where a condition leaves little uncertain, that little is decided at small noise; steps even in
+    t then spend themselves there and keep its spread, and t = 1 still knows nothing of the data at
+    any scale, which a variance that merely explodes reaches only at sigma of tens.
+    """
+
+    kind: Literal["powered"] = "powered"  # type: ignore[assignment]
+    rho: float = Field(2.0, ge=1)
+
+    def _signal(self, t: Any) -> tuple[Any, Any]:
+        alpha, rate = super()._signal(t**self.rho)
+        return alpha, rate * self.rho * t ** (self.rho - 1.0)
+
+    def sigma(self, t: Any) -> Any:
+        """From sigma_min to 1, as t^rho."""
+        return super().sigma(t**self.rho)
+
+    def sigma_rate(self, t: Any) -> Any:
+        """d sigma / dt."""
+        return super().sigma_rate(t) * self.rho * t ** (self.rho - 1.0)
+
+
 class VarianceExploding(Schedule):
     """alpha = 1, sigma^(1/rho) linear in t (Karras et al. 2022, equation 5)."""
 
@@ -191,10 +215,11 @@ SCHEDULES: dict[str, type[Schedule]] = {
     "vp": VariancePreserving,
     "ve": VarianceExploding,
     "rectified": Rectified,
+    "powered": Powered,
     "cosine": Cosine,
     "ddpm": Levels,
 }
 AnySchedule = Annotated[  # the type of a key of the configuration
-    VariancePreserving | VarianceExploding | Rectified | Cosine | Levels,
+    VariancePreserving | VarianceExploding | Rectified | Powered | Cosine | Levels,
     Field(discriminator="kind"),
 ]
