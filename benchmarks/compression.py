@@ -58,8 +58,6 @@ def experiment(row: dict[str, Any], steps: int) -> Experiment:
         training = {"steps": steps, "batch": 8, "micro_batches": 4, "learning_rate": 4e-3,
                     "warmup": 40, "ema": 0.99, "validate_every": max(1, steps // 4)}
         compressor |= {"factor": 4, "latent_channels": 8, "training": training}
-    if compressor["kind"] == "adversarial":
-        compressor["critic"] = {"start": steps // 4}
     return parse(Experiment, {
         "name": "compression", "simulator": {"kind": "gray_scott", "pattern": "waves"},
         "domain": {"shape": [256, 256], "tile": [64, 64]},

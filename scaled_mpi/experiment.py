@@ -259,7 +259,21 @@ def check(experiment: Experiment) -> None:
                 f"coupling.halo: {h} given; at least {r} (surrogate.reach), or a surrogate with "
                 "masks, is allowed"
             )
+    _check_decoder(experiment)
     _check_rivals(experiment)
+
+
+def _check_decoder(experiment: Experiment) -> None:
+    """Whether the compressor's decoder reaches no further than the next tile."""
+    if not hasattr(experiment.compressor, "decode_reach"):
+        return
+    reach = experiment.compressor.decode_reach(experiment.axes)
+    tiles = [t // f for t, f in zip(experiment.domain.tile, experiment.factor, strict=True)]
+    if any(r > t for r, t in zip(reach, tiles, strict=True)):
+        raise InputError(
+            f"compressor: its decoder reaches {list(reach)} latent cells; at most a tile, "
+            f"{tiles} of them, is allowed (domain.tile, or depth, steps of the decoder)"
+        )
 
 
 def _check_noise(experiment: Experiment) -> None:

@@ -24,7 +24,9 @@ from scaled_mpi.parallel.root import on_root
 class Critic(Spec):
     """The network that tells made fields from true ones; it learns from step `start` on."""
 
-    start: NonNegativeInt = Field(100, description="steps of the plain autoencoder before it")
+    start: NonNegativeInt | None = Field(
+        None, description="steps of the plain autoencoder before it; by default a quarter of all"
+    )
     weight: NonNegativeFloat = Field(0.2, description="its share of what moves the field made")
     width: PositiveInt = Field(16, description="features of its first layer, doubled in the next")
     depth: PositiveInt = Field(3, description="strided layers; 3 judge patches of 24 cells")
@@ -49,12 +51,17 @@ class Adversarial(Autoencoder):
                 f"compressor.critic.depth: {self.critic.depth} layers judge {least} cells; "
                 f"compressor.patch ({self.patch}) must be at least that"
             )
-        if self.critic.start >= self.training.steps:
+        if self.begin >= self.training.steps:
             raise InputError(
                 f"compressor.critic.start: {self.critic.start} given; less than training.steps "
                 f"({self.training.steps}) is allowed"
             )
         return self
+
+    @property
+    def begin(self) -> int:
+        """The first step that the critic takes part in."""
+        return self.training.steps // 4 if self.critic.start is None else self.critic.start
 
     def _pupil(self, network: Any, seed: int) -> Any:
         from scaled_mpi.learning.networks.critic import Judged, PatchCritic
@@ -94,7 +101,7 @@ class Contest(Lesson):
     def loss(self, model: Any, batch: dict[str, Any]) -> Any:
         """The loss of the plain lesson, the coder's part and the critic's; a scalar tensor."""
         made, truth, total = self.remade(model, batch["fields"])
-        if batch["step"] < self.spec.critic.start:
+        if batch["step"] < self.spec.begin:
             return total + model.truce()
         return total + model.contest(made, truth, total)
 

@@ -19,6 +19,7 @@ from scaled_mpi.compressors.coder import FILE, Coder, coding_network, seeded
 from scaled_mpi.compressors.equation import system_of
 from scaled_mpi.compressors.lesson import Lesson, Material, hold_out
 from scaled_mpi.config import InputError, Spec, plain
+from scaled_mpi.learning.reaches import decode_margins
 from scaled_mpi.learning.training import Result, Training, on_team, train
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 from scaled_mpi.parallel.comm import Comm
@@ -101,6 +102,11 @@ class Autoencoder(Spec):
     def load(self, folder: str | Path, device: str = "cpu") -> Coder:
         """The coder of a folder that `fit` filled."""
         return Coder(Path(folder) / FILE, device)
+
+    def decode_reach(self, axes: int) -> tuple[int, ...]:
+        """Latent cells that the decoder needs at both ends of each of `axes` axes."""
+        factor = whole_per_axis("compressor.factor", self.factor, axes, 1)
+        return decode_margins(factor, self.depth)[0]
 
     def _check(self, grid: Grid, channels: int) -> None:
         factor = whole_per_axis("compressor.factor", self.factor, grid.axes, 1)

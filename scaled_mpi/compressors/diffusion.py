@@ -20,8 +20,11 @@ from scaled_mpi.compressors.coder import network_of
 from scaled_mpi.compressors.lesson import Lesson, Material, mean_vrmse
 from scaled_mpi.config import InputError, Spec
 from scaled_mpi.facts import EventLog
+from scaled_mpi.learning.reaches import latents_spent
+from scaled_mpi.learning.samplers import applications
 from scaled_mpi.learning.schedules import AnySchedule, Cosine
 from scaled_mpi.learning.training import train
+from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.comm import Comm
 
 TIMES = 8  # noise levels of a validation
@@ -70,6 +73,14 @@ class DiffusionAutoencoder(Autoencoder):
                 "and edm are allowed"
             )
         return self
+
+    def decode_reach(self, axes: int) -> tuple[int, ...]:
+        """As the autoencoder's, and what the steps of the sampler reach."""
+        factor = whole_per_axis("compressor.factor", self.factor, axes, 1)
+        spec = self.decoder
+        cells = applications(spec.sampler, spec.steps) * spec.coarsen * spec.depth
+        reaches = zip(super().decode_reach(axes), latents_spent(cells, factor), strict=True)
+        return tuple(mean + drawn for mean, drawn in reaches)
 
     def _learn(
         self, material: Material, comm: Comm, folder: Path, events: Any, seed: int

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from scaled_mpi.config import InputError
 from scaled_mpi.coupling.chance import Chance
 from scaled_mpi.coupling.tiles import TileWindows
 from scaled_mpi.parallel.blocks import Blocks
@@ -26,11 +25,6 @@ class Coding:
         self.coder, self.blocks, self.rank = coder, blocks, comm.rank
         self.latent = blocks.coarsen(coder.factor)
         reach = tuple(coder.decode_reach)
-        if any(r > t for r, t in zip(reach, self.latent.tile, strict=True)):
-            raise InputError(
-                f"domain.tile: {list(blocks.tile)} cells are {list(self.latent.tile)} latent "
-                f"ones; at least the {list(reach)} that the decoder reaches are needed"
-            )
         self.exchange = Halo(self.latent, comm, reach)
         self.windows = TileWindows(self.latent, comm.rank, reach, reach)
         self._chance: tuple[Chance, np.ndarray] | None = None

@@ -101,6 +101,11 @@ SAMPLERS: dict[str, Callable[..., Any]] = {
 STOCHASTIC = ("sde",)
 
 
+def applications(kind: str, steps: int) -> int:
+    """How often a sampler of `steps` steps asks its denoiser."""
+    return 2 * steps - 1 if kind == "heun" else steps
+
+
 def check_sampler(kind: str) -> None:
     """Errors: `InputError` for a row that does not exist."""
     if kind not in SAMPLERS:

@@ -175,3 +175,15 @@ def test_one_field_belongs_to_a_latent_field_whatever_the_tiles_and_ranks(mpi_tm
 def test_keys_that_cannot_be_are_refused(keys, decoder, words):
     with pytest.raises(InputError, match=words):
         drawing(4, decoder, **keys)
+
+
+@pytest.mark.parametrize(("factor", "decoder"), [
+    (4, {}), ((2, 4), {"depth": 2, "sampler": "heun"}), ((2, 2, 2), {"steps": 1}),
+])
+def test_the_reach_is_known_without_a_network(factor, decoder):
+    from scaled_mpi.compressors.coder import network_of
+
+    axes = len(factor) if isinstance(factor, tuple) else 2
+    for one in (drawing(4, decoder, factor=factor), spec(factor=factor)):
+        meta = {"kind": one.kind, "autoencoder": plain(one), "axes": axes, "channels": 2}
+        assert network_of(meta, 0).decode_reach == one.decode_reach(axes)

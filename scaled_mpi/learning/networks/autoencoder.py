@@ -24,37 +24,13 @@ from torch import nn
 
 from scaled_mpi.learning.networks.bottlenecks import BOTTLENECKS
 from scaled_mpi.learning.networks.convolution import CONVOLUTIONS, POOLS, Block, crop
+from scaled_mpi.learning.reaches import decode_margins, encode_reach, strides
 
 TRANSPOSED: dict[int, type[nn.Module]] = {
     1: nn.ConvTranspose1d,
     2: nn.ConvTranspose2d,
     3: nn.ConvTranspose3d,
 }
-
-
-def strides(factor: Sequence[int]) -> list[tuple[int, ...]]:
-    """Stride of each stage, fine to coarse, for factors that are powers of two."""
-    stages = max(factor).bit_length() - 1
-    return [tuple(2 if f >> (s + 1) else 1 for f in factor) for s in range(stages)]
-
-
-def encode_reach(factor: Sequence[int], depth: int) -> tuple[int, ...]:
-    """Cells of the field that the encoder spends at both ends of each axis."""
-    stages = len(strides(factor))
-    return tuple(sum(depth * min(f, 2 ** (s + 1)) for s in range(stages)) for f in factor)
-
-
-def decode_margins(factor: Sequence[int], depth: int) -> list[tuple[int, ...]]:
-    """Cells beyond the core that are needed before each stage of the decoder, coarse to fine.
-
-    The first entry is the decoder's reach, in latent cells; the last is the cell that the last
-    convolution, on the field's own grid, spends.
-    """
-    margins = [(1,) * len(factor)]
-    for stride in strides(factor):
-        before = tuple(-(-m // s) + depth for m, s in zip(margins[0], stride, strict=True))
-        margins.insert(0, before)
-    return margins
 
 
 def _blocks(axes: int, width: int, depth: int) -> nn.ModuleList:

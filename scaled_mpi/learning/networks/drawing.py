@@ -26,7 +26,8 @@ from scaled_mpi.learning.denoising import Denoiser
 from scaled_mpi.learning.networks.autoencoder import CodingNetwork
 from scaled_mpi.learning.networks.convolution import LocalNetwork, crop
 from scaled_mpi.learning.networks.unet import FREQUENCIES
-from scaled_mpi.learning.samplers import sample
+from scaled_mpi.learning.reaches import latents_spent
+from scaled_mpi.learning.samplers import applications, sample
 from scaled_mpi.learning.schedules import Schedule
 
 
@@ -56,7 +57,8 @@ class LocalDenoiser(nn.Module):
 class DrawingNetwork(nn.Module):
     """A trained coding network and the denoiser of what it leaves open.
 
-    `applications` of the denoiser make a sample; each spends `reach` cells of the field.
+    Each application of the denoiser reaches `reach` cells of the field, `once` latent ones; all
+    that make a sample reach `beyond` latent cells.
     """
 
     def __init__(
@@ -73,8 +75,9 @@ class DrawingNetwork(nn.Module):
         )
         self.denoiser = Denoiser(network, schedule, parametrization)
         self.register_buffer("spread", torch.ones(channels, *(1,) * axes))
-        applications = 2 * steps - 1 if sampler == "heun" else steps
-        self.beyond = self._latents(applications)
+        cells = coarsen * depth
+        self.beyond = latents_spent(applications(sampler, steps) * cells, self.factor)
+        self.once = latents_spent(cells, self.factor)
         self.decode_reach = tuple(
             d + b for d, b in zip(coder.decode_reach, self.beyond, strict=True)
         )
@@ -87,7 +90,7 @@ class DrawingNetwork(nn.Module):
     @property
     def ring(self) -> tuple[int, ...]:
         """Cells beside a patch that one application of the denoiser needs."""
-        return self._around(self._latents(1))
+        return self._around(self.once)
 
     @property
     def whole_ring(self) -> tuple[int, ...]:
@@ -145,11 +148,6 @@ class DrawingNetwork(nn.Module):
 
     def _where_mean_is(self, noise: Tensor) -> Tensor:
         return crop(noise, self._cells(self.coder.decode_reach))
-
-    def _latents(self, applications: int) -> tuple[int, ...]:
-        """Latent cells that hold the reach of some applications."""
-        return tuple(-(-applications * r // f)
-                     for r, f in zip(self.reach, self.factor, strict=True))
 
     def _cells(self, latents: Sequence[int]) -> list[int]:
         return [f * n for f, n in zip(self.factor, latents, strict=True)]
