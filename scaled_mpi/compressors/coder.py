@@ -77,20 +77,29 @@ class Coder:
 
         torch.set_num_threads(1)
         tensors, meta = load_weights(path)
-        if meta.get("kind") not in NETWORKS:
+        if meta.get("kind") not in list(NETWORKS):
             known = ", ".join(NETWORKS)
             raise InputError(f"{path}: weights of a {meta.get('kind')}; {known} are allowed")
-        self.network = network_of(meta, 0)
+        try:
+            self.network = network_of(meta, 0)
+            self._tell(meta)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise InputError(
+                f"{path}: no coder can be built from what it tells ({type(error).__name__})"
+            ) from error
         load_into(self.network, tensors, str(path))
         self.device = torch.device(device)
         self.network.to(self.device).eval()
-        self.factor: tuple[int, ...] = self.network.factor
-        self.encode_reach: tuple[int, ...] = self.network.encode_reach
-        self.decode_reach: tuple[int, ...] = self.network.decode_reach
+
+    def _tell(self, meta: Mapping[str, Any]) -> None:
+        network, spec = self.network, meta["autoencoder"]
+        self.factor: tuple[int, ...] = network.factor
+        self.encode_reach: tuple[int, ...] = network.encode_reach
+        self.decode_reach: tuple[int, ...] = network.decode_reach
         self.fields: int = meta["channels"]
-        self.latents: int = meta["autoencoder"]["latent_channels"]
-        self.bits: float = self.network.bits  # of one latent cell
-        self.temperature: float = meta["autoencoder"].get("decoder", {}).get("temperature", 0.0)
+        self.latents: int = spec["latent_channels"]
+        self.bits: float = network.bits  # of one latent cell
+        self.temperature: float = spec.get("decoder", {}).get("temperature", 0.0)
         self.noises: int = self.fields if self.temperature else 0
         self.seed: int = meta.get("seed", 0)
         self.scores: dict[str, float] = meta["scores"]

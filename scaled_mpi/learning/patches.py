@@ -154,6 +154,8 @@ def _normalised(
     frames = run.read(moments, halo=halo)
     shape = (-1, *[1] * len(run.grid.shape))
     result = (frames - scale.mean.reshape(shape)) / scale.spread.reshape(shape)
+    if not np.isfinite(result).all():
+        raise InputError(f"data: {run.name} holds values that are not finite")
     return result.astype(np.float32)
 
 
