@@ -4,8 +4,8 @@
     python benchmarks/compression.py --steps 2000 --rows "vq, 512 codes" "pod, 32 modes"
 
 Gray-Scott waves: 8 runs of 128^2 to learn from, two frames of another of 256^2 in 16 tiles to be
-judged by. All autoencoders code 4 x 4 cells and differ in nothing but what their row says. A coder
-that draws has a second line: what it decodes without noise.
+judged by. All autoencoders code 4 x 4 cells, in 8 numbers where their row does not say 2, and differ
+in nothing but what it says. A coder that draws has a second line: what it decodes without noise.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "adversarial, conserving": {"kind": "adversarial", "conserve": True},
     "diffusion": {"kind": "diffusion"},
     "diffusion, conserving": {"kind": "diffusion", "conserve": True},
+    "identity, 2 numbers": {"latent_channels": 2},
+    "adversarial, 2 numbers": {"kind": "adversarial", "latent_channels": 2},
+    "diffusion, 2 numbers": {"kind": "diffusion", "latent_channels": 2},
 }
 QUIET = "  without noise"
 
@@ -57,7 +60,7 @@ def experiment(row: dict[str, Any], steps: int) -> Experiment:
     if compressor["kind"] != "pod":
         training = {"steps": steps, "batch": 8, "micro_batches": 4, "learning_rate": 4e-3,
                     "warmup": 40, "ema": 0.99, "validate_every": max(1, steps // 4)}
-        compressor |= {"factor": 4, "latent_channels": 8, "training": training}
+        compressor = {"factor": 4, "latent_channels": 8, "training": training, **compressor}
     return parse(Experiment, {
         "name": "compression", "simulator": {"kind": "gray_scott", "pattern": "waves"},
         "domain": {"shape": [256, 256], "tile": [64, 64]},
