@@ -121,6 +121,9 @@ def _compare(context: Context, preset: str) -> list[tuple[str, Any, dict[str, An
     experiment, spec = context.experiment, context.experiment.evaluation
     device = pick_device(experiment.score.training, SerialComm())
     learned, held_out = _snapshots(context, preset)
+    alive = held_out[:, 1].std(axis=(1, 2)) > ALIVE
+    if alive.any():  # where nothing changes there is no direction to compare with
+        held_out = held_out[alive]
     lesson = truth(experiment, preset, learned[:spec.fitted], 0)
     test = truth(experiment, preset, held_out[:spec.samples], spec.marched)
     contest = Contest(
@@ -128,7 +131,6 @@ def _compare(context: Context, preset: str) -> list[tuple[str, Any, dict[str, An
         load_flow(experiment.flow, context.inputs["flow"] / preset, device), lesson, test,
         experiment.kernels.sizes, spec.random, experiment.seed, device,
     )
-    alive = held_out[:, 1].std(axis=(1, 2)) > ALIVE
     facts = [("dynamics.size." + preset, float(np.sqrt(np.mean(test.rate**2))), {}),
              ("dataset.alive." + preset, float(alive.mean()), {"count": len(alive)})]
     for name, (mean, spread) in contest.fair().items():

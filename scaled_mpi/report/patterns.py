@@ -184,35 +184,42 @@ class PatternPanel:
         shape = self.arrays["snapshots"].shape[2:]
         return (f"A held-out snapshot of {shape[0]} × {shape[1]} cells, the simulator's rate of "
                 "change there and the fields found without any time; then what 20 steps of the "
-                "simulator change beside what a march of 200 steps along the fields changes. "
-                "Species v, red up and blue down, each in its own scale; cosines with the "
-                "simulator's picture over both species.")
+                "simulator change beside what a march of 200 steps along the fields changes, "
+                "denoised. Species v, red up and blue down, each in its own scale; cosines with "
+                "the simulator's change over both species, of marches with their noise. Below, "
+                "the same 200 steps in motion, and other held-out snapshots.")
 
     def content(self) -> str:
         """The fields, the marches as a movie, other snapshots."""
         snapshots = self.arrays["snapshots"][:, 1]
         low, high = field_limits(list(snapshots))
         fields = [("snapshot", snapshots[0], low, high, images.FIELD),
-                  *self._compared("rate", "simulator, rate of change", {
-                      "trainingfree": "training-free field", "flow": "learned flow"}),
-                  *self._compared("truth", "simulator, 20 steps", {
-                      "marched.trainingfree": "training-free, marched",
-                      "marched.flow": "learned flow, marched"})]
+                  self._change("simulator, rate of change", "rate"),
+                  self._change("training-free field", "trainingfree", "rate"),
+                  self._change("learned flow", "flow", "rate"),
+                  self._change("simulator, 20 steps", "truth"),
+                  self._change("training-free, marched", "marched.trainingfree", "truth"),
+                  self._change("learned flow, marched", "marched.flow", "truth")]
         others = [(f"snapshot {k + 2}", plane, low, high, images.FIELD)
                   for k, plane in enumerate(snapshots[1:])]
         return row(fields) + self._motion() + (row(others) if others else "")
 
-    def _compared(
-        self, truth: str, label: str, found: Mapping[str, str]
-    ) -> Iterator[tuple[str, np.ndarray, float, float, str]]:
-        """The simulator's picture and others, labelled with their cosine with it."""
-        true = self.arrays[truth]
-        for key in (truth, *found):
-            field = self.arrays[key]
-            limit = error_limit([field[1]])
+    def _change(
+        self, label: str, key: str, truth: str | None = None
+    ) -> tuple[str, np.ndarray, float, float, str]:
+        """A field as a picture, labelled with its cosine with the simulator's.
+
+        Of a march the denoised change is shown; its cosine is that of the noisy one.
+        """
+        field = self.arrays[key]
+        if truth is not None:
+            true = self.arrays[truth]
             along = float(np.vdot(field, true) / (_norm(field) * _norm(true)))
-            said = label if key == truth else f"{found[key]}, cos {along:+.2f}"
-            yield said, field[1], -limit, limit, images.ERROR
+            label += f", cos\N{NO-BREAK SPACE}{along:.2f}".replace("-", "\N{MINUS SIGN}")
+        film = self.arrays.get("film." + key.removeprefix("marched."))
+        plane = film[-1] - film[0] if key.startswith("marched.") else field[1]
+        limit = error_limit([plane])
+        return label, plane, -limit, limit, images.ERROR
 
     def _motion(self) -> str:
         """A movie: the simulator and the denoised states of the marches, the same steps."""
