@@ -4,8 +4,8 @@
     python benchmarks/compression.py --steps 2000 --rows "vq, 512 codes" "pod, 32 modes"
 
 Gray-Scott waves: 8 runs of 128^2 to learn from, two frames of another of 256^2 in 16 tiles to be
-judged by. All autoencoders code 4 x 4 cells, in 8 numbers where their row does not say 2, and differ
-in nothing but what it says. A coder that draws has a second line: what it decodes without noise.
+judged by. All autoencoders code 4 x 4 cells, in 8 numbers where their row does not say 2, and
+differ in nothing but what it says. A coder that draws has a second line: decoded without noise.
 """
 
 from __future__ import annotations

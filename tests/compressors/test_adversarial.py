@@ -21,8 +21,8 @@ def adversarial(steps=6, critic=None, **keys):
 
 
 def fields(count=6):
-    """Normalised fronts (count, 2, 40, 40)."""
-    made = torch.from_numpy(np.stack([frame((40, 40), 0.4 * t, t % 3) for t in range(count)]))
+    """Normalised fronts (count, 2, 32, 32)."""
+    made = torch.from_numpy(np.stack([frame((32, 32), 0.4 * t, t % 3) for t in range(count)]))
     return (made - made.mean((0, 2, 3), True)) / made.std((0, 2, 3), keepdim=True)
 
 
@@ -83,9 +83,9 @@ def test_each_part_of_the_contest_reaches_its_own_network_in_its_own_measure():
 
 def test_a_short_training_costs_little_and_keeps_the_coder_alone(tmp_path):
     made = runs(tmp_path)
-    keys = {"width": 16, "patch": 24}
-    spec(60, **keys).fit(made, ALONE, tmp_path / "plain", None, 0)
-    one = adversarial(60, {"start": 20}, **keys)
+    keys = {"width": 8, "patch": 16}
+    spec(30, **keys).fit(made, ALONE, tmp_path / "plain", None, 0)
+    one = adversarial(30, {"start": 8}, **keys)
     one.fit(made, ALONE, tmp_path / "judged", EventLog(tmp_path / "judged", "run", 0), 0)
     before, coder = spec().load(tmp_path / "plain"), one.load(tmp_path / "judged")
     assert coder.scores["vrmse"] < 1.5 * before.scores["vrmse"]

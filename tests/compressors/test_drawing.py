@@ -18,7 +18,7 @@ from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from tests.compressors.test_autoencoder import ALONE, spec, wrap
 from tests.compressors.waves import runs
 
-SMALL = {"width": 16, "depth": 1, "steps": 2}
+SMALL = {"width": 12, "depth": 1, "steps": 2}
 
 
 def drawing(steps=4, decoder=None, **keys):
@@ -105,7 +105,7 @@ def grainy(folder, count=3, frames=4, cells=32):
 def test_what_is_drawn_has_the_energy_that_coding_loses(tmp_path):
     """White noise cannot be coded: the plain decoder leaves it out, this one makes it anew."""
     made = grainy(tmp_path)
-    one = drawing(20, {"steps": 8}, latent_channels=2)
+    one = drawing(4, latent_channels=2)
     one.fit(made, ALONE, tmp_path / "fit", None, 0)
     coder = one.load(tmp_path / "fit")
     blocks = make_blocks(made[0].grid, 32, 1)
@@ -119,25 +119,25 @@ def test_what_is_drawn_has_the_energy_that_coding_loses(tmp_path):
 
     assert small(mean) < 0.5 * small(truth)
     assert small(drawn) == pytest.approx(small(truth), rel=0.15)
-    other = drawing(20, {"steps": 8}, latent_channels=2)
-    other.fit(made, ALONE, tmp_path / "other", None, 1)
-    assert not np.array_equal(
-        Coding(other.load(tmp_path / "other"), blocks, ALONE).decode(latent)[0], drawn)
+    coder.seed = 1  # other noise, another field of the same energy
+    other = Coding(coder, blocks, ALONE).decode(latent)[0]
+    assert small(other) == pytest.approx(small(truth), rel=0.15)
+    assert abs(np.corrcoef((drawn - mean).ravel(), (other - mean).ravel())[0, 1]) < 0.2
 
 
 def test_the_round_trip_beside_the_plain_autoencoder(tmp_path):
     made = runs(tmp_path)
-    one = drawing(50)
+    one = drawing(16)
     one.fit(made, ALONE, tmp_path / "drawn", None, 0)
     coder = one.load(tmp_path / "drawn")
     assert coder.noises == 2
     assert coder.scores["vrmse"] < 1.5 * coder.scores["vrmse.mean"]
-    spec(50).fit(made, ALONE, tmp_path / "plain", None, 0)
+    spec(16).fit(made, ALONE, tmp_path / "plain", None, 0)
     plain_coder = spec().load(tmp_path / "plain")
     tile = made[-1].read(3, halo=coder.encode_reach)
     # The same encoder: what is learned on the latents does not know which decoder follows.
     np.testing.assert_array_equal(coder.encode(tile), plain_coder.encode(tile))
-    quiet = drawing(50, {"temperature": 0.0}).load(tmp_path / "drawn")
+    quiet = drawing(16, {"temperature": 0.0}).load(tmp_path / "drawn")
     assert quiet.noises == 2  # that of its own training, not of the block that loads it
 
 

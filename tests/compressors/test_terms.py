@@ -87,7 +87,7 @@ def test_a_training_on_the_residual_lowers_it(tmp_path):
     blocks = make_blocks(made[0].grid, 16, 1)
     found = {}
     for name, terms in (("plain", {}), ("physics", {"residual": 0.01})):
-        one = spec(50, width=16, terms=terms)
+        one = spec(40, terms=terms)
         one.fit(made, ALONE, tmp_path / name, None, 0)
         rates = Rates(blocks, SerialComm(), list)
         found[name] = rates(one.load(tmp_path / name), made[-1], [1, 3], system())
