@@ -1,5 +1,6 @@
 """The diffusion autoencoder: no seams, noise by place, energy at the scales that coding loses."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from scaled_mpi.learning.networks.drawing import DrawingNetwork
 from scaled_mpi.learning.schedules import Rectified
 from scaled_mpi.parallel.blocks import Boundary, Grid, make_blocks
 from scaled_mpi.parallel.comm import SerialComm, world
+from scaled_mpi.parallel.signals import Stopped
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from tests.compressors.test_autoencoder import ALONE, spec, wrap
 from tests.compressors.waves import runs
@@ -139,6 +141,22 @@ def test_the_round_trip_beside_the_plain_autoencoder(tmp_path):
     np.testing.assert_array_equal(coder.encode(tile), plain_coder.encode(tile))
     quiet = drawing(16, {"temperature": 0.0}).load(tmp_path / "drawn")
     assert quiet.noises == 2  # that of its own training, not of the block that loads it
+
+
+@pytest.mark.parametrize("stop_at", [2, 6], ids=["coder", "denoiser"])
+def test_an_interruption_of_either_training_changes_no_bit(tmp_path, monkeypatch, stop_at):
+    from scaled_mpi.learning import loop
+
+    made = runs(tmp_path, count=2, frames=3)
+    drawing(4).fit(made, ALONE, tmp_path / "straight", None, 0)
+    calls = itertools.count(1)
+    monkeypatch.setattr(loop, "stop_agreed", lambda comm: next(calls) == stop_at)
+    with pytest.raises(Stopped):
+        drawing(4).fit(made, ALONE, tmp_path / "pieces", None, 0)
+    assert not (tmp_path / "pieces" / "coder.safetensors").exists()
+    drawing(4).fit(made, ALONE, tmp_path / "pieces", None, 0)
+    pair = [tmp_path / name / "coder.safetensors" for name in ("straight", "pieces")]
+    assert pair[0].read_bytes() == pair[1].read_bytes()
 
 
 @pytest.mark.mpi
