@@ -47,7 +47,8 @@ def convolve(kernel: np.ndarray | Tensor, score: Tensor) -> Tensor:
 def fitted(score: Tensor, rate: Tensor, size: int) -> np.ndarray:
     """The skew kernel (C, C, k, k) whose field is nearest to a known rate of change.
 
-    score and rate are (B, C, Y, X); least squares over all cells, of unit norm.
+    score and rate are (B, C, Y, X); least squares over all cells, of unit norm, or 0 where nothing
+    changes.
     """
     parts = basis(size, score.shape[1])
     # One convolution for all: (n C, C, k, k) -> (B, n, C, Y, X).
@@ -57,4 +58,4 @@ def fitted(score: Tensor, rate: Tensor, size: int) -> np.ndarray:
     wanted = (columns @ rate.flatten().double()).cpu().numpy()
     weights = np.linalg.lstsq(normal, wanted, rcond=1e-10)[0]
     kernel = np.tensordot(weights, parts, 1)
-    return kernel / np.linalg.norm(kernel)
+    return kernel / max(float(np.linalg.norm(kernel)), 1e-300)

@@ -33,6 +33,7 @@ from scaled_mpi.surrogates.score import seeded, train_on
 WIDTH = 64
 PROBES = 4
 SAMPLES = 4096
+JUDGED = 512  # held-out samples of a validation: few dimensions tell little each
 STARTS = 4  # trajectories whose exponents are averaged
 STEP = 0.005  # of the plane, at unit speed
 SHOWN = 6  # paths of the page
@@ -43,6 +44,7 @@ LORENZ_STEP = 0.01
 LORENZ_RUNS = 10
 SKEWS = 10  # random skew matrices in three dimensions
 MATRIX = 254  # stream of them
+BOUND = 4.0  # standardised states beyond which a path has left, as published
 APART, APART_STEP = 64, 0.1  # paths and time of a step, as published
 
 Found = list[tuple[str, float]]
@@ -130,18 +132,25 @@ def _standardised(mean: np.ndarray, spread: np.ndarray) -> Rate:
 def _chaos(
     kind: str, rate: Rate, samples: np.ndarray, starts: np.ndarray, horizon: float, steps: int
 ) -> Found:
-    """Exponents, that of a unit of path, and separation in the published units of speed."""
-    exponents = lyapunov_exponents(rate, starts, LORENZ_STEP, round(horizon / LORENZ_STEP))
+    """Exponents, that of a unit of path, and separation in the published units of speed.
+
+    Of paths that stay near the attractor, `lyapunov.kept` of all; of none, where all leave.
+    """
+    exponents = lyapunov_exponents(rate, starts, LORENZ_STEP, round(horizon / LORENZ_STEP),
+                                   bound=BOUND)
+    kept = exponents[np.isfinite(exponents[:, 0])]
     speeds = np.sqrt((rate(samples) ** 2).sum(1))
-    largest = float(exponents[:, 0].mean())
     slow = np.sqrt(samples.shape[1]) / np.sqrt((speeds**2).mean())  # |v|^2 / dims = 1
     apart = separation(lambda x: slow * rate(x), samples[:: len(samples) // APART][:APART],
                        APART_STEP, steps)
-    found = [
-        (f"lyapunov.{kind}.lorenz", largest),
-        (f"lyapunov.sum.{kind}.lorenz", float(exponents.sum(1).mean())),
-        (f"lyapunov.path.{kind}.lorenz", largest / float(speeds.mean())),
-    ]
+    found = [(f"lyapunov.kept.{kind}.lorenz", len(kept) / len(exponents))]
+    if len(kept):
+        largest = float(kept[:, 0].mean())
+        found += [
+            (f"lyapunov.{kind}.lorenz", largest),
+            (f"lyapunov.sum.{kind}.lorenz", float(kept.sum(1).mean())),
+            (f"lyapunov.path.{kind}.lorenz", largest / float(speeds.mean())),
+        ]
     return found + ([] if apart is None else [(f"lyapunov.separation.{kind}.lorenz", apart)])
 
 
@@ -183,7 +192,7 @@ def _train(
     )
     values = samples.astype(np.float32)
     train_on(model, loss, values[:border], values[border:], training, SerialComm(), folder, None,
-             seed, {"kind": "case"})
+             seed, {"kind": "case"}, judged=JUDGED)
 
 
 def _as_rate(field: Module, samples: np.ndarray, speed: float) -> Rate:

@@ -10,6 +10,8 @@ no derivative.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from scaled_mpi.parallel.streams import normal
@@ -19,27 +21,32 @@ ASIDE = 255  # stream of the directions that paths are set apart in
 
 
 def lyapunov_exponents(
-    rate: Rate, start: np.ndarray, dt: float, steps: int, burn: int = 0, size: float = 1e-6
+    rate: Rate, start: np.ndarray, dt: float, steps: int, burn: int = 0, size: float = 1e-6,
+    bound: float = math.inf,
 ) -> np.ndarray:
     """Exponents (B, d) in 1/time, the largest first, of each start (B, d).
 
     `rate` takes states (..., d). `steps` of `dt` are counted after `burn` that are not; `size` is
-    the length of a perturbation, small beside the field's features.
+    the length of a perturbation, small beside the field's features. A path that leaves the cube
+    of side 2 `bound` has no exponents: NaN.
     """
     state = np.asarray(start, np.float64)
     count, dims = state.shape
     frame = np.broadcast_to(np.eye(dims), (count, dims, dims)).copy()  # rows are perturbations
     growth = np.zeros((count, dims))
+    left = np.zeros(count, bool)
     for step in range(burn + steps):
         bundle = np.concatenate([state[:, None], state[:, None] + size * frame], 1)
         bundle = runge_kutta(rate, bundle, dt)
+        left |= np.abs(bundle[:, 0]).max(axis=1) > bound
+        bundle[left] = 0.0
         state = bundle[:, 0]
         frame, triangle = np.linalg.qr(
             np.swapaxes((bundle[:, 1:] - bundle[:, :1]) / size, 1, 2))
         frame = np.swapaxes(frame, 1, 2)
         if step >= burn:
             growth += np.log(np.abs(np.einsum("bii->bi", triangle)) + 1e-300)
-    return growth / (steps * dt)
+    return np.where(left[:, None], np.nan, growth / (steps * dt))
 
 
 def separation(

@@ -156,12 +156,13 @@ def load_score(spec: AnyScore, folder: Path, device: Any = "cpu") -> Any:
 def train_on(
     model: Any, loss: Any, snapshots: np.ndarray, held_out: np.ndarray, training: Training,
     comm: Comm, folder: Path, events: Any, seed: int, meta: dict[str, Any],
-    altered: Callable[[Any], Any] = lambda x: x,
+    altered: Callable[[Any], Any] = lambda x: x, judged: int = JUDGED,
 ) -> Any:
     """One training whose batches are snapshots; `loss(model, x)` draws its noise itself.
 
     The snapshots lie on the device of the model, and a batch is only the numbers of some.
-    `altered` makes of a micro-batch another that is as likely.
+    `altered` makes of a micro-batch another that is as likely; `judged` held-out snapshots are
+    looked at in a validation.
     """
     import torch
 
@@ -178,11 +179,11 @@ def train_on(
 
     def validate(model: Any) -> dict[str, float]:
         device = next(model.parameters()).device
-        x = torch.from_numpy(held_out[:JUDGED]).to(device)
+        x = torch.from_numpy(held_out[:judged]).to(device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(JUDGE_SEED)
             with torch.enable_grad():
-                losses = [float(loss(model, part).detach()) for part in x.split(8)]
+                losses = [float(loss(model, part).detach()) for part in x.split(-(-judged // 4))]
         return {"loss": float(np.mean(losses))}
 
     return train(

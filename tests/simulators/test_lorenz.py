@@ -52,3 +52,10 @@ def test_the_separation_of_a_linear_field_is_its_rate_and_nothing_is_said_of_pat
     assert separation(lambda x: 0.3 * x, np.ones((3, 2)), 0.1, 200) is None
     kept = separation(lambda x: 0.3 * x, np.array([[0.0, 0.0], [1.0, 1.0]]), 0.1, 200)
     assert kept == pytest.approx(0.3, rel=1e-6)
+
+
+def test_a_path_that_leaves_has_no_exponents():
+    start = np.array([[0.0, 0.0], [1.0, 1.0]])
+    found = lyapunov_exponents(lambda x: 0.5 * x, start, 0.05, 100, bound=4.0)
+    np.testing.assert_allclose(found[0], 0.5, rtol=1e-6)
+    assert np.isnan(found[1]).all()
