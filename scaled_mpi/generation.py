@@ -127,8 +127,8 @@ class Enlargement(Spec):
     block: PositiveInt = 8
     fusions: tuple[Fusion, ...] = ("crop", "average", "window", "collage")
     samples: PositiveInt = 4
-    sampler: Literal["ddim", "euler", "heun"] = "ddim"
-    steps: Annotated[int, Field(ge=2)] = 30
+    sampler: Literal["ddim", "euler", "heun", "sde"] = "ddim"
+    steps: Annotated[int, Field(ge=2)] = 20
     gains: Annotated[int, Field(ge=2)] = 9
 
     @model_validator(mode="after")

@@ -39,6 +39,14 @@ def test_the_whole_experiment_leaves_a_page_and_its_facts(tmp_path):
     assert 0.5 < fields[:, 0].mean() < 1.0  # species u, in the simulator's units
 
 
+def test_boxes_without_a_pattern_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([str(SMOKE), "--outputs", str(tmp_path), "simulator.start=uniform"])
+    assert caught.value.code == 2
+    assert "boxes.steps: 300 given; fewer are allowed" in capsys.readouterr().err
+    assert not list(tmp_path.glob("artefacts/fit-*/provenance.json"))
+
+
 @pytest.mark.mpi
 def test_any_ranks_learn_and_make_the_same(mpi_tmp_path):
     comm, root = world(), Path(mpi_tmp_path)
@@ -74,7 +82,7 @@ def test_any_ranks_learn_and_make_the_same(mpi_tmp_path):
     ("coarse.network.widths=[8, 8, 8, 8]", "coarse.network.widths: multiples of 8 cells"),
     ("windows.network.padding=valid", "windows.network.padding: valid given"),
     ("simulator.boundaries=neumann", "simulator: noise or boundaries"),
-    ("generation.sampler=sde", "generation.sampler"),
+    ("generation.sampler=ddpm", "generation.sampler"),
 ])
 def test_bad_input_is_one_line(override, words):
     with pytest.raises(InputError) as caught:

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from scaled_mpi.config import InputError
 from scaled_mpi.coupling.gains import Gains, gain_sums
 from scaled_mpi.coupling.generation import CoarseCorrection, TiledDenoiser, block_means
 from scaled_mpi.datasets.snapshots import SnapshotSet, chunk_path, write_chunk, write_index
@@ -96,17 +96,8 @@ def _simulated(experiment: Any, shape: tuple[int, int], runs: range) -> np.ndarr
 def fit(context: Context) -> None:
     """Both denoisers, one after the other, then the scales and gains."""
     experiment, block = context.experiment, context.experiment.generation.block
-    stored = SnapshotSet(context.inputs["dataset"], SMALL)
-    boxes = stored.read(0, len(stored))
-    border = len(boxes) - experiment.boxes.held_out
-    mean, spread = (
-        one(boxes[:border], axis=(0, 2, 3), dtype=np.float64)[:, None, None]
-        for one in (np.mean, np.std)
-    )
-    boxes = ((boxes - mean) / spread).astype(np.float32)
-    lesson = (boxes[:border], boxes[border:])
+    scales, lesson = _lesson(context)
     coarse_spread = block * float(block_means(lesson[0], 2, block).std(dtype=np.float64))
-    scales = {"mean": mean, "spread": spread}
     for name, one in (
         ("windows", partial(fit_windows, experiment.windows, experiment.schedule, *lesson,
                             experiment.generation.extents)),
@@ -128,6 +119,27 @@ def fit(context: Context) -> None:
         )
 
 
+def _lesson(context: Context) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Mean and spread (2, 1, 1) of the boxes, and these normalised: to learn from, held out.
+
+    Errors: `InputError` where no pattern is left.
+    """
+    stored = SnapshotSet(context.inputs["dataset"], SMALL)
+    boxes = stored.read(0, len(stored))
+    border = len(boxes) - context.experiment.boxes.held_out
+    mean, spread = (
+        one(boxes[:border], axis=(0, 2, 3), dtype=np.float64)[:, None, None]
+        for one in (np.mean, np.std)
+    )
+    if not spread.min() > 0.0:
+        raise InputError(
+            f"boxes.steps: {context.experiment.boxes.steps} given; fewer are allowed, or another "
+            "simulator.density: all boxes are uniform then"
+        )
+    boxes = ((boxes - mean) / spread).astype(np.float32)
+    return {"mean": mean, "spread": spread}, (boxes[:border], boxes[border:])
+
+
 def _train(context: Context, name: str, folder: Path, one: Any, team: Any) -> None:
     events = EventLog(
         folder, f"{context.experiment.name}-{context.folder.stem}-{name}",
@@ -142,22 +154,24 @@ def _train(context: Context, name: str, folder: Path, one: Any, team: Any) -> No
                     f"{result.seconds:.0f} s, {result.throughput:.0f} samples a second")
 
 
-@dataclass
 class Learned:
     """The trained denoisers of a folder, as functions of arrays."""
 
-    experiment: Any
-    folder: Path
-    coarse_spread: float
-
-    def __post_init__(self) -> None:
-        schedule, block = self.experiment.schedule, self.experiment.generation.block
-        window = self.experiment.windows.load(self.folder / "windows", schedule)
-        small = self.experiment.coarse.load(
-            self.folder / "coarse", schedule, self.coarse_spread, periodic=True
+    def __init__(self, experiment: Any, folder: Path, coarse_spread: float) -> None:
+        self.experiment, self.folder = experiment, folder
+        self._windows = experiment.windows.load(folder / "windows", experiment.schedule)
+        self._means = experiment.coarse.load(
+            folder / "coarse", experiment.schedule, coarse_spread, periodic=True
         )
-        self.window: Callable[[tuple[int, ...]], Denoise] = lambda extent: window
-        self.coarse: Denoise = lambda means, t: small(block * means, t) / block
+
+    def window(self, extent: tuple[int, ...]) -> Denoise:
+        """The denoiser of windows of any extent that it was trained on."""
+        return self._windows
+
+    def coarse(self, means: np.ndarray, t: float) -> np.ndarray:
+        """Block means of a periodic field, denoised; their noise has the spread sigma / block."""
+        block = self.experiment.generation.block
+        return self._means(block * means, t) / block
 
     def whole(self) -> Denoise:
         """The denoiser of windows on a periodic domain."""
@@ -202,7 +216,7 @@ def measure_gains(context: Context, learned: Learned, boxes: np.ndarray) -> Gain
 
 def methods(experiment: Any) -> tuple[str, ...]:
     """What is generated, in order."""
-    return ("pasted", *experiment.generation.fusions, "coarse", "weighed", "untiled")
+    return ("pasted", "untiled", "coarse", "weighed", *experiment.generation.fusions)
 
 
 def generate(context: Context) -> None:
