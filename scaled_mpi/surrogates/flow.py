@@ -29,6 +29,7 @@ class Flow(Spec):
     """The learned field: `probes` (even) divergence probes a step, penalties as in the loss."""
 
     width: PositiveInt = 32
+    centred: bool = Field(True, description="without its mean over cells")
     probes: PositiveInt = 4
     symmetry: NonNegativeFloat = Field(0.1, description="weight of the squared part along s")
     unit: NonNegativeFloat = Field(1.0, description="weight that keeps the field of unit size")
@@ -49,7 +50,7 @@ class Flow(Spec):
         """The untrained network (B, 2, Y, X) -> (B, 2, Y, X)."""
         from scaled_mpi.learning.networks.periodic import IsotropicFlow
 
-        return IsotropicFlow(CHANNELS, self.width)
+        return IsotropicFlow(CHANNELS, self.width, self.centred)
 
 
 class Kernels(Spec):

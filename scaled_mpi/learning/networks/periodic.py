@@ -69,10 +69,15 @@ class IsotropicConvolution(nn.Module):
 
 
 class IsotropicFlow(nn.Module):
-    """(B, channels, Y, X) -> a field of the same shape that turns and mirrors with its input."""
+    """(B, channels, Y, X) -> a field of the same shape that turns and mirrors with its input.
 
-    def __init__(self, channels: int, width: int) -> None:
+    `centred` takes the mean over cells from each channel: to raise all cells alike keeps a density
+    of patterns nearly, and is no dynamics.
+    """
+
+    def __init__(self, channels: int, width: int, centred: bool = False) -> None:
         super().__init__()
+        self.centred = centred
         self.layers = nn.Sequential(
             IsotropicConvolution(channels, width), nn.SiLU(), nn.Conv2d(width, width, 1),
             nn.SiLU(), nn.Conv2d(width, channels, 1),
@@ -80,7 +85,8 @@ class IsotropicFlow(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, channels, Y, X), periodic."""
-        return self.layers(x)
+        made = self.layers(x)
+        return made - made.mean((2, 3), keepdim=True) if self.centred else made
 
 
 class Dense(nn.Module):
