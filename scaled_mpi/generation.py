@@ -126,7 +126,7 @@ class Enlargement(Spec):
     overlap: NonNegativeInt = 16
     block: PositiveInt = 8
     fusions: tuple[Fusion, ...] = ("crop", "average", "window", "collage")
-    samples: PositiveInt = 4
+    samples: PositiveInt = 3
     sampler: Literal["ddim", "euler", "heun", "sde"] = "ddim"
     steps: Annotated[int, Field(ge=2)] = 20
     gains: Annotated[int, Field(ge=2)] = 9
@@ -162,7 +162,7 @@ class EnlargementExperiment(Spec):
     generation: Enlargement = Enlargement()
     schedule: AnySchedule = VariancePreserving(zero_terminal_snr=True, sigma_min=0.01)
     windows: FieldDenoiser = FieldDenoiser()
-    coarse: FieldDenoiser = FieldDenoiser(coarsen=1)
+    coarse: FieldDenoiser = FieldDenoiser(coarsen=1, smooth=False)
     launch: Literal["local"] = "local"
     machine: str | None = None
 

@@ -31,14 +31,17 @@ Extent = tuple[int, ...]
 class FieldDenoiser(Spec):
     """A U-Net as a denoiser; it works on coarse cells of `coarsen` cells an axis.
 
-    The padding of `network` is that of windows; what is periodic is padded so.
+    The padding of `network` is that of windows; what is periodic is padded so. `smooth`: fields
+    vary little from cell to cell, and the network begins as a filter that knows so.
     """
 
     parametrization: Literal["x0", "v", "flow", "edm"] = "edm"
     coarsen: PositiveInt = 2
+    smooth: bool = True
     network: UNetSize = UNetSize(widths=(32, 64, 64), norm="cell", padding="replicate")
     training: Training = Training(
-        steps=1000, batch=16, micro_batches=4, learning_rate=2e-3, ema=0.995, validate_every=200,
+        steps=300, batch=16, micro_batches=4, learning_rate=4e-3, ema=0.98, validate_every=50,
+        warmup=20,
     )
 
     @property
@@ -49,12 +52,17 @@ class FieldDenoiser(Spec):
     def build(self, schedule: Schedule, spread: float = 1.0, periodic: bool = False) -> Any:
         """The untrained `learning.denoising.Denoiser` of data of this spread."""
         from scaled_mpi.learning.denoising import Denoiser
-        from scaled_mpi.learning.networks.gathered import Gathered
+        from scaled_mpi.learning.networks.gathered import Filtered, Gathered
         from scaled_mpi.learning.networks.unet import UNet
 
         size = self.network.model_copy(update={"padding": "circular"}) if periodic else (
             self.network)
-        network = Gathered(UNet(2, CHANNELS * self.coarsen**2, size), self.coarsen)
+        channels = CHANNELS * self.coarsen**2
+        if self.smooth:
+            inner = UNet(2, 2 * channels, size, outputs=channels)
+            network = Filtered(inner, self.coarsen, size.padding)
+        else:
+            network = Gathered(UNet(2, channels, size), self.coarsen)
         return Denoiser(network, schedule, self.parametrization, spread)
 
     def load(

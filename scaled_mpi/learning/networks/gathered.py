@@ -1,12 +1,24 @@
-"""A network on gathered cells: blocks of `factor` cells an axis become channels of one cell."""
+"""A network on gathered cells, and what a smoothing filter already knows of smooth fields.
+
+    F(x, a) = N(x, h, a) - cos(a) h        h = (x - S x) / (sin(a) + 0.05)
+
+x is scaled to variance 1, a is the angle of the noise level, tan a = sigma / alpha, and S the
+binomial filter of 5 cells an axis. Little noise on a smooth field is what the filter takes away:
+h shows it to the network in units of its own size, where in x it is a small part of large numbers,
+and is the network's answer until it learns a better one.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from scaled_mpi.learning.networks.convolution import gather, spread
+
+BINOMIAL = (0.0625, 0.25, 0.375, 0.25, 0.0625)
+LEAST = 0.05  # added to the noise's share, so that h stays bounded
 
 
 class Gathered(nn.Module):
@@ -19,3 +31,26 @@ class Gathered(nn.Module):
     def forward(self, x: Tensor, level: Tensor, condition: Any = None) -> Tensor:
         """`level` (B,) and the condition are the network's own; cells a multiple of `factor`."""
         return spread(self.network(gather(x, self.factor), level, condition), self.factor)
+
+
+class Filtered(Gathered):
+    """The same with h beside x: a network of 2 C * factor^2 channels that answers half as many.
+
+    Two axes; `padding`, circular or replicate, is what the filter finds beyond the ends.
+    """
+
+    def __init__(self, network: nn.Module, factor: int, padding: str) -> None:
+        super().__init__(network, factor)
+        self.padding = padding
+        line = torch.tensor(BINOMIAL)
+        self.register_buffer("kernel", torch.outer(line, line)[None, None], persistent=False)
+
+    def forward(self, x: Tensor, level: Tensor, condition: Any = None) -> Tensor:
+        """x (B, C, Y, X) -> the same."""
+        wide = nn.functional.pad(x, (2, 2, 2, 2), self.padding)
+        kernel = self.kernel.expand(x.shape[1], -1, -1, -1)
+        smooth = nn.functional.conv2d(wide, kernel, groups=x.shape[1])
+        share = level.view(-1, 1, 1, 1)
+        detail = (x - smooth) / (share.sin() + LEAST)
+        made = super().forward(torch.cat((x, detail), 1), level, condition)
+        return made - share.cos() * detail
