@@ -26,7 +26,7 @@ def test_the_whole_experiment_leaves_a_page_and_its_facts(tmp_path):
         for name in ("cov.error.tiled", "cov.error.beyond", "variance.ratio", "seam.index",
                      "histogram.distance", "dynamics.rate.ratio", "spectrum.error.middle"):
             assert np.isfinite(facts[name, method]), (name, method)
-    assert facts["variance.ratio", None] == facts["variance.ratio", "weighed"]
+    assert facts["variance.ratio", None] == facts["variance.ratio", "coarse"]
     assert facts["dynamics.rate.ratio", "gaussian"] > 2.0 > facts["dynamics.rate.ratio", "again"]
     page = (folder / "report.html").read_text()
     for words in ("Patterns larger than the tile", "How like the simulator", "tiles alone, pasted",

@@ -5,7 +5,7 @@ Facts, with the place `method`, of species v: all names of `coupling.likeness.di
 how far it moves the truth. Methods are those of `pipeline/enlarge.py` and two that cost nothing to
 compare with: `gaussian`, Gaussian fields of the covariance of the truth, and `again`, as many
 other fields of the simulator, whose differences are those of chance. Without a place
-`cov.error.tiled`, `cov.error.beyond` and `variance.ratio` are those of `weighed`.
+`cov.error.tiled`, `cov.error.beyond` and `variance.ratio` are those of `coarse`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ARRAYS = "likeness.h5"
 STEPS = 10  # of the simulator, over which its rate is taken
 SHOWN = 1  # species v
 HEADLINES = ("cov.error.tiled", "cov.error.beyond", "variance.ratio")
-BEST = "weighed"
+BEST = "coarse"
 
 
 def evaluate(context: Context) -> None:
