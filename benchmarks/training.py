@@ -9,7 +9,7 @@ of the weights, no check, no progress, no files. Rounds alternate and the fastes
 busy spell of the machine hits all alike. `cpu` is processor time, which a shared machine hardly
 moves; with several ranks it counts waiting, so there the wall clock is the one to read. What the
 loop loses on one rank it loses to the micro-batches: `--micro-batches 2` loses less.
-Prints markdown.
+Prints markdown; `--facts FILE` appends `train.throughput.ratio`, one line a mode and a clock.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
+from scaled_mpi.facts import FactLog
 from scaled_mpi.learning.distributed import join_group
 from scaled_mpi.learning.networks.convolution import LocalNetwork
 from scaled_mpi.learning.training import Training, train
@@ -128,6 +129,7 @@ def main() -> None:
     parser.add_argument("--micro-batches", type=int, default=4)
     parser.add_argument("--cells", type=int, default=64)
     parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--facts", type=Path, help="file to append the ratios to")
     options = parser.parse_args()
     torch.set_num_threads(1)
     comm = world()
@@ -144,6 +146,10 @@ def main() -> None:
         fastest = np.min(rounds, axis=0)
         wall, cpu = base / fastest
         print(f"| {name} | {samples / fastest[0]:.1f} | {wall:.3f} | {cpu:.3f} |")
+        if options.facts and name != "bare":
+            log = FactLog(options.facts, "benchmark", comm.size, mode=name)
+            log.record("train.throughput.ratio", wall, clock="wall")
+            log.record("train.throughput.ratio", cpu, clock="cpu")
 
 
 if __name__ == "__main__":
