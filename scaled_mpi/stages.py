@@ -268,7 +268,7 @@ def _denoisers_part(experiment: EnlargementExperiment, ranks: int) -> dict[str, 
 
 
 STAGES = (
-    Stage("simulate", 1, (), _simulate_part, simulate.work),
+    Stage("simulate", 2, (), _simulate_part, simulate.work),
     Stage("compress", 1, ("simulate",), _compress_part, learn.compress),
     Stage("fit", 1, ("compress",), _fit_part, learn.fit),
     Stage("couple", 1, ("simulate", "compress", "fit"), _couple_part, couple.work),

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "scaled_mpi"
 
 FLOORS = {
-    "config": 0, "files": 0, "facts": 0, "metrics": 0, "progress": 0,
+    "config": 0, "files": 0, "facts": 0, "metrics": 0, "likeness": 0, "progress": 0,
     "parallel": 1, "shipped": 1,
     "simulators": 2, "problems": 2, "datasets": 2, "learning": 2, "artefacts": 2,
     "compressors": 3, "surrogates": 3, "local_solvers": 3,
@@ -20,7 +20,7 @@ FLOORS = {
     "launch": 5, "report": 5, "experiment": 5, "elliptic": 5,
     "ensemble": 5, "turing": 5, "generation": 5, "opening": 5, "tracking": 5,
     "pipeline": 6,
-    "stages": 7, "run": 7, "doctor": 7, "__init__": 7,
+    "stages": 7, "run": 7, "doctor": 7, "ship": 7, "__init__": 7,
 }
 
 # A folder ends in a slash. Everybody may import what is in FREE.

@@ -50,11 +50,9 @@ class Gains:
         return cls(np.asarray(times, np.float64), np.clip(values, 0.0, 1.0), cells)
 
     def __call__(self, missing: np.ndarray, t: float) -> np.ndarray:
-        """`missing` (..., *cells) of any periodic field, each wave times its gain at the time."""
-        axes = tuple(range(-2, 0))
-        shape = missing.shape[-2:]
-        waves = np.fft.fftn(missing, axes=axes) * self.at(t, shape)
-        return np.fft.ifftn(waves, axes=axes).real.astype(missing.dtype)
+        """`missing` (..., Y, X) of any periodic field, each wave times its gain at the time."""
+        waves = np.fft.fft2(missing) * self.at(t, missing.shape[-2:])
+        return np.fft.ifft2(waves).real.astype(missing.dtype)
 
     def at(self, t: float, shape: Sequence[int]) -> np.ndarray:
         """The gain of every wave of a field of this shape, linear in time and wavenumber."""

@@ -24,7 +24,7 @@ import numpy as np
 from scaled_mpi.config import InputError
 from scaled_mpi.coupling.gains import Gains, gain_sums
 from scaled_mpi.coupling.generation import CoarseCorrection, TiledDenoiser, block_means
-from scaled_mpi.datasets.snapshots import SnapshotSet, chunk_path, write_chunk, write_index
+from scaled_mpi.datasets.snapshots import SnapshotSet, write_index
 from scaled_mpi.facts import EventLog
 from scaled_mpi.learning.samplers import CellNoise, Denoise, sample
 from scaled_mpi.learning.training import on_team
@@ -35,8 +35,7 @@ from scaled_mpi.parallel.halo import gather_field
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.streams import cell_indices
 from scaled_mpi.pipeline.context import Context
-from scaled_mpi.progress import Progress
-from scaled_mpi.simulators.gray_scott import advance_batch
+from scaled_mpi.pipeline.patterns import final_states, write_missing
 from scaled_mpi.surrogates.denoiser import fit_means, fit_windows
 from scaled_mpi.surrogates.score import CHANNELS
 
@@ -62,35 +61,24 @@ def truth(context: Context) -> None:
 
 def _simulate(context: Context, name: str, shape: tuple[int, int], runs: range) -> None:
     """Every file of a set that is not there, a file by one rank."""
-    system, numbers = context.experiment.simulator, range(-(-len(runs) // CHUNK))
+    experiment, starts = context.experiment, range(0, len(runs), CHUNK)
     if context.comm.rank == 0:
-        system.warm(2)
+        experiment.simulator.warm(2)
     quiet_barrier(context.comm)
-    missing = context.comm.bcast(
-        [n for n in numbers if not chunk_path(context.folder, name, n).exists()]
+    write_missing(
+        context, name,
+        [(name, n, runs[start : start + CHUNK]) for n, start in enumerate(starts)],
+        lambda _, some: final_states(
+            experiment.simulator, shape, [(experiment.seed, run) for run in some],
+            experiment.boxes.steps,
+        ),
+        lambda _, some: {"set": name, "first": some.start},
     )
-    mine = shares(len(missing), context.comm.size)[context.comm.rank]
-    with Progress(name, len(mine), context.comm.rank) as progress:
-        for number in (missing[place] for place in mine):
-            some = runs[number * CHUNK : (number + 1) * CHUNK]
-            states = _simulated(context.experiment, shape, some)
-            write_chunk(context.folder, name, number, states, {"set": name, "first": some.start})
-            progress.step(1)
-    quiet_barrier(context.comm)
     if context.comm.rank == 0:
         whole = (len(runs), CHANNELS, *shape)
-        digest = write_index(context.folder, name, len(numbers), whole, {"chunk": CHUNK})
+        digest = write_index(context.folder, name, len(starts), whole, {"chunk": CHUNK})
         context.facts.record(f"dataset.sha256.{name}", digest)
     context.say(f"  {len(runs)} boxes of {' x '.join(map(str, shape))} cells")
-
-
-def _simulated(experiment: Any, shape: tuple[int, int], runs: range) -> np.ndarray:
-    """States (n, 2, *shape) of some runs after `boxes.steps`, float32."""
-    system = experiment.simulator
-    grid = system.grid(shape)
-    block = make_blocks(grid, shape, 1).block(0)
-    states = np.stack([system.initial(block, grid, (experiment.seed, run)) for run in runs])
-    return advance_batch(system, states, experiment.boxes.steps)
 
 
 def fit(context: Context) -> None:

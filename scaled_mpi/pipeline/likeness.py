@@ -1,6 +1,6 @@
 """How like the simulator's patterns the generated ones are, and the page's arrays.
 
-Facts, with the place `method`, of species v: all names of `coupling.likeness.differences`, and
+Facts, with the place `method`, of species v: all names of `scaled_mpi/likeness.py`, and
 `dynamics.rate.ratio`: how far the simulator moves both species in `STEPS` steps from there, over
 how far it moves the truth. Methods are those of `pipeline/enlarge.py` and two that cost nothing to
 compare with: `gaussian`, Gaussian fields of the covariance of the truth, and `again`, as many
@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from scaled_mpi.coupling.likeness import Statistics, differences, statistics
 from scaled_mpi.datasets.snapshots import SnapshotSet
 from scaled_mpi.facts import read_facts
 from scaled_mpi.learning.gaussian import lookalike
 from scaled_mpi.learning.samplers import CellNoise
+from scaled_mpi.likeness import Statistics, differences, statistics
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
 from scaled_mpi.parallel.comm import quiet_barrier
 from scaled_mpi.pipeline.context import Context

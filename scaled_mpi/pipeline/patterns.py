@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,36 +20,56 @@ from scaled_mpi.turing import Snapshots
 def work(context: Context) -> None:
     """Simulate every chunk that is not there; collective, each chunk by one rank."""
     spec, seed = context.experiment.patterns, context.experiment.seed
-    chunks = spec.chunks()
     if context.comm.rank == 0 and spec.device == "cpu":
         spec.simulator(spec.presets[0]).warm(2)
     quiet_barrier(context.comm)
     begun = time.perf_counter()
-    made = [c for c in chunks if not chunk_path(context.folder, c[0], c[1]).exists()]
-    made = context.comm.bcast(made)
-    mine = shares(len(made), context.comm.size)[context.comm.rank]
-    with Progress("dataset", len(mine), context.comm.rank) as progress:
+    made = write_missing(
+        context, "dataset", spec.chunks(),
+        lambda preset, samples: simulate(spec, preset, samples, seed),
+        lambda preset, samples: _meta(spec, preset, samples),
+    )
+    _finish(context, made, time.perf_counter() - begun)
+
+
+def write_missing(
+    context: Context, label: str, chunks: Sequence[tuple[str, int, range]],
+    states: Callable[[str, range], np.ndarray], meta: Callable[[str, range], dict[str, Any]],
+) -> int:
+    """Write the chunks, (set, number, samples) each, that are not there, each by one rank.
+
+    `states` and `meta` tell a chunk's fields and attributes. The samples that were made, on all
+    ranks together; collective.
+    """
+    missing = [c for c in chunks if not chunk_path(context.folder, c[0], c[1]).exists()]
+    missing = context.comm.bcast(missing)
+    mine = shares(len(missing), context.comm.size)[context.comm.rank]
+    with Progress(label, len(mine), context.comm.rank) as progress:
         for place in mine:
-            preset, number, samples = made[place]
-            values = simulate(spec, preset, samples, seed)
-            write_chunk(context.folder, preset, number, values, _meta(spec, preset, samples))
-            progress.step(1, f"{preset} {samples.stop} of {spec.samples}")
+            name, number, samples = missing[place]
+            write_chunk(context.folder, name, number, states(name, samples), meta(name, samples))
+            progress.step(1, f"{name}, up to sample {samples.stop}")
     quiet_barrier(context.comm)
-    seconds = time.perf_counter() - begun
-    _finish(context, sum(len(samples) for _, _, samples in made), seconds)
+    return sum(len(samples) for _, _, samples in missing)
 
 
 def simulate(spec: Snapshots, preset: str, samples: range, seed: int) -> np.ndarray:
     """Final states (n, 2, height, width) of some samples, float32, normalised where asked."""
-    system = spec.simulator(preset)
+    runs = [(seed, spec.run(preset, sample)) for sample in samples]
     shape = (spec.height, spec.width)
+    states = final_states(spec.simulator(preset), shape, runs, spec.steps, spec.device)
+    return 2.0 * states - 1.0 if spec.normalize else states
+
+
+def final_states(
+    system: Any, shape: tuple[int, int], runs: Sequence[tuple[int, int]], steps: int,
+    device: str = "cpu",
+) -> np.ndarray:
+    """States (n, 2, *shape) of `runs`, a (seed, run) each, after `steps`; float32."""
     grid = system.grid(shape)
     block = make_blocks(grid, shape, 1).block(0)
-    states = np.stack([
-        system.initial(block, grid, (seed, spec.run(preset, sample))) for sample in samples
-    ])
-    states = advance_on(spec.device, system, states, spec.steps)
-    return 2.0 * states - 1.0 if spec.normalize else states
+    states = np.stack([system.initial(block, grid, run) for run in runs])
+    return advance_on(device, system, states, steps)
 
 
 def advance_on(device: str, system: Any, states: np.ndarray, steps: int) -> np.ndarray:

@@ -5,7 +5,7 @@
     NAME/facts.jsonl           what it scored there, and what the training took
 
 A key `weights` takes NAME, or a folder of the user's own: a results folder such as outputs/ddm,
-or what a stage `fit` left. `benchmarks/ship.py` makes NAME of a finished results folder.
+or what a stage `fit` left. `scaled_mpi/ship.py` makes NAME of a finished results folder.
 """
 
 from __future__ import annotations

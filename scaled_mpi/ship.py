@@ -1,7 +1,7 @@
 """Put the networks of a finished run among the weights that come with the package.
 
-    ./run configs/ddm.yaml            && python benchmarks/ship.py outputs/ddm
-    ./run configs/surrogate.yaml      && python benchmarks/ship.py outputs/surrogate
+    ./run configs/ddm.yaml            && python -m scaled_mpi.ship outputs/ddm
+    ./run configs/surrogate.yaml      && python -m scaled_mpi.ship outputs/surrogate
 
 The surrogate becomes scaled_mpi/shipped/NAME, a rival NAME_RIVAL, where NAME is that of the
 experiment; with each go the configuration and the facts that are single numbers. Prints what was
@@ -16,8 +16,6 @@ import json
 import shutil
 import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scaled_mpi.config import InputError, to_yaml
 from scaled_mpi.experiment import Experiment, load
@@ -48,7 +46,9 @@ def numbers(folder: Path) -> str:
 
 
 def ship(name: str, source: Path, config: str, facts: str) -> None:
-    """Write one shipped folder; `InputError` for a file that is too large to be shipped."""
+    """Write one shipped folder; `InputError` for a file that is missing or too large."""
+    if not source.is_file():
+        raise InputError(f"{source}: not there; a finished stage fit is needed")
     if source.stat().st_size > LARGEST:
         raise InputError(f"{source}: {source.stat().st_size} bytes; at most {LARGEST} are shipped")
     folder = SHIPPED / plain_name(name)
@@ -59,15 +59,20 @@ def ship(name: str, source: Path, config: str, facts: str) -> None:
     print(f"{folder / WEIGHTS}: {source.stat().st_size} bytes, SHA-256 {sha256(source)}")
 
 
-def main() -> None:
-    """Ship every network that the run has trained."""
+def main() -> int:
+    """Ship every network that the run has trained; 2 for a folder that cannot be shipped."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, help="a results folder, such as outputs/ddm")
     folder = parser.parse_args().results
-    experiment = load(folder / "config.yaml")
-    for name, source in networks(folder, experiment).items():
-        ship(name, source, to_yaml(experiment), numbers(folder))
+    try:
+        experiment = load(folder / "config.yaml")
+        for name, source in networks(folder, experiment).items():
+            ship(name, source, to_yaml(experiment), numbers(folder))
+    except InputError as error:
+        print(f"scaled_mpi: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
