@@ -105,8 +105,13 @@ def by_petsc(case: Case, name: str) -> tuple[np.ndarray, int, int, int]:
     tiles = subdomains(case.blocks, case.comm, 4) if name == "asm" else None
     with LinearSystem(case.stencil, case.blocks, case.comm) as system:
         course = system.solve(
-            case.load, name, rtol=0.9 * TOLERANCE, most=MOST.get(name, 300), restart=30,
-            method=KRYLOV[name], tiles=tiles,
+            case.load,
+            name,
+            rtol=0.9 * TOLERANCE,
+            most=MOST.get(name, 300),
+            restart=30,
+            method=KRYLOV[name],
+            tiles=tiles,
         )
     return course.solution, course.iterations, 0, 0
 
@@ -123,8 +128,15 @@ def measure(case: Case, method: Method) -> Run:
     with LinearSystem(case.stencil, case.blocks, case.comm) as system:
         rest = case.load - system.multiply(solution)
     residual = norm(rest, case.blocks, case.comm) / norm(case.load, case.blocks, case.comm)
-    return Run(largest(case.comm, wall), math.fsum(case.comm.allgather(cpu)), iterations,
-               residual, sum(case.comm.allgather(sent)), added, fallback)
+    return Run(
+        largest(case.comm, wall),
+        math.fsum(case.comm.allgather(cpu)),
+        iterations,
+        residual,
+        sum(case.comm.allgather(sent)),
+        added,
+        fallback,
+    )
 
 
 def methods(weights: Path | None) -> dict[str, Method]:
@@ -153,20 +165,29 @@ def training_seconds(weights: Path | None) -> float:
 def report(runs: dict[str, list[Run]], clock: str, log: FactLog) -> dict[str, float]:
     """Print the table and all ratios, those above 1 too; medians of the clock, s a problem."""
     medians = {name: median(some, clock) for name, some in runs.items()}
-    print(f"\n{'method':10s} {'problems':>8s} {'wall s':>7s} {'cpu s':>7s} {'iterations':>10s} "
-          f"{'residual':>9s} {'MiB':>6s} {'bytes':>10s}   {clock} / asm  / gamg  / exact")
+    print(
+        f"\n{'method':10s} {'problems':>8s} {'wall s':>7s} {'cpu s':>7s} {'iterations':>10s} "
+        f"{'residual':>9s} {'MiB':>6s} {'bytes':>10s}   {clock} / asm  / gamg  / exact"
+    )
     for name, some in runs.items():
         wall, cpu = median(some, "wall"), median(some, "cpu")
         most, worst = max(run.iterations for run in some), max(run.residual for run in some)
         said = f"{worst:.1e}" if worst <= TOLERANCE else "NOT MET"
         memory, sent = median(some, "memory"), median(some, "bytes")
         ratios = [medians[name] / medians[other] for other in ("asm", "gamg", "exact")]
-        print(f"{name:10s} {len(some):8d} {wall:7.2f} {cpu:7.2f} {most:10d} {said:>9s} "
-              f"{memory:6.0f} {sent:10.0f}  " + "".join(f"{ratio:9.2f}" for ratio in ratios))
+        print(
+            f"{name:10s} {len(some):8d} {wall:7.2f} {cpu:7.2f} {most:10d} {said:>9s} "
+            f"{memory:6.0f} {sent:10.0f}  " + "".join(f"{ratio:9.2f}" for ratio in ratios)
+        )
         for key, value, unit in (
-            ("time", wall, "s"), ("time.cpu", cpu, "s"), ("memory", memory, "MiB"),
-            ("bytes", sent, "bytes"), ("iterations", most, ""), ("residual", worst, ""),
-            ("problems", len(some), ""), ("ratio.asm", ratios[0], ""),
+            ("time", wall, "s"),
+            ("time.cpu", cpu, "s"),
+            ("memory", memory, "MiB"),
+            ("bytes", sent, "bytes"),
+            ("iterations", most, ""),
+            ("residual", worst, ""),
+            ("problems", len(some), ""),
+            ("ratio.asm", ratios[0], ""),
         ):
             log.record(f"{key}.{name}", value, unit)
     return medians
@@ -183,8 +204,10 @@ def break_even(medians: dict[str, float], spent: float, log: FactLog) -> None:
         if "certified" in medians and name != "certified":
             gain = medians[name] - medians["certified"]
             count = math.ceil(spent / gain) if gain > 0 else "never"
-            print(f"break-even of the network against {name}, {spent:.0f} s of data and training "
-                  f"counted: {count}")
+            print(
+                f"break-even of the network against {name}, {spent:.0f} s of data and training "
+                f"counted: {count}"
+            )
             log.record(f"breakeven.{name}", count, "problems")
 
 
@@ -215,18 +238,20 @@ def main() -> None:
     slow = given.problems if given.slow is None else given.slow
     for number in range(given.problems):
         seed = 2_000_000 + number
-        case = Case(blocks, comm, problem.stencil(blocks, comm, seed),
-                    problem.load(blocks, comm, seed))
+        case = Case(
+            blocks, comm, problem.stencil(blocks, comm, seed), problem.load(blocks, comm, seed)
+        )
         for name, method in chosen.items():
             if name in SLOW and number >= slow:
                 continue
             runs[name].append(measure(case, method))
             if comm.rank == 0:
-                print(json.dumps({"problem": number, "method": name, **vars(runs[name][-1])}),
-                      flush=True)
+                print(
+                    json.dumps({"problem": number, "method": name, **vars(runs[name][-1])}),
+                    flush=True,
+                )
     if comm.rank == 0:
-        log = FactLog(given.facts, "benchmark", comm.size, cells=given.cells,
-                      clock=given.clock)
+        log = FactLog(given.facts, "benchmark", comm.size, cells=given.cells, clock=given.clock)
         medians = report(runs, given.clock, log)
         break_even(medians, training_seconds(given.weights), log)
 

@@ -25,9 +25,12 @@ from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.pipeline.rates import Rates
 
 COLUMNS = {
-    "compression.factor": "numbers", "compression.bits": "bits",
-    "vrmse.reconstruction": "VRMSE", "mass.error.reconstruction": "mass",
-    "spectrum.error.reconstruction": "spectrum", "residual.error": "residual",
+    "compression.factor": "numbers",
+    "compression.bits": "bits",
+    "vrmse.reconstruction": "VRMSE",
+    "mass.error.reconstruction": "mass",
+    "spectrum.error.reconstruction": "spectrum",
+    "residual.error": "residual",
     "seam.reconstruction": "seam",
 }
 TERMS = {"gradient": 1.0, "spectrum": 1.0}
@@ -58,16 +61,28 @@ def experiment(row: dict[str, Any], steps: int) -> Experiment:
     """The data, and the compressor of one row."""
     compressor = {"kind": "autoencoder", **row}
     if compressor["kind"] != "pod":
-        training = {"steps": steps, "batch": 8, "micro_batches": 4, "learning_rate": 4e-3,
-                    "warmup": 40, "ema": 0.99, "validate_every": max(1, steps // 4)}
+        training = {
+            "steps": steps,
+            "batch": 8,
+            "micro_batches": 4,
+            "learning_rate": 4e-3,
+            "warmup": 40,
+            "ema": 0.99,
+            "validate_every": max(1, steps // 4),
+        }
         compressor = {"factor": 4, "latent_channels": 8, "training": training, **compressor}
-    return parse(Experiment, {
-        "name": "compression", "simulator": {"kind": "gray_scott", "pattern": "waves"},
-        "domain": {"shape": [256, 256], "tile": [64, 64]},
-        "data": {"runs": 8, "shape": [128, 128], "burn_in": 300, "frames": 40},
-        "compressor": compressor, "surrogate": {"kind": "stepper", "jump": 50},
-        "coupling": {"jumps": 10},
-    })
+    return parse(
+        Experiment,
+        {
+            "name": "compression",
+            "simulator": {"kind": "gray_scott", "pattern": "waves"},
+            "domain": {"shape": [256, 256], "tile": [64, 64]},
+            "data": {"runs": 8, "shape": [128, 128], "burn_in": 300, "frames": 40},
+            "compressor": compressor,
+            "surrogate": {"kind": "stepper", "jump": 50},
+            "coupling": {"jumps": 10},
+        },
+    )
 
 
 def measure(name: str, steps: int, root: Path) -> Iterator[tuple[str, dict[str, float]]]:

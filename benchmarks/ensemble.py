@@ -52,8 +52,7 @@ def plain_member(folder: str, number: int) -> None:
     positions, densities = [], []
     for _ in range(21):
         positions.append(position)
-        density, _, _ = np.histogram2d(position[:, 1], position[:, 0], cells,
-                                       [[0, box], [0, box]])
+        density, _, _ = np.histogram2d(position[:, 1], position[:, 0], cells, [[0, box], [0, box]])
         densities.append(gaussian_filter(density / (box / cells) ** 2, 2.0, mode="wrap"))
         apart = position[:, None] - position
         apart -= box * np.rint(apart / box)
@@ -74,17 +73,39 @@ def serial(folder: Path, experiment: EnsembleExperiment, workers: int) -> None:
 
 def by_dask(folder: Path, experiment: EnsembleExperiment, workers: int) -> None:
     """All members as tasks; the workers are as many as this process may use cores."""
-    farm(write_member, [(experiment, folder, m) for m in experiment.members()], "dask", None,
-         lambda line: None)
+    farm(
+        write_member,
+        [(experiment, folder, m) for m in experiment.members()],
+        "dask",
+        None,
+        lambda line: None,
+    )
 
 
 def by_ranks(folder: Path, experiment: EnsembleExperiment, workers: int, stage: str) -> None:
     """The command line on ranks, up to `stage`."""
-    counts = [f"ensemble.training={experiment.ensemble.training}",
-              f"ensemble.test={experiment.ensemble.test}"]
+    counts = [
+        f"ensemble.training={experiment.ensemble.training}",
+        f"ensemble.test={experiment.ensemble.test}",
+    ]
     subprocess.run(
-        ["mpirun", "-n", str(workers), sys.executable, "-m", "scaled_mpi.run", CONFIG, *ALONE,
-         *counts, "--outputs", str(folder), "--stage", stage], check=True, capture_output=True,
+        [
+            "mpirun",
+            "-n",
+            str(workers),
+            sys.executable,
+            "-m",
+            "scaled_mpi.run",
+            CONFIG,
+            *ALONE,
+            *counts,
+            "--outputs",
+            str(folder),
+            "--stage",
+            stage,
+        ],
+        check=True,
+        capture_output=True,
     )
 
 
@@ -102,9 +123,11 @@ def pool(folder: Path, experiment: EnsembleExperiment, workers: int) -> None:
 
 
 WAYS: dict[str, Callable[[Path, EnsembleExperiment, int], None]] = {
-    "serial": serial, "dask": by_dask,
+    "serial": serial,
+    "dask": by_dask,
     "mpi": lambda folder, experiment, workers: by_ranks(folder, experiment, workers, "simulate"),
-    "plain loop": plain_loop, "multiprocessing": pool,
+    "plain loop": plain_loop,
+    "multiprocessing": pool,
 }
 
 
@@ -116,8 +139,9 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="the whole experiment too")
     given = parser.parse_args()
     test = max(1, given.members // 6)
-    experiment = load(CONFIG, [*ALONE, f"ensemble.training={given.members - test}",
-                               f"ensemble.test={test}"])
+    experiment = load(
+        CONFIG, [*ALONE, f"ensemble.training={given.members - test}", f"ensemble.test={test}"]
+    )
     with tempfile.TemporaryDirectory() as folder:
         write_member(experiment, Path(folder), experiment.members()[0])
     print("| way | seconds | members a second |")
@@ -125,15 +149,23 @@ def main() -> None:
     for name, way in WAYS.items():
         _row(name, experiment, given, way)
     if given.whole:
-        _row("mpi, up to the page", experiment, given,
-             lambda folder, one, workers: by_ranks(folder, one, workers, "report"))
+        _row(
+            "mpi, up to the page",
+            experiment,
+            given,
+            lambda folder, one, workers: by_ranks(folder, one, workers, "report"),
+        )
     if given.members == 120:
-        print(f"| the document's scripts, a process a member | {DOCUMENT:.1f} | "
-              f"{120 / DOCUMENT:.2f} |")
+        print(
+            f"| the document's scripts, a process a member | {DOCUMENT:.1f} | "
+            f"{120 / DOCUMENT:.2f} |"
+        )
 
 
 def _row(
-    name: str, experiment: EnsembleExperiment, given: argparse.Namespace,
+    name: str,
+    experiment: EnsembleExperiment,
+    given: argparse.Namespace,
     way: Callable[[Path, EnsembleExperiment, int], None],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -106,8 +106,9 @@ def plain_numpy(n: int) -> Advance:
         field = np.pad(noise(n), [(0, 0), (1, 1), (1, 1)], "wrap")
         for _ in range(steps):
             inner = field[:, 1:-1, 1:-1]
-            around = (field[:, :-2, 1:-1] + field[:, 2:, 1:-1]
-                      + field[:, 1:-1, :-2] + field[:, 1:-1, 2:]) - 4 * inner
+            around = (
+                field[:, :-2, 1:-1] + field[:, 2:, 1:-1] + field[:, 1:-1, :-2] + field[:, 1:-1, 2:]
+            ) - 4 * inner
             u, v = inner
             r = dt * u * v * v
             u += a_u * around[0] - r + f * (one - u)
@@ -150,10 +151,12 @@ def py_pde(n: int) -> Advance:
     import pde
 
     pde.config["backend.numba.multithreading"] = "never"
-    equation = pde.PDE({
-        "u": f"{System.Du} * laplace(u) - u * v**2 + {System.F} * (1 - u)",
-        "v": f"{System.Dv} * laplace(v) + u * v**2 - {System.F + System.k} * v",
-    })
+    equation = pde.PDE(
+        {
+            "u": f"{System.Du} * laplace(u) - u * v**2 + {System.F} * (1 - u)",
+            "v": f"{System.Dv} * laplace(v) + u * v**2 - {System.F + System.k} * v",
+        }
+    )
     grid = pde.CartesianGrid([[0, n], [0, n]], n, periodic=True)
     state = pde.FieldCollection([pde.ScalarField(grid, part) for part in noise(n, np.float64)])
     solver = pde.EulerSolver(equation, backend="numba")
@@ -190,6 +193,7 @@ def measure(advances: dict[str, Advance], n: int, repeats: int, clock: str) -> d
 
 def triad(clock: str, cells: int = 1 << 24) -> float:
     """Memory bandwidth of one core in bytes/s: a = b + s c, three streams and one fetch."""
+
     @numba.njit(nogil=True)
     def run(a, b, c, s):
         for i in range(a.size):
@@ -207,9 +211,20 @@ def triad(clock: str, cells: int = 1 << 24) -> float:
 
 def on_ranks(ranks: int, options: argparse.Namespace) -> dict[int, float]:
     """Cell updates a second of `ours` on more ranks, by size, from this program under mpirun."""
-    command = ["mpirun", "-n", str(ranks), sys.executable, __file__, "--as-rank",
-               "--repeats", str(options.repeats), "--clock", "wall",
-               "--sizes", *map(str, options.sizes)]
+    command = [
+        "mpirun",
+        "-n",
+        str(ranks),
+        sys.executable,
+        __file__,
+        "--as-rank",
+        "--repeats",
+        str(options.repeats),
+        "--clock",
+        "wall",
+        "--sizes",
+        *map(str, options.sizes),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
     found = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     if done.returncode or not found:
@@ -259,8 +274,11 @@ def table(options: argparse.Namespace) -> Iterator[str]:
         million = {name: rate / 1e6 for name, rate in best.items()}
         cells = [f"{million[name]:.4g}" if name in million else "" for name in names]
         cells += [f"{rates[n] / 1e6:.4g}" for rates in more.values()] + [f"{bound:.4g}"]
-        cells += [f"{million['ours'] / million[name]:.3g}" if name in million else ""
-                  for name in names if name != "ours"]
+        cells += [
+            f"{million['ours'] / million[name]:.3g}" if name in million else ""
+            for name in names
+            if name != "ours"
+        ]
         yield f"| {n}^2 | " + " | ".join(cells) + " |"
 
 
@@ -270,8 +288,12 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512, 1024, 2048, 4096])
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--clock", choices=CLOCKS, default="wall",
-                        help="cpu: time of this thread alone, for a machine shared with others")
+    parser.add_argument(
+        "--clock",
+        choices=CLOCKS,
+        default="wall",
+        help="cpu: time of this thread alone, for a machine shared with others",
+    )
     parser.add_argument("--without", nargs="*", default=[], choices=list(METHODS)[1:])
     parser.add_argument("--as-rank", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

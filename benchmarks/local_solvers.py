@@ -77,8 +77,10 @@ def main() -> None:
     operators = tiles(given.tiles)
     residual = np.random.default_rng(0).normal(size=operators.diagonal.shape)
     where = torch.cuda.get_device_name() if given.device == "cuda" else "CPU"
-    print(f"{len(operators)} windows of {operators.window}; {where}, "
-          f"{torch.get_num_threads()} CPU threads\n")
+    print(
+        f"{len(operators)} windows of {operators.window}; {where}, "
+        f"{torch.get_num_threads()} CPU threads\n"
+    )
     print("| solver | prepare ms | whole ms | device ms |\n|---|---:|---:|---:|")
     exact = Exact().load()
     prepare = fastest(lambda: exact.prepare(operators), 1)

@@ -23,8 +23,11 @@ from scaled_mpi.run import main as run
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 METHODS = ("forecast", "energy", "stepper", "persistence", "mean", "ceiling", "limit")
 PUBLISHED = {  # MVAR, LSTM (systems of constant speed)
-    "gas": (0.996, 0.996), "blackhole": (0.994, 0.992), "supernova": (0.683, 0.508),
-    "crystal": (0.996, 0.585), "pure": (0.654, 0.229),
+    "gas": (0.996, 0.996),
+    "blackhole": (0.994, 0.992),
+    "supernova": (0.683, 0.508),
+    "crystal": (0.996, 0.585),
+    "pure": (0.654, 0.229),
 }
 
 
@@ -68,20 +71,28 @@ def thesis(given: argparse.Namespace) -> None:
     lines = []
     for regime in given.regimes:
         name = f"oscar_thesis_{regime}"
-        facts = facts_of("oscar_thesis.yaml", name, given.outputs,
-                         ["--preset", regime, *given.overrides])
+        facts = facts_of(
+            "oscar_thesis.yaml", name, given.outputs, ["--preset", regime, *given.overrides]
+        )
         score = {(fact["name"], fact.get("method")): fact["value"] for fact in facts}
         if not score:
             continue
         own, lstm = PUBLISHED[regime]
-        values = [score["score.r2_aligned", m] for m in
-                  ("surrogate", "energy", "persistence", "mean", "ceiling", "limit")]
+        values = [
+            score["score.r2_aligned", m]
+            for m in ("surrogate", "energy", "persistence", "mean", "ceiling", "limit")
+        ]
         unmoved = score["score.r2_spatial", "surrogate"]
-        lines.append(f"{regime:10}{own:8.3f}{lstm:8.3f}" + "".join(f"{v:12.3f}" for v in values)
-                     + f"{unmoved:12.3f}{latest(facts)['mvar.radius']:9.3f}")
+        lines.append(
+            f"{regime:10}{own:8.3f}{lstm:8.3f}"
+            + "".join(f"{v:12.3f}" for v in values)
+            + f"{unmoved:12.3f}{latest(facts)['mvar.radius']:9.3f}"
+        )
     if lines:
-        print("regime      MVAR*   LSTM*    forecast   all modes persistence  mean field"
-              " POD ceiling   simulator   not moved   radius   (* thesis)")
+        print(
+            "regime      MVAR*   LSTM*    forecast   all modes persistence  mean field"
+            " POD ceiling   simulator   not moved   radius   (* thesis)"
+        )
         print("\n".join(lines))
 
 

@@ -42,10 +42,12 @@ def draw(folder: Path, cells: int, snapshots: int) -> None:
     """Fields of random waves whose power falls with the wave number, and a little noise."""
     generator, axis = np.random.default_rng(0), 2 * np.pi * np.arange(cells) / cells
     waves = [(a, b) for a in range(WAVES) for b in range(WAVES)]
-    shapes = np.array([np.cos(a * axis[:, None] + b * axis + a + 2 * b) / (1 + a * a + b * b)
-                       for a, b in waves]).reshape(len(waves), -1)
-    matrix = np.lib.format.open_memmap(folder / "all.npy", "w+", np.float64,
-                                       (snapshots, cells * cells))
+    shapes = np.array(
+        [np.cos(a * axis[:, None] + b * axis + a + 2 * b) / (1 + a * a + b * b) for a, b in waves]
+    ).reshape(len(waves), -1)
+    matrix = np.lib.format.open_memmap(
+        folder / "all.npy", "w+", np.float64, (snapshots, cells * cells)
+    )
     grid = Grid((cells, cells), 1.0)
     blocks = make_blocks(grid, grid.shape, 1)
     for first in range(0, snapshots, RUN):
@@ -53,8 +55,9 @@ def draw(folder: Path, cells: int, snapshots: int) -> None:
         rows = generator.normal(size=(count, len(waves))) @ shapes
         rows += 1e-3 * generator.normal(size=rows.shape)
         matrix[first : first + count] = rows
-        with TrajectoryWriter(folder, f"train-{first:06d}", blocks, SerialComm(), ("density",),
-                              dtype=np.float64) as writer:
+        with TrajectoryWriter(
+            folder, f"train-{first:06d}", blocks, SerialComm(), ("density",), dtype=np.float64
+        ) as writer:
             for time_, row in enumerate(rows):
                 writer.append(time_, row.reshape(1, cells, cells))
 
@@ -91,15 +94,15 @@ def by_dask(folder: Path) -> np.ndarray:
 
     matrix = dask.array.from_array(np.load(folder / "all.npy", mmap_mode="r"), (RUN, -1))
     found = dask.array.linalg.svd_compressed(
-        matrix - matrix.mean(axis=0), RANK, n_power_iter=2, seed=0)
+        matrix - matrix.mean(axis=0), RANK, n_power_iter=2, seed=0
+    )
     return dask.compute(*found, scheduler="threads")[1]
 
 
 def contenders() -> dict[str, Callable[[Path], np.ndarray]]:
     """Name -> how it finds the singular values."""
     found: dict[str, Callable[[Path], np.ndarray]] = {
-        f"pod {method}": lambda folder, method=method: ours(folder, method)
-        for method in METHODS
+        f"pod {method}": lambda folder, method=method: ours(folder, method) for method in METHODS
     }
     return {**found, "numpy": by_numpy, "scikit-learn": by_sklearn, "dask": by_dask}
 
@@ -111,11 +114,16 @@ def alone(folder: Path, name: str) -> None:
     before = _mebibytes("VmRSS")
     wall, cpu = time.perf_counter(), time.process_time()
     values = contenders()[name](folder)
-    print(json.dumps({
-        "wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu,
-        "memory": _mebibytes("VmHWM") - before,
-        "values": list(map(float, values)),
-    }))
+    print(
+        json.dumps(
+            {
+                "wall": time.perf_counter() - wall,
+                "cpu": time.process_time() - cpu,
+                "memory": _mebibytes("VmHWM") - before,
+                "values": list(map(float, values)),
+            }
+        )
+    )
 
 
 def _mebibytes(name: str) -> float:
@@ -149,14 +157,21 @@ def _table(folder: str, snapshots: int, cells: int, skip: list[str]) -> None:
         if name in OTHERS and find_spec(OTHERS[name].split(".")[0]) is None:
             print(f"| {snapshots} x {cells} | {name} | not installed | | | | |")
             continue
-        done = subprocess.run([sys.executable, __file__, "--alone", folder, name],
-                              capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, __file__, "--alone", folder, name],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         told = json.loads(done.stdout.splitlines()[-1])
         values = np.array(told["values"])
         exact = values if exact is None else exact
-        print(f"| {snapshots} x {cells} | {name} | {told['wall']:.2f} | {told['cpu']:.2f} | "
-              f"{told['memory']:.0f} | {snapshots * cells / 131072:.0f} | "
-              f"{np.max(np.abs(values / exact - 1)):.0e} |", flush=True)
+        print(
+            f"| {snapshots} x {cells} | {name} | {told['wall']:.2f} | {told['cpu']:.2f} | "
+            f"{told['memory']:.0f} | {snapshots * cells / 131072:.0f} | "
+            f"{np.max(np.abs(values / exact - 1)):.0e} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -107,8 +107,12 @@ def measure(options: argparse.Namespace, comm: object) -> dict[str, list[Seconds
     """Seconds of each way, one entry a round; the first round warms up and is dropped."""
     sample = sampler(options.cells)
     common = {
-        "steps": options.steps, "batch": options.batch, "device": "cpu", "warmup": 0,
-        "validate_every": options.steps, "checkpoint_every": 10**9,
+        "steps": options.steps,
+        "batch": options.batch,
+        "device": "cpu",
+        "warmup": 0,
+        "validate_every": options.steps,
+        "checkpoint_every": 10**9,
         "micro_batches": options.micro_batches,
     }
     specs = {mode: Training(**common, mode=mode) for mode in ("ordered", "ddp")}
@@ -137,8 +141,10 @@ def main() -> None:
     if comm.rank:
         return
     samples = options.steps * options.batch
-    print(f"\n{options.rounds} rounds of {options.steps} steps, batch {options.batch}, "
-          f"{options.cells}^2 cells, {comm.size} rank(s), torch {torch.__version__}\n")
+    print(
+        f"\n{options.rounds} rounds of {options.steps} steps, batch {options.batch}, "
+        f"{options.cells}^2 cells, {comm.size} rank(s), torch {torch.__version__}\n"
+    )
     print("| loop | samples/s | wall: bare / loop | cpu: bare / loop |")
     print("|---|---|---|---|")
     base = np.min(times["bare"], axis=0)

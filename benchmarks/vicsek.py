@@ -74,8 +74,11 @@ def main() -> None:
             every = gather_particles(part, state[0].particles)
             if every is not None:
                 digest = hashlib.sha256(pack(every).tobytes()).hexdigest()
-                print(f"N {count:9d}  {part.size} ranks  {count / own / 1e6:7.3f} M updates/s   "
-                      f"after {state[0].step} steps sha256 {digest}", flush=True)
+                print(
+                    f"N {count:9d}  {part.size} ranks  {count / own / 1e6:7.3f} M updates/s   "
+                    f"after {state[0].step} steps sha256 {digest}",
+                    flush=True,
+                )
         elif part.rank == 0:
             _beside_a_tree(count, spec.box[0], own)
 
@@ -86,8 +89,11 @@ def _beside_a_tree(count: int, box: float, own: float) -> None:
     heading = draw.normal(size=(count, 2))
     heading /= np.linalg.norm(heading, axis=1)[:, None]
     other = fastest(lambda: plain_step(position, heading, box, draw))
-    print(f"N {count:9d}  {count / own / 1e6:7.3f} M updates/s   "
-          f"cKDTree {count / other / 1e6:7.3f} M updates/s   {other / own:5.1f} x", flush=True)
+    print(
+        f"N {count:9d}  {count / own / 1e6:7.3f} M updates/s   "
+        f"cKDTree {count / other / 1e6:7.3f} M updates/s   {other / own:5.1f} x",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

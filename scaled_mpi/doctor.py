@@ -18,9 +18,7 @@ from dataclasses import dataclass
 
 PATIENCE = 120  # seconds for one probe; torch on a cold network disk needs most of a minute
 
-_TWO_RANKS = (
-    "from mpi4py import MPI; c = MPI.COMM_WORLD; n = c.allreduce(1); c.rank or print(n)"
-)
+_TWO_RANKS = "from mpi4py import MPI; c = MPI.COMM_WORLD; n = c.allreduce(1); c.rank or print(n)"
 _CORE = """
 import sys, numpy, scipy, h5netcdf, xarray, pydantic, yaml, matplotlib
 print("Python", ".".join(map(str, sys.version_info[:3])) + ", numpy", numpy.__version__)
@@ -69,7 +67,11 @@ def _answer(command: Sequence[str]) -> tuple[bool, list[str]]:
     """Whether the command ended well, and its lines; on failure one line of its complaint."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PATIENCE, check=False,
+            command,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
             stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -103,14 +105,25 @@ def check_mpi() -> Finding:
     """mpirun starts two ranks that add up; without any MPI one process does the work alone."""
     mpirun = shutil.which("mpirun")
     if mpirun is None:
-        return Finding("MPI", True, "serial", "no mpirun: one process",
-                       _packages("openmpi-bin", "libopenmpi-dev"))
+        return Finding(
+            "MPI",
+            True,
+            "serial",
+            "no mpirun: one process",
+            _packages("openmpi-bin", "libopenmpi-dev"),
+        )
     _, version = _answer([mpirun, "--version"])
     ok, lines = _answer([mpirun, "-n", "2", sys.executable, "-c", _TWO_RANKS])
     if ok and lines[0].strip() == "2":
         return Finding("MPI", True, "parallel", f"{version[0]}, two ranks answer", needed=True)
-    return Finding("MPI", False, "", f"{version[0]}: {lines[0]}",
-                   ". .venv/bin/activate (exports what mpirun needs), else ./run setup", True)
+    return Finding(
+        "MPI",
+        False,
+        "",
+        f"{version[0]}: {lines[0]}",
+        ". .venv/bin/activate (exports what mpirun needs), else ./run setup",
+        True,
+    )
 
 
 def check_hdf5() -> Finding:
@@ -128,8 +141,13 @@ def check_petsc() -> Finding:
     ok, lines = _python(_PETSC)
     if ok:
         return Finding("PETSc", True, lines[0], lines[1])
-    return Finding("PETSc", False, "", lines[0],
-                   _packages("libpetsc-real-dev") + "   (or PETSC_DIR=... ./run setup)")
+    return Finding(
+        "PETSc",
+        False,
+        "",
+        lines[0],
+        _packages("libpetsc-real-dev") + "   (or PETSC_DIR=... ./run setup)",
+    )
 
 
 def check_torch() -> Finding:
@@ -160,8 +178,16 @@ def check_numba() -> Finding:
     return Finding("numba", False, "", lines[0], "./run setup", needed=True)
 
 
-CHECKS = (check_core, check_mpi, check_hdf5, check_petsc, check_torch, check_numba, check_gpu,
-          check_slurm)
+CHECKS = (
+    check_core,
+    check_mpi,
+    check_hdf5,
+    check_petsc,
+    check_torch,
+    check_numba,
+    check_gpu,
+    check_slurm,
+)
 
 
 def examine() -> list[Finding]:

@@ -132,9 +132,7 @@ class EnsembleExperiment(Spec):
 
     def members(self) -> list[Member]:
         """All members, in order."""
-        return [
-            Member(kind, number) for kind in KINDS for number in range(self.count(kind))
-        ]
+        return [Member(kind, number) for kind in KINDS for number in range(self.count(kind))]
 
     def count(self, kind: str) -> int:
         """Members of one kind."""

@@ -27,8 +27,19 @@ from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 from scaled_mpi.turing import TuringExperiment, load_turing
 
 RIVAL = re.compile(r"[a-z][a-z_]{0,31}")
-TAKEN = ("surrogate", "halo8", "nosweep", "untiled", "simulator", "simulator_large_step",
-         "simulator_half_grid", "persistence", "linear", "quadratic", "reference")
+TAKEN = (
+    "surrogate",
+    "halo8",
+    "nosweep",
+    "untiled",
+    "simulator",
+    "simulator_large_step",
+    "simulator_half_grid",
+    "persistence",
+    "linear",
+    "quadratic",
+    "reference",
+)
 HISTORY = 3  # frames before the forecast that quadratic extrapolation needs
 
 FAMILIES = {
@@ -188,8 +199,12 @@ class Experiment(Spec):
 
 
 AnyExperiment = (
-    Experiment | EllipticExperiment | EnsembleExperiment | TuringExperiment
-    | GenerationExperiment | EnlargementExperiment
+    Experiment
+    | EllipticExperiment
+    | EnsembleExperiment
+    | TuringExperiment
+    | GenerationExperiment
+    | EnlargementExperiment
 )
 
 
@@ -244,9 +259,7 @@ def check(experiment: Experiment) -> None:
         _check_noise(experiment)
     elif experiment.domain.shape is not None:
         raise InputError("domain.shape: given; with a dataset the files say it, leave it out")
-    for t, f, h, r in zip(
-        tile, experiment.factor, experiment.halo, experiment.reach, strict=True
-    ):
+    for t, f, h, r in zip(tile, experiment.factor, experiment.halo, experiment.reach, strict=True):
         if t % f:
             raise InputError(f"domain.tile: {list(tile)} given; a multiple of the factor {f}")
         if max(h, r) > t // f:
@@ -279,8 +292,11 @@ def _check_decoder(experiment: Experiment) -> None:
 def _check_noise(experiment: Experiment) -> None:
     """Whether noise falls evenly into all spans, and there is some where an ensemble is asked."""
     simulator, noise = experiment.simulator, getattr(experiment.simulator, "noise", 0.0)
-    spans = {"data.burn_in": experiment.data.burn_in, "test.burn_in": experiment.test.burn_in,
-             "surrogate.jump": experiment.surrogate.jump}
+    spans = {
+        "data.burn_in": experiment.data.burn_in,
+        "test.burn_in": experiment.test.burn_in,
+        "surrogate.jump": experiment.surrogate.jump,
+    }
     for key, steps in spans.items() if noise else ():
         simulator.check_steps(key, steps)
     if experiment.test.members and not noise:

@@ -65,8 +65,11 @@ class Large(Spec):
 
     def block(self, length: float) -> int:
         """Cells an axis of a coarse block: the largest divisor of the tile <= length / 4."""
-        fits = [n for n in range(1, min(self.tile) + 1)
-                if n <= length / 4 and all(tile % n == 0 for tile in self.tile)]
+        fits = [
+            n
+            for n in range(1, min(self.tile) + 1)
+            if n <= length / 4 and all(tile % n == 0 for tile in self.tile)
+        ]
         return max(fits, default=1)
 
 
@@ -142,7 +145,8 @@ class Enlargement(Spec):
     def extents(self) -> tuple[tuple[int, ...], ...]:
         """Every kind of window that a denoiser is asked for: the fusions' and the tile alone."""
         kinds = {self.tile} | {
-            extent for fusion in ("crop", *self.fusions)
+            extent
+            for fusion in ("crop", *self.fusions)
             for extent in window_extents(fusion, self.tile, self.halo, self.overlap)
         }
         return tuple(sorted(kinds))
@@ -193,9 +197,10 @@ def _check(experiment: EnlargementExperiment) -> None:
                 f"{made.block}; a multiple of the block that divides boxes.shape "
                 f"{list(boxes.shape)}, and no wider than it with the halo, is allowed"
             )
-    for key, extents in (("windows", (*made.extents, made.shape)), ("coarse", [
-        tuple(n // made.block for n in shape) for shape in (boxes.shape, made.shape)
-    ])):
+    for key, extents in (
+        ("windows", (*made.extents, made.shape)),
+        ("coarse", [tuple(n // made.block for n in shape) for shape in (boxes.shape, made.shape)]),
+    ):
         spec = getattr(experiment, key)
         for extent in extents:
             if any(n % spec.multiple for n in extent):

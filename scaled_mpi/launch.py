@@ -81,8 +81,10 @@ def at_site(experiment: Any, machine: Machine) -> Any:
     root, changes = Path(os.path.expandvars(machine.data)).expanduser(), {}
     dataset, ensemble = (getattr(experiment, key, None) for key in ("dataset", "ensemble"))
     if hasattr(dataset, "train"):
-        files = {key: tuple(str(root / path) for path in getattr(dataset, key))
-                 for key in ("train", "test")}
+        files = {
+            key: tuple(str(root / path) for path in getattr(dataset, key))
+            for key in ("train", "test")
+        }
         changes["dataset"] = dataset.model_copy(update=files)
     if getattr(ensemble, "source", None) is not None:
         source = str(root / ensemble.source)
@@ -96,7 +98,10 @@ def output_root(machine: Machine) -> Path:
 
 
 def farm(
-    task: Callable[..., Any], arguments: Sequence[tuple], kind: str, machine: str | None,
+    task: Callable[..., Any],
+    arguments: Sequence[tuple],
+    kind: str,
+    machine: str | None,
     say: Callable[[str], None] = print,
 ) -> list[Any]:
     """`task(*a)` for every a of `arguments`, on workers; the results in the same order.
@@ -104,8 +109,9 @@ def farm(
     Errors: the first that a task raises; `InputError` where dask is missing.
     """
     with _client(kind, machine, len(arguments), say) as client:
-        return _all_of(client, [client.submit(task, *given, pure=False) for given in arguments],
-                       say)
+        return _all_of(
+            client, [client.submit(task, *given, pure=False) for given in arguments], say
+        )
 
 
 def _all_of(client: Any, futures: list[Any], say: Callable[[str], None]) -> list[Any]:
@@ -130,14 +136,14 @@ class Workers(SerialComm):
         super().__init__()
         self._client, self._folder, self._calls = client, folder, 0
 
-    def in_order(
-        self, count: int, make: Callable[[int], np.ndarray]
-    ) -> Iterator[np.ndarray]:
+    def in_order(self, count: int, make: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
         """The results of parts 0, 1, ..., count - 1."""
         self._calls += 1
         paths = [self._folder / f"{self._calls:03d}-{part:03d}.npy" for part in range(count)]
-        futures = [self._client.submit(_leave, make, part, path, pure=False)
-                   for part, path in enumerate(paths)]
+        futures = [
+            self._client.submit(_leave, make, part, path, pure=False)
+            for part, path in enumerate(paths)
+        ]
         for future, path in zip(futures, paths, strict=True):
             future.result()
             yield np.load(path, allow_pickle=False)
@@ -216,8 +222,11 @@ def _here(tasks: int) -> Any:
     from distributed.security import Security
 
     return LocalCluster(
-        n_workers=max(1, min(tasks, len(os.sched_getaffinity(0)))), threads_per_worker=1,
-        host="127.0.0.1", protocol="tls://", security=Security.temporary(),
+        n_workers=max(1, min(tasks, len(os.sched_getaffinity(0)))),
+        threads_per_worker=1,
+        host="127.0.0.1",
+        protocol="tls://",
+        security=Security.temporary(),
         dashboard_address=None,
     )
 
@@ -238,8 +247,13 @@ def make_cluster(kind: str, machine: Machine) -> Any:
     keys.chmod(0o700)
     lifetime = max(1, machine.minutes - 5)
     shared = {
-        "cores": 1, "processes": 1, "memory": machine.memory, "protocol": "tls://",
-        "security": True, "shared_temp_directory": str(keys), "death_timeout": 300,
+        "cores": 1,
+        "processes": 1,
+        "memory": machine.memory,
+        "protocol": "tls://",
+        "security": True,
+        "shared_temp_directory": str(keys),
+        "death_timeout": 300,
         "job_script_prologue": [*machine.prologue, f"cd {_quoted(os.getcwd())}"],
         "scheduler_options": {"dashboard_address": "127.0.0.1:0"},
         "worker_extra_args": ["--lifetime", f"{lifetime}m", "--lifetime-stagger", "1m"],
@@ -251,13 +265,17 @@ def make_cluster(kind: str, machine: Machine) -> Any:
     hours, minutes = divmod(machine.minutes, 60)
     if kind != "htcondor":
         shared["walltime"] = f"{hours:02d}:{minutes:02d}:00"
-        shared |= {key: value for key, value in (
-            ("account", machine.account), ("queue", machine.partition)) if value}
+        shared |= {
+            key: value
+            for key, value in (("account", machine.account), ("queue", machine.partition))
+            if value
+        }
     else:
         shared["disk"] = "1GB"
     if machine.directives:
         shared["job_extra_directives"] = (
-            list(machine.directives) if kind != "htcondor"
+            list(machine.directives)
+            if kind != "htcondor"
             else dict(line.split("=", 1) for line in machine.directives)
         )
     Path("logs").mkdir(exist_ok=True)  # Slurm writes nothing into a folder that is not there

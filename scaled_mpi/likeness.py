@@ -47,8 +47,14 @@ def statistics(fields: np.ndarray, tile: Sequence[int]) -> Statistics:
     spectrum = np.mean([tile_spectrum(field[None])[0] for field in fields], 0)
     seams = [_seams(field, tile) for field in fields]
     return Statistics(
-        float(mean), float(variance), float((away**3).mean() / variance**1.5),
-        float((tiles**2).mean()), np.quantile(fields, LEVELS), curve, counts, spectrum,
+        float(mean),
+        float(variance),
+        float((away**3).mean() / variance**1.5),
+        float((tiles**2).mean()),
+        np.quantile(fields, LEVELS),
+        curve,
+        counts,
+        spectrum,
         float(seam_from_sums([one for field in seams for one in field])[0]),
     )
 
@@ -106,5 +112,6 @@ def _seams(field: np.ndarray, tile: Sequence[int]) -> list[np.ndarray]:
     padded = np.pad(field, 1, mode="wrap")[None]
     return [
         seam_sums(padded[:, y : y + tile[0] + 2, x : x + tile[1] + 2])
-        for y in range(0, field.shape[0], tile[0]) for x in range(0, field.shape[1], tile[1])
+        for y in range(0, field.shape[0], tile[0])
+        for x in range(0, field.shape[1], tile[1])
     ]

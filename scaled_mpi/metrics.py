@@ -158,9 +158,7 @@ def spectrum_error(prediction: np.ndarray, truth: np.ndarray, bands: int = 3) ->
     return result
 
 
-def seam_sums(
-    padded: np.ndarray, edges: Sequence[tuple[bool, bool]] | None = None
-) -> np.ndarray:
+def seam_sums(padded: np.ndarray, edges: Sequence[tuple[bool, bool]] | None = None) -> np.ndarray:
     """Jumps at the edges of one tile with one cell of halo, (C, *(tile + 2)); shape (4, C).
 
     Rows: sum of |jump| across edges, their number, sum of |jump| one cell inside, their number.
@@ -262,8 +260,9 @@ def energy_score(members: np.ndarray, truth: np.ndarray) -> float:
     skill = np.linalg.norm(ensemble - np.asarray(truth, np.float64).ravel(), axis=1).mean()
     if count == 1:
         return float(skill)
-    pairs = sum(np.linalg.norm(ensemble[m + 1 :] - ensemble[m], axis=1).sum()
-                for m in range(count))
+    pairs = sum(
+        np.linalg.norm(ensemble[m + 1 :] - ensemble[m], axis=1).sum() for m in range(count)
+    )
     return float(skill - pairs / (count * (count - 1)))
 
 
@@ -283,9 +282,9 @@ def ensemble_sums(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
     cells = np.full(true.shape[0], float(true.shape[1]))
     rows = (crps_, variance, error * error, np.abs(error))
     ranks = [rank_histogram(ensemble[:, c], one) for c, one in enumerate(true)]
-    return np.concatenate([
-        cells[None], np.stack([row.sum(axis=1) for row in rows]), np.stack(ranks, axis=1)
-    ])
+    return np.concatenate(
+        [cells[None], np.stack([row.sum(axis=1) for row in rows]), np.stack(ranks, axis=1)]
+    )
 
 
 class Calibration(NamedTuple):
@@ -313,17 +312,17 @@ def calibration_from_sums(sums: Sequence[np.ndarray]) -> Calibration:
     """Join `ensemble_sums` of all tiles of a frame, exactly rounded and so in any order."""
     total = joined(sums)
     crps_, variance, squared, absolute = total[1:5] / total[0]
-    return Calibration(
-        crps_, np.sqrt(variance), np.sqrt(squared), absolute, total[5:] / total[0]
-    )
+    return Calibration(crps_, np.sqrt(variance), np.sqrt(squared), absolute, total[5:] / total[0])
 
 
 def energy_sums(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """(sum of fair energy scores, their number) of patches: members (M, P, D), truth (P, D)."""
     count = len(members)
     skill = np.linalg.norm(members - truth, axis=-1).mean(axis=0)
-    pairs = sum(np.linalg.norm(members[m + 1 :] - members[m], axis=-1).sum(axis=0)
-                for m in range(count - 1))
+    pairs = sum(
+        np.linalg.norm(members[m + 1 :] - members[m], axis=-1).sum(axis=0)
+        for m in range(count - 1)
+    )
     scores = skill - pairs / (count * (count - 1))
     return np.array([scores.sum(), float(len(scores))])
 

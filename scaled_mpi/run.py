@@ -36,28 +36,49 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="scaled_mpi", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    made.add_argument("config", metavar="CONFIG",
-                      help="YAML file of one experiment, or a folder of its results, which is\n"
-                           "shown again (--redo evaluate: scored again) with nothing else there")
-    made.add_argument("overrides", metavar="key.sub=value", nargs="*",
-                      help="change one key; surrogate=NAME takes that member's defaults")
+    made.add_argument(
+        "config",
+        metavar="CONFIG",
+        help="YAML file of one experiment, or a folder of its results, which is\n"
+        "shown again (--redo evaluate: scored again) with nothing else there",
+    )
+    made.add_argument(
+        "overrides",
+        metavar="key.sub=value",
+        nargs="*",
+        help="change one key; surrogate=NAME takes that member's defaults",
+    )
     made.add_argument("--preset", help="what the file names so, such as a size: debug; or A,B")
     made.add_argument("--stage", choices=stages.NAMES, help="stop after this stage")
     made.add_argument("--redo", choices=stages.NAMES, help="compute this stage again")
     made.add_argument("--dry-run", action="store_true", help="say what would run, write nothing")
-    made.add_argument("--member", metavar="train:17",
-                      help="make only these members of an ensemble: one, a range such as\n"
-                           "test:0-4, or all of a kind; for array jobs")
-    made.add_argument("--status", action="store_true",
-                      help="say which members of an ensemble are done, write nothing")
-    made.add_argument("--export", choices=("npz",),
-                      help="write a finished ensemble as OUTPUTS/NAME/npz, the Oscar document's\n"
-                           "tree of NPZ files")
-    made.add_argument("--track", choices=tuple(SINKS),
-                      help="tell the facts to TensorBoard or Weights & Biases (offline) as well")
-    made.add_argument("--outputs", type=Path,
-                      help="folder of results and artefacts (default: that of the machine file,\n"
-                           "or outputs)")
+    made.add_argument(
+        "--member",
+        metavar="train:17",
+        help="make only these members of an ensemble: one, a range such as\n"
+        "test:0-4, or all of a kind; for array jobs",
+    )
+    made.add_argument(
+        "--status",
+        action="store_true",
+        help="say which members of an ensemble are done, write nothing",
+    )
+    made.add_argument(
+        "--export",
+        choices=("npz",),
+        help="write a finished ensemble as OUTPUTS/NAME/npz, the Oscar document's\n"
+        "tree of NPZ files",
+    )
+    made.add_argument(
+        "--track",
+        choices=tuple(SINKS),
+        help="tell the facts to TensorBoard or Weights & Biases (offline) as well",
+    )
+    made.add_argument(
+        "--outputs",
+        type=Path,
+        help="folder of results and artefacts (default: that of the machine file,\nor outputs)",
+    )
     return made
 
 
@@ -109,7 +130,10 @@ def _prepare(
 
 
 def _run(
-    experiment: AnyExperiment, found: dict[str, Artefact], folder: Path, given: argparse.Namespace,
+    experiment: AnyExperiment,
+    found: dict[str, Artefact],
+    folder: Path,
+    given: argparse.Namespace,
     comm: Any,
 ) -> int:
     def say(line: str) -> None:
@@ -118,9 +142,7 @@ def _run(
     say(f"{experiment.name}: {comm.size} rank{'s' * (comm.size > 1)}")
     page, last = None, given.stage or "report"
     upto = None if last == "report" else last
-    finished = stages.run_stages(
-        experiment, found, comm, upto=upto, redo=given.redo, say=say
-    )
+    finished = stages.run_stages(experiment, found, comm, upto=upto, redo=given.redo, say=say)
     for name in finished:
         complete = name == stages.stages_of(experiment)[-1].name and upto is None
         if complete or name in ("fit", "couple"):

@@ -33,9 +33,13 @@ def networks(folder: Path, experiment: Experiment) -> dict[str, Path]:
     for rival in experiment.rivals:
         found[f"{experiment.name}_{rival}"] = folder / "fit" / "rivals" / rival
     members = {experiment.name: experiment.surrogate} | {
-        f"{experiment.name}_{name}": rival for name, rival in experiment.rivals.items()}
-    return {name: path / "best.safetensors" for name, path in found.items()
-            if getattr(members[name], "weights", None) is None}
+        f"{experiment.name}_{name}": rival for name, rival in experiment.rivals.items()
+    }
+    return {
+        name: path / "best.safetensors"
+        for name, path in found.items()
+        if getattr(members[name], "weights", None) is None
+    }
 
 
 def numbers(folder: Path) -> str:

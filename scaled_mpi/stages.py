@@ -78,8 +78,10 @@ def _simulate_part(experiment: Experiment, ranks: int) -> dict[str, Any]:
     return {
         "simulator": plain(experiment.simulator),
         "data": plain(experiment.data) if experiment.learns else None,
-        "test": plain(experiment.test), "shape": experiment.domain.shape,
-        "jump": experiment.surrogate.jump, "seed": experiment.seed,
+        "test": plain(experiment.test),
+        "shape": experiment.domain.shape,
+        "jump": experiment.surrogate.jump,
+        "seed": experiment.seed,
         "frames": experiment.history + experiment.coupling.jumps,
     }
 
@@ -90,8 +92,10 @@ def _compress_part(experiment: Experiment, ranks: int) -> dict[str, Any]:
 
 def _fit_part(experiment: Experiment, ranks: int) -> dict[str, Any]:
     part = _jump_part(experiment, "surrogate", experiment.surrogate, ranks)
-    rivals = {name: _jump_part(experiment, f"rivals.{name}", rival, ranks)
-              for name, rival in experiment.rivals.items()}
+    rivals = {
+        name: _jump_part(experiment, f"rivals.{name}", rival, ranks)
+        for name, rival in experiment.rivals.items()
+    }
     return {**part, "rivals": rivals} if rivals else part
 
 
@@ -137,8 +141,10 @@ def _residuals_part(experiment: EllipticExperiment, ranks: int) -> dict[str, Any
     for key in ("coarse", "gain"):  # set by the harvest itself
         del solving[key]
     return {
-        "problems": [plain(problem) for problem in experiment.lessons], "seed": experiment.seed,
-        "tile": experiment.domain.tile, "harvest": plain(experiment.harvest),
+        "problems": [plain(problem) for problem in experiment.lessons],
+        "seed": experiment.seed,
+        "tile": experiment.domain.tile,
+        "harvest": plain(experiment.harvest),
         "solving": solving,
     }
 
@@ -151,8 +157,10 @@ def _local_fit_part(experiment: EllipticExperiment, ranks: int) -> dict[str, Any
 
 def _solve_part(experiment: EllipticExperiment, ranks: int) -> dict[str, Any]:
     return {
-        "problem": plain(experiment.problem), "domain": plain(experiment.domain),
-        "solving": plain(experiment.solving), "comparison": plain(experiment.comparison),
+        "problem": plain(experiment.problem),
+        "domain": plain(experiment.domain),
+        "solving": plain(experiment.solving),
+        "comparison": plain(experiment.comparison),
         "implicit": experiment.implicit and _implicit_part(experiment.implicit),
         "seed": experiment.seed,
     }
@@ -169,8 +177,10 @@ def _members_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
     members = plain(experiment.ensemble)
     source, models = members.pop("source"), members.pop("models")
     part = {
-        "simulator": plain(experiment.simulator), "ensemble": members,
-        "density": plain(experiment.density), "seed": experiment.seed,
+        "simulator": plain(experiment.simulator),
+        "ensemble": members,
+        "density": plain(experiment.density),
+        "seed": experiment.seed,
     }
     if source is not None:  # what its files hold, wherever they lie
         part |= {"source": fingerprint(experiment), "models": models}
@@ -226,7 +236,8 @@ def _cases_part(experiment: TuringExperiment, ranks: int) -> dict[str, Any]:
 
 def _directions_part(experiment: TuringExperiment, ranks: int) -> dict[str, Any]:
     return {
-        "evaluation": plain(experiment.evaluation), "kernels": plain(experiment.kernels),
+        "evaluation": plain(experiment.evaluation),
+        "kernels": plain(experiment.kernels),
         "seed": experiment.seed,
     }
 
@@ -235,7 +246,8 @@ def _generate_part(
     experiment: GenerationExperiment | EnlargementExperiment, ranks: int
 ) -> dict[str, Any]:
     return {
-        "generation": plain(experiment.generation), "schedule": plain(experiment.schedule),
+        "generation": plain(experiment.generation),
+        "schedule": plain(experiment.schedule),
         "seed": experiment.seed,
     }
 
@@ -243,26 +255,38 @@ def _generate_part(
 def _boxes_part(experiment: EnlargementExperiment, ranks: int) -> dict[str, Any]:
     boxes = experiment.boxes
     return {
-        "simulator": plain(experiment.simulator), "seed": experiment.seed, "shape": boxes.shape,
-        "samples": boxes.samples, "steps": boxes.steps,
+        "simulator": plain(experiment.simulator),
+        "seed": experiment.seed,
+        "shape": boxes.shape,
+        "samples": boxes.samples,
+        "steps": boxes.steps,
     }
 
 
 def _large_part(experiment: EnlargementExperiment, ranks: int) -> dict[str, Any]:
     made = experiment.generation
     return {
-        "simulator": plain(experiment.simulator), "seed": experiment.seed, "shape": made.shape,
-        "samples": experiment.boxes.truth + made.samples, "steps": experiment.boxes.steps,
+        "simulator": plain(experiment.simulator),
+        "seed": experiment.seed,
+        "shape": made.shape,
+        "samples": experiment.boxes.truth + made.samples,
+        "steps": experiment.boxes.steps,
     }
 
 
 def _denoisers_part(experiment: EnlargementExperiment, ranks: int) -> dict[str, Any]:
     made = experiment.generation
     return {
-        **{key: _learned(experiment, getattr(experiment, key), ranks)
-           for key in ("windows", "coarse")},
-        "extents": made.extents, "tile": made.tile, "halo": made.halo, "block": made.block,
-        "gains": made.gains, "held_out": experiment.boxes.held_out,
+        **{
+            key: _learned(experiment, getattr(experiment, key), ranks)
+            for key in ("windows", "coarse")
+        },
+        "extents": made.extents,
+        "tile": made.tile,
+        "halo": made.halo,
+        "block": made.block,
+        "gains": made.gains,
+        "held_out": experiment.boxes.held_out,
         "schedule": plain(experiment.schedule),
     }
 
@@ -272,8 +296,7 @@ STAGES = (
     Stage("compress", 1, ("simulate",), _compress_part, learn.compress),
     Stage("fit", 1, ("compress",), _fit_part, learn.fit),
     Stage("couple", 1, ("simulate", "compress", "fit"), _couple_part, couple.work),
-    Stage("evaluate", 1, ("simulate", "compress", "fit", "couple"), _evaluate_part,
-          evaluate.work),
+    Stage("evaluate", 1, ("simulate", "compress", "fit", "couple"), _evaluate_part, evaluate.work),
 )
 WITHOUT_TIME = (
     Stage("residuals", 1, (), _residuals_part, residuals.work),
@@ -285,8 +308,9 @@ OF_MEMBERS = (
     Stage("compress", 2, ("simulate",), _compress_part, ensemble.compress),
     Stage("fit", 2, ("simulate", "compress"), _models_part, ensemble.fit),
     Stage("rival", 1, ("simulate",), _rival_part, ensemble.train_rival),
-    Stage("forecast", 2, ("simulate", "compress", "fit", "rival"), _forecast_part,
-          ensemble.forecast),
+    Stage(
+        "forecast", 2, ("simulate", "compress", "fit", "rival"), _forecast_part, ensemble.forecast
+    ),
     Stage("transition", 1, (), _transition_part, transition.work),
     Stage("evaluate", 2, ("simulate", "compress", "forecast"), _assess_part, assess.work),
 )
@@ -303,12 +327,20 @@ OF_LARGER = (
     Stage("truth", 1, (), _large_part, enlarge.truth),
     Stage("fit", 1, ("dataset",), _denoisers_part, enlarge.fit),
     Stage("generate", 1, ("fit",), _generate_part, enlarge.generate),
-    Stage("evaluate", 1, ("truth", "fit", "generate"), lambda experiment, ranks: {},
-          likeness.evaluate),
+    Stage(
+        "evaluate",
+        1,
+        ("truth", "fit", "generate"),
+        lambda experiment, ranks: {},
+        likeness.evaluate,
+    ),
 )
 PIPELINES = {
-    Experiment: STAGES, EllipticExperiment: WITHOUT_TIME, EnsembleExperiment: OF_MEMBERS,
-    TuringExperiment: OF_PATTERNS, GenerationExperiment: OF_FIELDS,
+    Experiment: STAGES,
+    EllipticExperiment: WITHOUT_TIME,
+    EnsembleExperiment: OF_MEMBERS,
+    TuringExperiment: OF_PATTERNS,
+    GenerationExperiment: OF_FIELDS,
     EnlargementExperiment: OF_LARGER,
 }
 NAMES = tuple(dict.fromkeys(s.name for p in PIPELINES.values() for s in p)) + ("report",)
@@ -338,9 +370,7 @@ class Published(Artefact):
         return self.stage
 
 
-def published(
-    folder: Path, experiment: AnyExperiment
-) -> dict[str, Artefact]:
+def published(folder: Path, experiment: AnyExperiment) -> dict[str, Artefact]:
     """The artefacts of a results folder. Errors: `InputError` if one that is read is missing."""
     found: dict[str, Artefact] = {}
     for stage in stages_of(experiment):
@@ -351,8 +381,13 @@ def published(
 
 
 def run_stages(
-    experiment: AnyExperiment, found: dict[str, Artefact], comm: Any, *,
-    upto: str | None = None, redo: str | None = None, say: Callable[[str], None] = print,
+    experiment: AnyExperiment,
+    found: dict[str, Artefact],
+    comm: Any,
+    *,
+    upto: str | None = None,
+    redo: str | None = None,
+    say: Callable[[str], None] = print,
 ) -> Iterator[str]:
     """Run what is not done, in order; yields after each stage, so that a report may be made.
 
@@ -379,13 +414,21 @@ def run_stages(
 
 
 def _run(
-    stage: Stage, artefact: Artefact, found: dict[str, Artefact], experiment: Experiment,
-    comm: Any, again: bool, say: Callable[[str], None],
+    stage: Stage,
+    artefact: Artefact,
+    found: dict[str, Artefact],
+    experiment: Experiment,
+    comm: Any,
+    again: bool,
+    say: Callable[[str], None],
 ) -> None:
     inputs = {name: found[name].path for name in stage.inputs}
     provenance = {
-        "experiment": plain(experiment), "seed": experiment.seed, "stage": stage.name,
-        "version": stage.version, "inputs": [path.name for path in inputs.values()],
+        "experiment": plain(experiment),
+        "seed": experiment.seed,
+        "stage": stage.name,
+        "version": stage.version,
+        "inputs": [path.name for path in inputs.values()],
     }
     with building(artefact, comm, redo=again, provenance=provenance) as folder:
         path = folder / "facts.jsonl" if comm.rank == 0 else None

@@ -74,8 +74,13 @@ def _wandb(told: list[Point], place: Path, name: str) -> None:
     import wandb
 
     quiet = wandb.Settings(
-        mode=os.environ.get("WANDB_MODE", "offline"), console="off", silent=True,
-        disable_git=True, disable_code=True, save_code=False, x_disable_meta=True,
+        mode=os.environ.get("WANDB_MODE", "offline"),
+        console="off",
+        silent=True,
+        disable_git=True,
+        disable_code=True,
+        save_code=False,
+        x_disable_meta=True,
         x_disable_stats=True,
     )
     steps: dict[int, dict[str, Any]] = {}
@@ -87,5 +92,6 @@ def _wandb(told: list[Point], place: Path, name: str) -> None:
 
 
 SINKS: dict[str, Callable[[list[Point], Path, str], None]] = {
-    "tensorboard": _tensorboard, "wandb": _wandb,
+    "tensorboard": _tensorboard,
+    "wandb": _wandb,
 }

@@ -68,9 +68,13 @@ class Snapshots(Spec):
         """(preset, number of the file, samples) of every file."""
         count = math.ceil(self.samples / self.chunk)
         return [
-            (preset, number,
-             range(number * self.chunk, min((number + 1) * self.chunk, self.samples)))
-            for preset in self.presets for number in range(count)
+            (
+                preset,
+                number,
+                range(number * self.chunk, min((number + 1) * self.chunk, self.samples)),
+            )
+            for preset in self.presets
+            for number in range(count)
         ]
 
 
@@ -101,7 +105,10 @@ class Cases(Spec):
     """
 
     names: tuple[Literal["two_moons", "ring", "two_peaks", "lorenz"], ...] = (
-        "two_moons", "ring", "two_peaks", "lorenz",
+        "two_moons",
+        "ring",
+        "two_peaks",
+        "lorenz",
     )
     noise: PositiveFloat = 0.1
     steps: PositiveInt = 1000

@@ -60,8 +60,11 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_runtest_logreport(report):
     if LAUNCHED and report.failed:
-        print(f"\n[rank {RANK}] {report.nodeid} failed in {report.when}\n{report.longreprtext}",
-              file=sys.__stderr__, flush=True)
+        print(
+            f"\n[rank {RANK}] {report.nodeid} failed in {report.when}\n{report.longreprtext}",
+            file=sys.__stderr__,
+            flush=True,
+        )
 
 
 def pytest_runtest_setup(item):
@@ -83,10 +86,16 @@ def mpirun():
     """mpirun(ranks, *command, timeout=120) -> CompletedProcess with stdout and stderr as text."""
     if shutil.which("mpirun") is None:
         pytest.skip("needs mpirun")
+
     def run(ranks, *command, timeout=120):
         return subprocess.run(
-            ["mpirun", "-n", str(ranks), *map(str, command)], env=dict(os.environ),
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
+            ["mpirun", "-n", str(ranks), *map(str, command)],
+            env=dict(os.environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
 
     return run

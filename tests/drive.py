@@ -48,30 +48,59 @@ RUNS = (
 )
 A_TEST = 300  # seconds for one test under mpirun: a hung rank is ended with its stack printed
 SETTINGS = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_hwloc_base_binding_policy": "none",
-    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMP_NUM_THREADS": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    "OMPI_MCA_hwloc_base_binding_policy": "none",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "OMP_NUM_THREADS": "1",
 }
 
 
 def command(run: Run, arguments: list[str]) -> list[str]:
     """The command line of one run; under mpirun only files with such tests are read at all."""
-    pytest = [sys.executable, "-m", "pytest", "-v", "--color=no", "-m", run.marked,
-              f"--junitxml={REPORTS / run.name.replace(' ', '-')}.xml"]
+    pytest = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-v",
+        "--color=no",
+        "-m",
+        run.marked,
+        f"--junitxml={REPORTS / run.name.replace(' ', '-')}.xml",
+    ]
     if not run.ranks:
         return [*pytest, *arguments, run.folder]
-    files = [str(path.relative_to(ROOT)) for path in sorted((ROOT / run.folder).rglob("test_*.py"))
-             if f"mark.{run.marked}" in path.read_text()]
-    return ["mpirun", "-n", str(run.ranks), *pytest, "--with-mpi", f"--timeout={A_TEST}",
-            "--timeout-method=thread", *arguments, *files]
+    files = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / run.folder).rglob("test_*.py"))
+        if f"mark.{run.marked}" in path.read_text()
+    ]
+    return [
+        "mpirun",
+        "-n",
+        str(run.ranks),
+        *pytest,
+        "--with-mpi",
+        f"--timeout={A_TEST}",
+        "--timeout-method=thread",
+        *arguments,
+        *files,
+    ]
 
 
 def execute(line: list[str], log: Path, limit: int) -> str:
     """Run one command with its output in `log`; returns "" or why it was ended."""
     with log.open("w") as output:
-        process = subprocess.Popen(line, cwd=ROOT, env=SETTINGS | dict(os.environ), stdout=output,
-                                   stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                   start_new_session=True)
+        process = subprocess.Popen(
+            line,
+            cwd=ROOT,
+            env=SETTINGS | dict(os.environ),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         try:
             code = process.wait(limit)
         except subprocess.TimeoutExpired:
@@ -91,7 +120,8 @@ def outcomes(report: Path) -> dict[str, str]:
         kinds = {child.tag for child in case}
         state = "failed" if kinds & {"failure", "error"} else "passed"
         found[f"{case.get('classname')}.{case.get('name')}"] = (
-            "skipped" if state == "passed" and "skipped" in kinds else state)
+            "skipped" if state == "passed" and "skipped" in kinds else state
+        )
     return found
 
 
@@ -133,8 +163,11 @@ def main(arguments: list[str]) -> int:
         ended = execute(command(run, arguments), log, run.limit)
         counts, complaints = judge(run, 0 if arguments else run.least)
         complaints += [ended] * bool(ended)
-        print(f"{run.name}: {counts['passed']} passed, {counts['failed']} failed, "
-              f"{counts['skipped']} skipped, {time.monotonic() - since:.0f} s", flush=True)
+        print(
+            f"{run.name}: {counts['passed']} passed, {counts['failed']} failed, "
+            f"{counts['skipped']} skipped, {time.monotonic() - since:.0f} s",
+            flush=True,
+        )
         if complaints:
             print(log.read_text()[-12_000:], *complaints, f"(log: {log})", sep="\n  ", flush=True)
         passed += counts["passed"]

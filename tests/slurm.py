@@ -52,8 +52,11 @@ class Slurm:
         host = socket.gethostname().split(".")[0]
         ports = [_free_port() for _ in range(2)]
         self.conf = folder / "slurm.conf"
-        self.conf.write_text(CONF.format(host=host, folder=folder, port=ports[0],
-                                         node_port=ports[1], cpus=os.cpu_count()))
+        self.conf.write_text(
+            CONF.format(
+                host=host, folder=folder, port=ports[0], node_port=ports[1], cpus=os.cpu_count()
+            )
+        )
         self.environment = {**os.environ, "SLURM_CONF": str(self.conf)}
         self.running: list[subprocess.Popen] = []
 
@@ -64,10 +67,19 @@ class Slurm:
         key.chmod(0o400)
         socket_path = self.folder / "munge" / "socket"
         self.conf.write_text(self.conf.read_text() + f"AuthInfo=socket={socket_path}\n")
-        files = {"key-file": key, "socket": socket_path, "pid-file": key.with_name("pid"),
-                 "log-file": key.with_name("log"), "seed-file": key.with_name("seed")}
-        self._spawn("munged", "--foreground", "--force",
-                    *(f"--{name}={path}" for name, path in files.items()))
+        files = {
+            "key-file": key,
+            "socket": socket_path,
+            "pid-file": key.with_name("pid"),
+            "log-file": key.with_name("log"),
+            "seed-file": key.with_name("seed"),
+        }
+        self._spawn(
+            "munged",
+            "--foreground",
+            "--force",
+            *(f"--{name}={path}" for name, path in files.items()),
+        )
         _wait(socket_path.exists, "munged")
         self._spawn("slurmctld", "-D", "-f", self.conf)
         self._spawn("slurmd", "-D", "-f", self.conf)
@@ -84,8 +96,15 @@ class Slurm:
 
     def run(self, *command: object, **keys: object) -> subprocess.CompletedProcess:
         """A client's command, its output as text."""
-        return subprocess.run([str(part) for part in command], env=self.environment, text=True,
-                              capture_output=True, check=False, timeout=60, **keys)
+        return subprocess.run(
+            [str(part) for part in command],
+            env=self.environment,
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=60,
+            **keys,
+        )
 
     def wait_for_jobs(self, seconds: float) -> None:
         """Until the queue is empty."""
@@ -93,10 +112,15 @@ class Slurm:
 
     def _spawn(self, *command: object) -> None:
         log = open(self.folder / f"{command[0]}.out", "w")
-        self.running.append(subprocess.Popen(
-            [str(part) for part in command], env=self.environment, stdout=log, stderr=log,
-            stdin=subprocess.DEVNULL,
-        ))
+        self.running.append(
+            subprocess.Popen(
+                [str(part) for part in command],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+        )
 
 
 def missing() -> list[str]:

@@ -57,7 +57,9 @@ def test_an_artefact_has_its_name_only_when_complete(tmp_path):
         (folder / "rest").write_text("2")
     assert artefact.done and not artefact.partial.exists()
     assert sorted(path.name for path in artefact.path.iterdir()) == [
-        "half", "provenance.json", "rest",
+        "half",
+        "provenance.json",
+        "rest",
     ]
     assert artefact.provenance()["seed"] == 3
 

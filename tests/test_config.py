@@ -49,24 +49,46 @@ def build(tree, *overrides):
     return parse(Whole, apply_overrides(tree, overrides, FAMILIES))
 
 
-@pytest.mark.parametrize(("tree", "override", "message"), [
-    ({"name": "a", "nam": 1}, [], "nam: unknown key; did you mean name? allowed here: "
-                                  "loud, model, name, nest, rate"),
-    ({"name": "a"}, ["model.sped=2"], "model.sped: unknown key; did you mean speed? "
-                                      "allowed here: kind, shape, speed"),
-    ({"name": "a"}, ["model=sound"], "model.kind: 'sound' is unknown; allowed: 'wave', 'heat'"),
-    ({"name": "a"}, ["model.speed=0"], "model.speed: 0 given; input should be greater than 0"),
-    ({"name": "a"}, ["model.speed=fast"],
-     'model.speed: "fast" given; input should be a valid number'),
-    ({"name": "a"}, ["loud=1"], "loud: 1 given; input should be a valid boolean"),
-    ({"name": "a"}, ["model.shape=[2, x]"],
-     'model.shape.1: "x" given; input should be a valid integer'),
-    ({}, [], "name: missing; a value is needed"),
-    ({"name": "a"}, ["name.x=1"], "name.x: name is a value, not a block"),
-    ({"name": "a"}, ["oops"], "'oops': not understood; key.sub=value is allowed"),
-    ({"name": "a"}, ["model=heat", "model.steps=1.5"],
-     "model.steps: 1.5 given; input should be a valid integer"),
-])
+@pytest.mark.parametrize(
+    ("tree", "override", "message"),
+    [
+        (
+            {"name": "a", "nam": 1},
+            [],
+            "nam: unknown key; did you mean name? allowed here: loud, model, name, nest, rate",
+        ),
+        (
+            {"name": "a"},
+            ["model.sped=2"],
+            "model.sped: unknown key; did you mean speed? allowed here: kind, shape, speed",
+        ),
+        (
+            {"name": "a"},
+            ["model=sound"],
+            "model.kind: 'sound' is unknown; allowed: 'wave', 'heat'",
+        ),
+        ({"name": "a"}, ["model.speed=0"], "model.speed: 0 given; input should be greater than 0"),
+        (
+            {"name": "a"},
+            ["model.speed=fast"],
+            'model.speed: "fast" given; input should be a valid number',
+        ),
+        ({"name": "a"}, ["loud=1"], "loud: 1 given; input should be a valid boolean"),
+        (
+            {"name": "a"},
+            ["model.shape=[2, x]"],
+            'model.shape.1: "x" given; input should be a valid integer',
+        ),
+        ({}, [], "name: missing; a value is needed"),
+        ({"name": "a"}, ["name.x=1"], "name.x: name is a value, not a block"),
+        ({"name": "a"}, ["oops"], "'oops': not understood; key.sub=value is allowed"),
+        (
+            {"name": "a"},
+            ["model=heat", "model.steps=1.5"],
+            "model.steps: 1.5 given; input should be a valid integer",
+        ),
+    ],
+)
 def test_one_line_names_key_value_and_what_is_allowed(tree, override, message):
     with pytest.raises(InputError) as caught:
         build(tree, *override)
@@ -103,13 +125,16 @@ def test_a_configuration_survives_the_round_trip():
     assert canonical(made) != canonical(build({"name": "a"}))
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("a: &x [1]\nb: *x", "aliases are not allowed"),
-    ("a: 1\na: 2", "a: given twice"),
-    ("a: [1", "line 1"),
-    ("a: !!python/object/apply:os.system [ls]", "not allowed|could not determine|is allowed"),
-    ("[1, 2]", "holds no keys"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &x [1]\nb: *x", "aliases are not allowed"),
+        ("a: 1\na: 2", "a: given twice"),
+        ("a: [1", "line 1"),
+        ("a: !!python/object/apply:os.system [ls]", "not allowed|could not determine|is allowed"),
+        ("[1, 2]", "holds no keys"),
+    ],
+)
 def test_hostile_yaml_is_refused(tmp_path, text, message):
     path = tmp_path / "bad.yaml"
     path.write_text(text)

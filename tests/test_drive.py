@@ -67,9 +67,19 @@ def test_the_cause_is_printed_when_another_rank_hangs(tmp_path, mpirun):
         "    assert world().rank != 1, 'the cause'\n"
         "    world().Barrier()\n"
     )
-    done = mpirun(2, sys.executable, "-m", "pytest", "--with-mpi", "-p", "tests.conftest",
-                  "--timeout=15", "--timeout-method=thread",  # a signal cannot leave MPI
-                  f"--junitxml={tmp_path / 'r.xml'}", tmp_path / "test_hang.py")
+    done = mpirun(
+        2,
+        sys.executable,
+        "-m",
+        "pytest",
+        "--with-mpi",
+        "-p",
+        "tests.conftest",
+        "--timeout=15",
+        "--timeout-method=thread",  # a signal cannot leave MPI
+        f"--junitxml={tmp_path / 'r.xml'}",
+        tmp_path / "test_hang.py",
+    )
     assert done.returncode != 0
     assert "[rank 1]" in done.stderr and "the cause" in done.stderr
     assert "Timeout" in done.stdout + done.stderr and "Barrier" in done.stdout + done.stderr
@@ -87,6 +97,9 @@ def test_a_singleton_does_not_spoil_the_mpirun_of_later_tests(tmp_path, mpirun):
     )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", tmp_path],
-        env=dict(os.environ), capture_output=True, text=True, check=False,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "2 passed" in done.stdout

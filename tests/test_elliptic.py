@@ -35,17 +35,21 @@ def test_a_name_covers_what_decides_the_result():
 
 
 def test_poisson_darcy_and_two_phase_share_one_network():
-    fits = {names(path=CONFIGS / f"{name}.yaml")["fit"]
-            for name in ("poisson", "darcy", "two_phase")}
+    fits = {
+        names(path=CONFIGS / f"{name}.yaml")["fit"] for name in ("poisson", "darcy", "two_phase")
+    }
     assert len(fits) == 1
 
 
-@pytest.mark.parametrize("override, words", [
-    ("problem.boundary=[dirichlet]", "problem.boundary"),
-    ("solving.overlap=9", "solving.overlap"),
-    ("problem.coefficient.contrast=0.5", "problem.coefficient"),
-    ("local_solver=magic", "local_solver"),
-])
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("problem.boundary=[dirichlet]", "problem.boundary"),
+        ("solving.overlap=9", "solving.overlap"),
+        ("problem.coefficient.contrast=0.5", "problem.coefficient"),
+        ("local_solver=magic", "local_solver"),
+    ],
+)
 def test_bad_input_is_one_line(override, words):
     with pytest.raises(InputError, match=words) as caught:
         load(SMOKE, [override])
@@ -53,8 +57,13 @@ def test_bad_input_is_one_line(override, words):
 
 
 def test_the_smoke_experiment_without_a_network(tmp_path):
-    arguments = [str(SMOKE), "local_solver=exact", "comparison.floor=2", "--outputs",
-                 str(tmp_path)]
+    arguments = [
+        str(SMOKE),
+        "local_solver=exact",
+        "comparison.floor=2",
+        "--outputs",
+        str(tmp_path),
+    ]
     assert main(arguments) == 0
     folder = tmp_path / "smoke-darcy"
     found = latest(read_facts(folder / "facts" / "facts.jsonl"))
@@ -64,20 +73,32 @@ def test_the_smoke_experiment_without_a_network(tmp_path):
     assert all(found[f"time.{name}"] > 0 for name in ("certified", "asm", "gamg", "exact"))
     assert found["iterations.asm.N16"] >= found["iterations.N16"]
     page = (folder / "report.html").read_text()
-    for words in ("Does it stay flat?", "How it converges", "What only a certificate removes",
-                  "Medium, answer, error"):
+    for words in (
+        "Does it stay flat?",
+        "How it converges",
+        "What only a certificate removes",
+        "Medium, answer, error",
+    ):
         assert words in page
     assert main([*arguments, "--dry-run"]) == 0
 
 
 def test_a_network_is_learned_and_certified(tmp_path):
-    given = ["domain.lattices=[2]", "harvest.solves=2", "local_solver.training.steps=20",
-             "local_solver.training.validate_every=10", "comparison.floor=2",
-             "comparison.onelevel=0", "comparison.exact=false", "comparison.asm=false"]
+    given = [
+        "domain.lattices=[2]",
+        "harvest.solves=2",
+        "local_solver.training.steps=20",
+        "local_solver.training.validate_every=10",
+        "comparison.floor=2",
+        "comparison.onelevel=0",
+        "comparison.exact=false",
+        "comparison.asm=false",
+    ]
     assert main([str(SMOKE), *given, "--outputs", str(tmp_path)]) == 0
     found = latest(read_facts(tmp_path / "smoke-darcy" / "facts" / "facts.jsonl"))
     assert found["residual.true"] <= 1e-8 and found["residuals"] > 20
     for name in ("onelevel", "hats", "twolevel"):
         assert found[f"floor.ratio.{name}"] == pytest.approx(
-            found[f"floor.coupled.{name}"] / found["floor.local"])
+            found[f"floor.coupled.{name}"] / found["floor.local"]
+        )
     assert "iterations.asm.N4" not in found and found["time.train"] > 0

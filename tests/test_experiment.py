@@ -11,19 +11,22 @@ SMOKE = Path(__file__).parent.parent / "configs" / "smoke" / "ddm.yaml"
 CONFIGS = sorted([*SMOKE.parent.glob("*.yaml"), *SMOKE.parent.parent.glob("*.yaml")])
 
 
-@pytest.mark.parametrize(("override", "message"), [
-    ("domain.tile=[24, 16]", r"domain.tile: \[24, 16\] given; tiles must divide the domain"),
-    ("coupling.halo=17", r"coupling.halo: 17 given; at most a tile, 16 cells"),
-    ("simulator.dt=100", r"simulator.dt: 100"),
-    ("simulator=null", r"simulator, dataset: exactly one of them is needed"),
-    ("domain.shape=null", r"domain.shape: missing"),
-    ("data.shape=[32]", r"data.shape: \[32\] given; 2 axes"),
-    ("data.vary={feed: [1]}", r"data.vary.feed: .* one of the simulator's keys"),
-    ("surrogate.reach=[8, 8, 8]", r"surrogate.reach: \[8, 8, 8\]"),
-    ("seed=-1", r"seed: -1 given"),
-    ("name=../evil", r"name: \"../evil\" given"),
-    ("launch=everywhere", r"launch: \"everywhere\" given"),
-])
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("domain.tile=[24, 16]", r"domain.tile: \[24, 16\] given; tiles must divide the domain"),
+        ("coupling.halo=17", r"coupling.halo: 17 given; at most a tile, 16 cells"),
+        ("simulator.dt=100", r"simulator.dt: 100"),
+        ("simulator=null", r"simulator, dataset: exactly one of them is needed"),
+        ("domain.shape=null", r"domain.shape: missing"),
+        ("data.shape=[32]", r"data.shape: \[32\] given; 2 axes"),
+        ("data.vary={feed: [1]}", r"data.vary.feed: .* one of the simulator's keys"),
+        ("surrogate.reach=[8, 8, 8]", r"surrogate.reach: \[8, 8, 8\]"),
+        ("seed=-1", r"seed: -1 given"),
+        ("name=../evil", r"name: \"../evil\" given"),
+        ("launch=everywhere", r"launch: \"everywhere\" given"),
+    ],
+)
 def test_impossible_experiments_are_refused_in_one_line(override, message):
     with pytest.raises(InputError, match=message) as caught:
         load(SMOKE, [override])

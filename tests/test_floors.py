@@ -12,15 +12,39 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "scaled_mpi"
 
 FLOORS = {
-    "config": 0, "files": 0, "facts": 0, "metrics": 0, "likeness": 0, "progress": 0,
-    "parallel": 1, "shipped": 1,
-    "simulators": 2, "problems": 2, "datasets": 2, "learning": 2, "artefacts": 2,
-    "compressors": 3, "surrogates": 3, "local_solvers": 3,
-    "coupling": 4, "inference": 4,
-    "launch": 5, "report": 5, "experiment": 5, "elliptic": 5,
-    "ensemble": 5, "turing": 5, "generation": 5, "opening": 5, "tracking": 5,
+    "config": 0,
+    "files": 0,
+    "facts": 0,
+    "metrics": 0,
+    "likeness": 0,
+    "progress": 0,
+    "parallel": 1,
+    "shipped": 1,
+    "simulators": 2,
+    "problems": 2,
+    "datasets": 2,
+    "learning": 2,
+    "artefacts": 2,
+    "compressors": 3,
+    "surrogates": 3,
+    "local_solvers": 3,
+    "coupling": 4,
+    "inference": 4,
+    "launch": 5,
+    "report": 5,
+    "experiment": 5,
+    "elliptic": 5,
+    "ensemble": 5,
+    "turing": 5,
+    "generation": 5,
+    "opening": 5,
+    "tracking": 5,
     "pipeline": 6,
-    "stages": 7, "run": 7, "doctor": 7, "ship": 7, "__init__": 7,
+    "stages": 7,
+    "run": 7,
+    "doctor": 7,
+    "ship": 7,
+    "__init__": 7,
 }
 
 # A folder ends in a slash. Everybody may import what is in FREE.
@@ -32,8 +56,14 @@ OWNERS = {
     "yaml": ["config.py"],
     "tqdm": ["progress.py"],
     "numba": ["simulators/"],
-    "torch": ["learning/", "compressors/", "surrogates/", "local_solvers/", "inference/",
-              "simulators/torch_stencil.py"],
+    "torch": [
+        "learning/",
+        "compressors/",
+        "surrogates/",
+        "local_solvers/",
+        "inference/",
+        "simulators/torch_stencil.py",
+    ],
     "safetensors": ["learning/weights.py"],
     "dask": ["launch.py"],
     "distributed": ["launch.py"],
@@ -87,8 +117,9 @@ def strangers(path: Path) -> list[str]:
         if library in FREE or library == PACKAGE:
             continue
         owners = OWNERS.get(library, [])
-        if not any(str(path) == own or (own.endswith("/") and str(path).startswith(own))
-                   for own in owners):
+        if not any(
+            str(path) == own or (own.endswith("/") and str(path).startswith(own)) for own in owners
+        ):
             wrong.append(f"{path} imports {library}, which belongs to {owners or 'nobody yet'}")
     return wrong
 
@@ -108,8 +139,12 @@ def test_libraries_have_owners():
 def test_no_import_goes_round_in_a_circle():
     names = {".".join([PACKAGE, *path.with_suffix("").parts]): path for path in PATHS}
     graph = {
-        name: {known for found in imports(path, everywhere=False)
-               for known in (found, found.rpartition(".")[0]) if known in names}
+        name: {
+            known
+            for found in imports(path, everywhere=False)
+            for known in (found, found.rpartition(".")[0])
+            if known in names
+        }
         for name, path in names.items()
     }
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle

@@ -11,17 +11,33 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = [name for name in ("scaled_mpi", "tests", "benchmarks") if (ROOT / name).is_dir()]
-TEXTS = {str(path.relative_to(ROOT)): path.read_text()
-         for name in FOLDERS for path in sorted((ROOT / name).rglob("*.py"))}
+TEXTS = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for name in FOLDERS
+    for path in sorted((ROOT / name).rglob("*.py"))
+}
 PACKAGE = {name: text for name, text in TEXTS.items() if name.startswith("scaled_mpi/")}
 
 HEAVY = ("torch", "numba", "petsc4py", "mpi4py", "dask", "matplotlib", "xarray", "h5py")
 LIGHT = ("scaled_mpi", "scaled_mpi.experiment", "scaled_mpi.run")
 BANNED_IMPORTS = {"pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle"}
-BANNED_CALLS = {"eval", "exec", "torch.load", "torch.save", "yaml.unsafe_load", "yaml.full_load",
-                "os.system", "os.popen"}
-BANNED_WORDS = {("allow_pickle", "True"), ("shell", "True"), ("Loader", "yaml.Loader"),
-                ("Loader", "yaml.FullLoader"), ("Loader", "yaml.UnsafeLoader")}
+BANNED_CALLS = {
+    "eval",
+    "exec",
+    "torch.load",
+    "torch.save",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "os.system",
+    "os.popen",
+}
+BANNED_WORDS = {
+    ("allow_pickle", "True"),
+    ("shell", "True"),
+    ("Loader", "yaml.Loader"),
+    ("Loader", "yaml.FullLoader"),
+    ("Loader", "yaml.UnsafeLoader"),
+}
 
 
 def test_a_file_can_be_read_in_one_sitting():
@@ -38,8 +54,11 @@ def unannotated(text: str) -> list[str]:
         if not isinstance(function, ast.FunctionDef) or function.name.startswith("_"):
             continue
         given = function.args
-        named = [arg for arg in given.posonlyargs + given.args + given.kwonlyargs
-                 if arg.arg not in ("self", "cls")]
+        named = [
+            arg
+            for arg in given.posonlyargs + given.args + given.kwonlyargs
+            if arg.arg not in ("self", "cls")
+        ]
         if function.returns is None or any(arg.annotation is None for arg in named):
             found.append(function.name)
     return found
@@ -84,13 +103,19 @@ def test_nothing_is_left_undone():
 @pytest.mark.parametrize("module", LIGHT)
 def test_importing_is_light(module):
     code = f"import sys, {module}; print(*sorted(set({HEAVY}) & set(sys.modules)))"
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
-                           check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert found.stdout.split() == []
 
 
 @pytest.mark.skipif(shutil.which("ruff") is None, reason="needs ruff")
 def test_lint_is_clean():
-    done = subprocess.run(["ruff", "check", "--no-cache", "--output-format=concise", *FOLDERS],
-                          cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["ruff", "check", "--no-cache", "--output-format=concise", *FOLDERS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout

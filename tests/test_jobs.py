@@ -31,7 +31,9 @@ def place(tmp_path):
 
 def start(file, place, *arguments):
     environment = os.environ | {
-        "SLURM_SUBMIT_DIR": str(place), "SLURM_NTASKS": "4", "SLURM_JOB_ID": "17",
+        "SLURM_SUBMIT_DIR": str(place),
+        "SLURM_NTASKS": "4",
+        "SLURM_JOB_ID": "17",
         "PATH": f"{place / 'bin'}:{os.environ['PATH']}",
     }
     job = subprocess.Popen(["bash", str(file), *arguments], env=environment, cwd="/")
@@ -69,7 +71,7 @@ def test_the_head_of_a_job_file(file):
     options = dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(\S+))?$", text, re.MULTILINE))
     assert options["signal"] == "B:USR2@180" and options["open-mode"] == "append"
     assert "requeue" in options and options["output"].startswith("logs/")
-    config = re.search(r"\./run (\S+)", text[text.index("cd "):])[1]
+    config = re.search(r"\./run (\S+)", text[text.index("cd ") :])[1]
     assert (ROOT / config).exists()
 
 
@@ -82,16 +84,23 @@ def test_the_chain_takes_account_and_partition_from_the_machine_file(tmp_path):
     (tmp_path / "configs" / "machines").mkdir(parents=True)
     for name, account in (("local", ""), ("site", "physics-7")):
         (tmp_path / "configs" / "machines" / f"{name}.yaml").write_text(
-            f'account: "{account}"  # who pays\npartition: "{account and "batch"}"\n')
+            f'account: "{account}"  # who pays\npartition: "{account and "batch"}"\n'
+        )
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     told = {}
     for name in ("", "site"):
         environment = {**os.environ, "PATH": path, "MACHINE": name}
-        done = subprocess.run(["bash", tmp_path / "jobs" / "chain.sh"], env=environment,
-                              capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["bash", tmp_path / "jobs" / "chain.sh"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert "train 7, test 7, pod_mvar 7" in done.stdout
         told[name] = (tmp_path / "told").read_text().splitlines()
         (tmp_path / "told").unlink()
     assert told[""][2] == "--parsable --dependency=afterany:7:7 jobs/03_train_pod_mvar.sh"
     assert [line.split()[1:3] for line in told["site"]] == [
-        ["--account=physics-7", "--partition=batch"]] * 3
+        ["--account=physics-7", "--partition=batch"]
+    ] * 3

@@ -24,9 +24,12 @@ def listening():
     import psutil
 
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    return {(process.pid, *connection.laddr) for process in family
-            for connection in process.net_connections("tcp")
-            if connection.status == psutil.CONN_LISTEN}
+    return {
+        (process.pid, *connection.laddr)
+        for process in family
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +56,13 @@ def stored(folder, frames=12, runs=6, channels=1, cells=(8, 8)):
     for number in range(runs):
         name = f"train-{number:04d}"
         with TrajectoryWriter(
-            folder, name, make_blocks(grid, cells, 1), SerialComm(),
-            [f"c{i}" for i in range(channels)], dtype=np.float64, attributes={"jump": 1},
+            folder,
+            name,
+            make_blocks(grid, cells, 1),
+            SerialComm(),
+            [f"c{i}" for i in range(channels)],
+            dtype=np.float64,
+            attributes={"jump": 1},
         ) as writer:
             for time in range(frames):
                 weights = np.sin(0.4 * time * np.arange(1, 6) + number)
@@ -71,15 +79,22 @@ def test_decompositions_by_tasks_have_the_bits_of_one_process(crew, method):
     def rows(part: int) -> np.ndarray:
         return matrix[10 * part : 10 * (part + 1)]
 
-    for far, near in zip(decompose(Tall(crew, 7, 9, rows), method, 5, 3),
-                         decompose(Tall(SerialComm(), 7, 9, rows), method, 5, 3), strict=True):
+    for far, near in zip(
+        decompose(Tall(crew, 7, 9, rows), method, 5, 3),
+        decompose(Tall(SerialComm(), 7, 9, rows), method, 5, 3),
+        strict=True,
+    ):
         assert np.array_equal(far, near)
 
 
-@pytest.mark.parametrize("keys", [
-    {"factor": [8, 8], "rank": 4}, {"factor": [2, 2], "rank": 3, "normalise": True},
-    {"factor": [8, 8], "rank": 2, "align": "periodic", "method": "tsqr"},
-])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"factor": [8, 8], "rank": 4},
+        {"factor": [2, 2], "rank": 3, "normalise": True},
+        {"factor": [8, 8], "rank": 2, "align": "periodic", "method": "tsqr"},
+    ],
+)
 def test_a_pod_by_tasks_has_the_bytes_of_one_process(crew, tmp_path, keys):
     runs, spec = stored(tmp_path), parse(Pod, keys)
     found = []
@@ -149,13 +164,31 @@ def test_results_go_where_the_machine_file_says(monkeypatch, tmp_path, capsys):
     assert "train: 1 done" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind,wanted", [
-    ("slurm", ["#SBATCH -p batch", "#SBATCH -A physics", "#SBATCH -n 1", "#SBATCH -t 00:30:00",
-               "#SBATCH --constraint=intel"]),
-    ("pbs", ["#PBS -q batch", "#PBS -A physics", "#PBS -l walltime=00:30:00",
-             "#PBS --constraint=intel"]),
-    ("htcondor", ["--constraint = intel", "MY.DaskWorkerCores = 1", "Queue"]),
-])
+@pytest.mark.parametrize(
+    "kind,wanted",
+    [
+        (
+            "slurm",
+            [
+                "#SBATCH -p batch",
+                "#SBATCH -A physics",
+                "#SBATCH -n 1",
+                "#SBATCH -t 00:30:00",
+                "#SBATCH --constraint=intel",
+            ],
+        ),
+        (
+            "pbs",
+            [
+                "#PBS -q batch",
+                "#PBS -A physics",
+                "#PBS -l walltime=00:30:00",
+                "#PBS --constraint=intel",
+            ],
+        ),
+        ("htcondor", ["--constraint = intel", "MY.DaskWorkerCores = 1", "Queue"]),
+    ],
+)
 def test_the_job_that_a_site_is_sent(kind, wanted, tmp_path, monkeypatch):
     pytest.importorskip("dask_jobqueue")
     from scaled_mpi.launch import Machine, make_cluster
@@ -164,16 +197,24 @@ def test_the_job_that_a_site_is_sent(kind, wanted, tmp_path, monkeypatch):
     folder = tmp_path / "a folder; rm x"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    cluster = make_cluster(kind, Machine(
-        account="physics", partition="batch", prologue=("module load hdf5",), minutes=30,
-        directives=("--constraint=intel",), interface="lo"))
+    cluster = make_cluster(
+        kind,
+        Machine(
+            account="physics",
+            partition="batch",
+            prologue=("module load hdf5",),
+            minutes=30,
+            directives=("--constraint=intel",),
+            interface="lo",
+        ),
+    )
     try:
         script = cluster.job_script()
     finally:
         cluster.close()
     lines = script.splitlines()
     assert [line for line in wanted if line not in lines] == []
-    worker = script[script.index("module load hdf5"):]
+    worker = script[script.index("module load hdf5") :]
     assert "a folder; rm x'" in worker  # quoted: a name is never a command
     assert "tls://127.0.0.1:" in worker and "--lifetime 25m" in worker
     assert "--tls-key" in worker and "--death-timeout 300" in worker

@@ -17,8 +17,7 @@ def test_statistics_of_a_field_whose_covariance_is_known():
     assert found.variance == pytest.approx(4.0, rel=0.05)
     assert found.skewness == pytest.approx(0.0, abs=0.06)
     distances = np.arange(len(found.curve))
-    np.testing.assert_allclose(
-        found.curve, 4.0 * np.exp(-0.5 * (distances / 4.0) ** 2), atol=0.2)
+    np.testing.assert_allclose(found.curve, 4.0 * np.exp(-0.5 * (distances / 4.0) ** 2), atol=0.2)
     assert len(found.curve) == 25
     block = block_covariance(covariance, 8)[0, 0]
     assert found.tile_variance == pytest.approx(4.0 * block, rel=0.1)
@@ -29,8 +28,13 @@ def test_differences_are_none_from_itself_and_known_from_its_image():
     fields = gaussian_fields(field_covariance("exponential", 3.0, (32, 32)), 200)
     truth = statistics(fields, TILE)
     same = differences(truth, truth, TILE)
-    for name in ("cov.error.tiled", "cov.error.beyond", "mean.error", "histogram.distance",
-                 "spectrum.error.large"):
+    for name in (
+        "cov.error.tiled",
+        "cov.error.beyond",
+        "mean.error",
+        "histogram.distance",
+        "spectrum.error.large",
+    ):
         assert same[name] == 0.0
     assert same["variance.ratio"] == same["variance.ratio.tiles"] == 1.0
     moved = differences(statistics(2.0 * fields + 0.5, TILE), truth, TILE)

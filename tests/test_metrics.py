@@ -17,8 +17,11 @@ def fields(seed: int, shape=(2, 32, 48)) -> tuple[np.ndarray, np.ndarray]:
 
 def tiles_of(field: np.ndarray, tile: int) -> list[np.ndarray]:
     _, rows, columns = field.shape
-    return [field[:, y : y + tile, x : x + tile]
-            for y in range(0, rows, tile) for x in range(0, columns, tile)]
+    return [
+        field[:, y : y + tile, x : x + tile]
+        for y in range(0, rows, tile)
+        for x in range(0, columns, tile)
+    ]
 
 
 def test_vrmse_and_mae_equal_direct_numpy():
@@ -26,8 +29,9 @@ def test_vrmse_and_mae_equal_direct_numpy():
     p, t = prediction.astype(np.float64), truth.astype(np.float64)
     expected = np.sqrt(((p - t) ** 2).mean((1, 2)) / (t.var(axis=(1, 2)) + 1e-7))
     np.testing.assert_allclose(metrics.vrmse(prediction, truth), expected, rtol=1e-12)
-    np.testing.assert_allclose(metrics.mae(prediction, truth), np.abs(p - t).mean((1, 2)),
-                               rtol=1e-12)
+    np.testing.assert_allclose(
+        metrics.mae(prediction, truth), np.abs(p - t).mean((1, 2)), rtol=1e-12
+    )
 
 
 def test_predicting_the_mean_scores_one_and_an_offset_on_a_constant_3162():
@@ -124,8 +128,11 @@ def test_spectrum_error_is_zero_for_equals_and_the_ratio_otherwise():
 
 def padded_tiles(field: np.ndarray, tile: int) -> list[np.ndarray]:
     ring = np.pad(field, [(0, 0), (1, 1), (1, 1)], mode="wrap")
-    return [ring[:, y : y + tile + 2, x : x + tile + 2]
-            for y in range(0, field.shape[1], tile) for x in range(0, field.shape[2], tile)]
+    return [
+        ring[:, y : y + tile + 2, x : x + tile + 2]
+        for y in range(0, field.shape[1], tile)
+        for x in range(0, field.shape[2], tile)
+    ]
 
 
 def test_seam_index_is_one_for_a_smooth_field_and_sees_a_step_at_the_edges():
@@ -134,8 +141,7 @@ def test_seam_index_is_one_for_a_smooth_field_and_sees_a_step_at_the_edges():
     index = metrics.seam_from_sums([metrics.seam_sums(t) for t in padded_tiles(smooth, 8)])
     assert index[0] == pytest.approx(1, abs=0.01)
     board = (np.indices((64, 64)) // 8).sum(0) % 2
-    steps = metrics.seam_from_sums(
-        [metrics.seam_sums(t) for t in padded_tiles(smooth + board, 8)])
+    steps = metrics.seam_from_sums([metrics.seam_sums(t) for t in padded_tiles(smooth + board, 8)])
     assert steps[0] > 3
 
 
@@ -195,11 +201,13 @@ def test_spread_equals_skill_for_a_calibrated_ensemble_and_not_for_a_narrow_one(
 def test_rank_histogram_counts_and_shares_ties():
     members = np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
     truth = np.array([0.5, 2.0, 0.0])
-    np.testing.assert_allclose(metrics.rank_histogram(members, truth),
-                               [1 / 3, 1 + 1 / 3, 1 + 1 / 3])
+    np.testing.assert_allclose(
+        metrics.rank_histogram(members, truth), [1 / 3, 1 + 1 / 3, 1 + 1 / 3]
+    )
     generator = np.random.default_rng(9)
-    flat = metrics.rank_histogram(generator.normal(size=(4, 50_000)),
-                                  generator.normal(size=50_000))
+    flat = metrics.rank_histogram(
+        generator.normal(size=(4, 50_000)), generator.normal(size=50_000)
+    )
     np.testing.assert_allclose(flat, 10_000, rtol=0.05)
 
 

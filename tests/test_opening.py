@@ -37,7 +37,13 @@ def outputs(tmp_path):
                 fields[f"{stage}/{name}"] = values
                 blocks = make_blocks(GRID, (3, 4), 1)
                 with TrajectoryWriter(
-                    folder, name, blocks, SerialComm(), ["u", "v"], dtype=np.float64, group=2,
+                    folder,
+                    name,
+                    blocks,
+                    SerialComm(),
+                    ["u", "v"],
+                    dtype=np.float64,
+                    group=2,
                     attributes={"condition": {"F": 0.04}},
                 ) as writer:
                     for frame, value in enumerate(values):
@@ -74,16 +80,19 @@ def test_fields_facts_and_events(outputs):
     opened.verify()
 
 
-@pytest.mark.parametrize("key", [
-    (slice(None), slice(None), slice(None)),
-    (2, slice(1, 5), 3),
-    (-1, -1, slice(None)),
-    (slice(None, None, 2), slice(5, 0, -2), slice(1, 8, 3)),
-    (slice(4, None, -1), 0, slice(None, None, -1)),
-    (slice(3, 3), slice(None), 0),
-    ([0, 4, 3], slice(None), slice(None)),
-    (slice(None), [1, 5], [0, 7, 2]),
-])
+@pytest.mark.parametrize(
+    "key",
+    [
+        (slice(None), slice(None), slice(None)),
+        (2, slice(1, 5), 3),
+        (-1, -1, slice(None)),
+        (slice(None, None, 2), slice(5, 0, -2), slice(1, 8, 3)),
+        (slice(4, None, -1), 0, slice(None, None, -1)),
+        (slice(3, 3), slice(None), 0),
+        ([0, 4, 3], slice(None), slice(None)),
+        (slice(None), [1, 5], [0, 7, 2]),
+    ],
+)
 def test_any_part_is_read_as_numpy_would(outputs, key):
     folder, fields = outputs
     data = open_outputs(folder)["couple/surrogate"]["v"]

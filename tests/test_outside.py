@@ -34,13 +34,27 @@ def carried(tmp_path_factory):
     np.savez(root / "test.npz", concentration=advection((64, 64), 12, 99)[None])
     config = {
         "name": "carried",
-        "dataset": {"kind": "npz", "train": [str(root / "train.npz")],
-                    "test": [str(root / "test.npz")],
-                    "axes": "ntyx", "channels": {"c": "concentration"}, "boundary": "periodic"},
+        "dataset": {
+            "kind": "npz",
+            "train": [str(root / "train.npz")],
+            "test": [str(root / "test.npz")],
+            "axes": "ntyx",
+            "channels": {"c": "concentration"},
+            "boundary": "periodic",
+        },
         "domain": {"tile": [16, 16]},
-        "surrogate": {"kind": "stepper", "jump": 1, "reach": 4, "depth": 2, "width": 16,
-                      "patch": 16, "halos": [2], "held_out": 1, "symmetric": False,
-                      "training": {"steps": 60, "batch": 8, "validate_every": 30}},
+        "surrogate": {
+            "kind": "stepper",
+            "jump": 1,
+            "reach": 4,
+            "depth": 2,
+            "width": 16,
+            "patch": 16,
+            "halos": [2],
+            "held_out": 1,
+            "symmetric": False,
+            "training": {"steps": 60, "batch": 8, "validate_every": 30},
+        },
         "coupling": {"halo": 2, "jumps": 6, "sweeps": 3, "compare": 2},
     }
     (root / "own.yaml").write_text(yaml.safe_dump(config))
@@ -68,8 +82,14 @@ def test_changed_files_are_imported_again(carried, capsys):
 
 def test_tiles_that_do_not_divide_a_users_domain_are_refused(carried, capsys):
     with pytest.raises(SystemExit) as caught:
-        main([str(carried / "own.yaml"), "domain.tile=[24, 24]", "--outputs",
-              str(carried / "outputs")])
+        main(
+            [
+                str(carried / "own.yaml"),
+                "domain.tile=[24, 24]",
+                "--outputs",
+                str(carried / "outputs"),
+            ]
+        )
     assert caught.value.code == 2
     assert "tiles must divide the domain [64, 64] exactly" in capsys.readouterr().err
 

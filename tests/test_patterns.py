@@ -20,17 +20,30 @@ SMOKE = Path(__file__).resolve().parent.parent / "configs" / "smoke" / "patterns
 def test_the_whole_experiment_leaves_a_page_and_its_facts(tmp_path):
     assert main([str(SMOKE), "--outputs", str(tmp_path)]) == 0
     folder = tmp_path / "smoke-patterns"
-    facts = {(f["name"], f.get("method")): f["value"]
-             for f in read_facts(folder / "facts" / "facts.jsonl")}
+    facts = {
+        (f["name"], f.get("method")): f["value"]
+        for f in read_facts(folder / "facts" / "facts.jsonl")
+    }
     for method in ("again", "gaussian", *methods(load(SMOKE))):
-        for name in ("cov.error.tiled", "cov.error.beyond", "variance.ratio", "seam.index",
-                     "histogram.distance", "dynamics.rate.ratio", "spectrum.error.middle"):
+        for name in (
+            "cov.error.tiled",
+            "cov.error.beyond",
+            "variance.ratio",
+            "seam.index",
+            "histogram.distance",
+            "dynamics.rate.ratio",
+            "spectrum.error.middle",
+        ):
             assert np.isfinite(facts[name, method]), (name, method)
     assert facts["variance.ratio", None] == facts["variance.ratio", "coarse"]
     assert facts["dynamics.rate.ratio", "gaussian"] > 2.0 > facts["dynamics.rate.ratio", "again"]
     page = (folder / "report.html").read_text()
-    for words in ("Patterns larger than the tile", "How like the simulator", "tiles alone, pasted",
-                  "How far the coarse denoiser is believed"):
+    for words in (
+        "Patterns larger than the tile",
+        "How like the simulator",
+        "tiles alone, pasted",
+        "How far the coarse denoiser is believed",
+    ):
         assert words in page
     assert page.count("<svg") >= 2
     generated = next((tmp_path / "artefacts").glob("generate-*"))
@@ -57,33 +70,44 @@ def test_any_ranks_learn_and_make_the_same(mpi_tmp_path):
         found = stages.artefacts(experiment, root / "alone", 1)
         for _ in stages.run_stages(experiment, found, SerialComm(), upto="generate", say=str):
             pass
-        fits, made = ([next(folder.glob(f"{stage}-*"))
-                       for folder in (root / "together" / "artefacts", root / "alone")]
-                      for stage in ("fit", "generate"))
+        fits, made = (
+            [
+                next(folder.glob(f"{stage}-*"))
+                for folder in (root / "together" / "artefacts", root / "alone")
+            ]
+            for stage in ("fit", "generate")
+        )
         for name in ("windows/best.safetensors", "coarse/best.safetensors", "scales.h5"):
             one, other = ((folder / name).read_bytes() for folder in fits)
             assert one == other, name
         for method in methods(experiment):
-            one, other = (load_arrays(folder / f"{method}.fields.h5")[0]["fields"]
-                          for folder in made)
+            one, other = (
+                load_arrays(folder / f"{method}.fields.h5")[0]["fields"] for folder in made
+            )
             # Where windows of several ranks meet in a cell they are added in an order of its own.
             meet = method in ("average", "window", "collage")
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-6 * meet, err_msg=method)
     comm.barrier()
 
 
-@pytest.mark.parametrize(("override", "words"), [
-    ("boxes.held_out=16", "boxes.held_out: 16 given; fewer than the 16 samples"),
-    ("windows.training.batch=64", "training.batch: 64 is larger than the data set"),
-    ("generation.block=3", "generation.tile: [16, 16] given with halo 8, block 3"),
-    ("generation.halo=17", "generation.halo: 17 given; at most a tile, 16 cells"),
-    ("generation.tile=[12, 16]", "tile"),
-    ("windows.network.widths=[8, 8, 8, 8, 8]", "windows.network.widths: multiples of 32 cells"),
-    ("coarse.network.widths=[8, 8, 8, 8]", "coarse.network.widths: multiples of 8 cells"),
-    ("windows.network.padding=valid", "windows.network.padding: valid given"),
-    ("simulator.boundaries=neumann", "simulator: noise or boundaries"),
-    ("generation.sampler=ddpm", "generation.sampler"),
-])
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("boxes.held_out=16", "boxes.held_out: 16 given; fewer than the 16 samples"),
+        ("windows.training.batch=64", "training.batch: 64 is larger than the data set"),
+        ("generation.block=3", "generation.tile: [16, 16] given with halo 8, block 3"),
+        ("generation.halo=17", "generation.halo: 17 given; at most a tile, 16 cells"),
+        ("generation.tile=[12, 16]", "tile"),
+        (
+            "windows.network.widths=[8, 8, 8, 8, 8]",
+            "windows.network.widths: multiples of 32 cells",
+        ),
+        ("coarse.network.widths=[8, 8, 8, 8]", "coarse.network.widths: multiples of 8 cells"),
+        ("windows.network.padding=valid", "windows.network.padding: valid given"),
+        ("simulator.boundaries=neumann", "simulator: noise or boundaries"),
+        ("generation.sampler=ddpm", "generation.sampler"),
+    ],
+)
 def test_bad_input_is_one_line(override, words):
     with pytest.raises(InputError) as caught:
         load(SMOKE, [override])

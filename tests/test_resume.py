@@ -20,12 +20,26 @@ LONG = ["coupling.jumps=60", "coupling.checkpoint=3"]
 
 def start(outputs, ranks, *more):
     """The command as a user types it, in a process group of its own."""
-    command = [sys.executable, "-m", "scaled_mpi.run", str(SMOKE), *LONG, *more,
-               "--outputs", str(outputs)]
+    command = [
+        sys.executable,
+        "-m",
+        "scaled_mpi.run",
+        str(SMOKE),
+        *LONG,
+        *more,
+        "--outputs",
+        str(outputs),
+    ]
     if ranks > 1:
         command = ["mpirun", "-n", str(ranks), *command]
-    return subprocess.Popen(command, cwd=ROOT, start_new_session=True, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def finish(process):
@@ -98,6 +112,8 @@ def test_a_training_killed_goes_on_to_the_same_weights(uninterrupted, tmp_path):
     job.wait()
     code, output = finish(start(tmp_path, 1, *more))
     assert code == 0, output
-    weights = [next(root.glob("artefacts/fit-*/best.safetensors")).read_bytes()
-               for root in (tmp_path, uninterrupted)]
+    weights = [
+        next(root.glob("artefacts/fit-*/best.safetensors")).read_bytes()
+        for root in (tmp_path, uninterrupted)
+    ]
     assert weights[0] == weights[1]

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PLAIN = ("bash awk cat cmp cp dirname env flock grep ls mkdir mktemp mv nproc rm sed sleep sort "
-         "tail touch tr").split()
+PLAIN = (
+    "bash awk cat cmp cp dirname env flock grep ls mkdir mktemp mv nproc rm sed sleep sort "
+    "tail touch tr"
+).split()
 
 PYTHON = """#!/bin/bash
 echo "python $*" >> "$CALLS"
@@ -75,11 +77,20 @@ class Place:
         return str(self.folder / name)
 
     def start(self, *arguments, **variables):
-        environment = {"PATH": str(self.bin), "HOME": str(self.folder),
-                       "CALLS": str(self.folder / "calls"),
-                       "OFFERED": str(self.folder / "offered")} | variables
-        return subprocess.Popen([str(self.folder / "run"), *arguments], env=environment, text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/")
+        environment = {
+            "PATH": str(self.bin),
+            "HOME": str(self.folder),
+            "CALLS": str(self.folder / "calls"),
+            "OFFERED": str(self.folder / "offered"),
+        } | variables
+        return subprocess.Popen(
+            [str(self.folder / "run"), *arguments],
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+        )
 
     def __call__(self, *arguments, **variables):
         """Exit code and output of ./run."""
@@ -111,31 +122,43 @@ def libraries(place):
 
 def petsc_header(*version):
     names = ("MAJOR", "MINOR", "SUBMINOR")
-    return "".join(f"#define PETSC_VERSION_{name} {number}\n"
-                   for name, number in zip(names, version, strict=True))
+    return "".join(
+        f"#define PETSC_VERSION_{name} {number}\n"
+        for name, number in zip(names, version, strict=True)
+    )
 
 
-@pytest.mark.parametrize("arguments,code,words", [
-    (["--help"], 0, "./run doctor"),
-    (["tset"], 2, "run: tset: neither a config file nor one of test, doctor, setup"),
-    (["-n"], 2, "run: -n wants a number of ranks"),
-    (["-n", "0"], 2, "run: -n 0: a number of ranks, 1 or more"),
-    (["configs/ddm.yaml", "-n", "two"], 2, "run: -n two: a number of ranks, 1 or more"),
-])
+@pytest.mark.parametrize(
+    "arguments,code,words",
+    [
+        (["--help"], 0, "./run doctor"),
+        (["tset"], 2, "run: tset: neither a config file nor one of test, doctor, setup"),
+        (["-n"], 2, "run: -n wants a number of ranks"),
+        (["-n", "0"], 2, "run: -n 0: a number of ranks, 1 or more"),
+        (["configs/ddm.yaml", "-n", "two"], 2, "run: -n two: a number of ranks, 1 or more"),
+    ],
+)
 def test_help_and_slips_set_nothing_up(place, arguments, code, words):
     found, output = place(*arguments)
     assert found == code and words in output
     assert not (place.folder / ".venv").exists()
 
 
-@pytest.mark.parametrize("given,passed", [
-    ([], "-n 3 python -m scaled_mpi.run configs/ddm.yaml"),
-    (["-n", "64", "--redo", "couple"],
-     "-n 64 python -m scaled_mpi.run configs/ddm.yaml --redo couple"),
-    (["configs/smoke/ddm.yaml", "-n", "2", "a.b=1", "--dry-run"],
-     "-n 2 python -m scaled_mpi.run configs/smoke/ddm.yaml a.b=1 --dry-run"),
-    (["seed=1"], "-n 3 python -m scaled_mpi.run configs/ddm.yaml seed=1"),
-])
+@pytest.mark.parametrize(
+    "given,passed",
+    [
+        ([], "-n 3 python -m scaled_mpi.run configs/ddm.yaml"),
+        (
+            ["-n", "64", "--redo", "couple"],
+            "-n 64 python -m scaled_mpi.run configs/ddm.yaml --redo couple",
+        ),
+        (
+            ["configs/smoke/ddm.yaml", "-n", "2", "a.b=1", "--dry-run"],
+            "-n 2 python -m scaled_mpi.run configs/smoke/ddm.yaml a.b=1 --dry-run",
+        ),
+        (["seed=1"], "-n 3 python -m scaled_mpi.run configs/ddm.yaml seed=1"),
+    ],
+)
 def test_what_is_passed_to_mpirun(place, given, passed):
     place.with_mpi().tool("nproc", "#!/bin/bash\necho 3\n")
     assert place(*given)[0] == 0
@@ -194,7 +217,10 @@ def test_missing_packages_are_installed(place, who):
         place.tool("sudo", '#!/bin/bash\nshift; "$@"\n')
     assert place("setup")[0] == 0
     assert [line.split()[0] for line in place.calls() if not line.startswith("python")] == [
-        "dpkg", "apt-get", "apt-get"]
+        "dpkg",
+        "apt-get",
+        "apt-get",
+    ]
 
 
 def test_libraries_are_built_to_fit_and_again_when_they_change(place, libraries):
@@ -264,15 +290,19 @@ def test_the_activate_script_is_extended_once_and_keeps_what_is_set(place):
     assert activate.read_text().count("export OMPI_MCA_rmaps_base_oversubscribe") == 1
     shown = subprocess.run(
         ["bash", "-c", f". {activate}; echo $OMPI_ALLOW_RUN_AS_ROOT $OMP_NUM_THREADS"],
-        env={"OMP_NUM_THREADS": "4", "PATH": str(place.bin)}, capture_output=True, text=True,
-        check=True)
+        env={"OMP_NUM_THREADS": "4", "PATH": str(place.bin)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert shown.stdout == "1 4\n"
 
 
 def test_the_prologue_of_the_machine_file_comes_first(place):
     site = place.folder / "configs" / "machines" / "site.yaml"
-    site.write_text("account: a\nprologue:\n  - echo loading modules\n  - export MPIEXEC=srun\n"
-                    "partition: p\n")
+    site.write_text(
+        "account: a\nprologue:\n  - echo loading modules\n  - export MPIEXEC=srun\npartition: p\n"
+    )
     place.tool("srun", NOTE)
     code, output = place("-n", "2", SCALED_MPI_MACHINE="site")
     assert code == 0 and output.startswith("loading modules\n")

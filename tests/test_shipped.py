@@ -62,7 +62,8 @@ def test_shipped_weights_go_straight_to_coupling(coupled):
     assert facts["vrmse.jump1.surrogate"] < 0.05 * facts["vrmse.jump1.persistence"]
     assert "time.simulate.training" not in facts and "breakeven" not in facts
     assert (coupled / "ddm" / "fit" / "best.safetensors").read_bytes() == (
-        SHIPPED / "ddm" / WEIGHTS).read_bytes()
+        SHIPPED / "ddm" / WEIGHTS
+    ).read_bytes()
     assert (coupled / "ddm" / "report.html").exists()
 
 
@@ -90,26 +91,40 @@ def altered(folder, **changes):
     save_weights(folder / WEIGHTS, tensors, {**meta, **changes})
 
 
-@pytest.mark.parametrize(("changes", "overrides", "words"), [
-    ({}, ["surrogate.weights=dmm"], "dmm given; a shipped name (ddm"),
-    ({}, ["surrogate.weights=surrogate"], "weights of a probabilistic, not a stepper"),
-    ({}, ["surrogate.width=96"], "surrogate.width: 96 given; 64 is allowed"),
-    ({}, ["surrogate.jump=25"], "surrogate.jump: 25 given; 50 is allowed"),
-    ({"channels": 3}, [], "its metadata do not fit: mean: 2 given; 3 are needed"),
-    ({"axes": 10**9}, [], "axes: 1000000000 given"),
-    ({"mean": "much"}, [], "mean"),
-    ({"axes": 1}, [], "learned on 1 axes; 2 are needed"),
-    ({"conditions": ["heat"], "condition_mean": [0.0], "condition_spread": [1.0]}, [],
-     "reads heat, which no run tells"),
-    ({"nan": True}, [], "values that are not finite"),
-])
+@pytest.mark.parametrize(
+    ("changes", "overrides", "words"),
+    [
+        ({}, ["surrogate.weights=dmm"], "dmm given; a shipped name (ddm"),
+        ({}, ["surrogate.weights=surrogate"], "weights of a probabilistic, not a stepper"),
+        ({}, ["surrogate.width=96"], "surrogate.width: 96 given; 64 is allowed"),
+        ({}, ["surrogate.jump=25"], "surrogate.jump: 25 given; 50 is allowed"),
+        ({"channels": 3}, [], "its metadata do not fit: mean: 2 given; 3 are needed"),
+        ({"axes": 10**9}, [], "axes: 1000000000 given"),
+        ({"mean": "much"}, [], "mean"),
+        ({"axes": 1}, [], "learned on 1 axes; 2 are needed"),
+        (
+            {"conditions": ["heat"], "condition_mean": [0.0], "condition_spread": [1.0]},
+            [],
+            "reads heat, which no run tells",
+        ),
+        ({"nan": True}, [], "values that are not finite"),
+    ],
+)
 def test_weights_that_do_not_fit_are_refused_in_one_line(
     tmp_path, coupled, capsys, changes, overrides, words
 ):
     altered(tmp_path, **changes)
     with pytest.raises(SystemExit) as caught:
-        main([DDM[0], *SMALL, f"surrogate.weights={tmp_path}", *overrides, "--outputs",
-              str(coupled)])
+        main(
+            [
+                DDM[0],
+                *SMALL,
+                f"surrogate.weights={tmp_path}",
+                *overrides,
+                "--outputs",
+                str(coupled),
+            ]
+        )
     assert caught.value.code == 2
     told = capsys.readouterr().err.strip().splitlines()
     assert len(told) == 1

@@ -40,8 +40,10 @@ def test_a_name_covers_what_decides_the_result_and_nothing_else():
     assert changed("surrogate.training.steps=41") == ["fit", "couple", "evaluate"]
     assert changed("coupling.halo=3") == ["couple", "evaluate"]
     assert changed("evaluation.stationary=1e-5") == ["evaluate"]
-    assert names("surrogate.training.mode=ddp", ranks=1)["fit"] != names(
-        "surrogate.training.mode=ddp", ranks=2)["fit"]
+    assert (
+        names("surrogate.training.mode=ddp", ranks=1)["fit"]
+        != names("surrogate.training.mode=ddp", ranks=2)["fit"]
+    )
 
 
 def facts_of(folder):
@@ -60,11 +62,22 @@ def test_the_smoke_experiment_leaves_a_page_and_its_facts(finished, capsys):
     folder = finished / "smoke"
     assert (folder / "report.html").stat().st_size > 10_000
     facts = facts_of(folder)
-    stable = ["vrmse.jump1." + m for m in ("surrogate", "persistence", "linear", "quadratic",
-                                           "halo8", "nosweep", "plain")]
-    stable += ["seam.index", "sweeps.mean", "sweeps.max", "halo.bytes.counted",
-               "halo.bytes.formula", "halo.messages", "time.surrogate.jump",
-               "time.simulator.jump", "breakeven", "field.sha256"]
+    stable = [
+        "vrmse.jump1." + m
+        for m in ("surrogate", "persistence", "linear", "quadratic", "halo8", "nosweep", "plain")
+    ]
+    stable += [
+        "seam.index",
+        "sweeps.mean",
+        "sweeps.max",
+        "halo.bytes.counted",
+        "halo.bytes.formula",
+        "halo.messages",
+        "time.surrogate.jump",
+        "time.simulator.jump",
+        "breakeven",
+        "field.sha256",
+    ]
     assert [name for name in stable if name not in facts] == []
     assert facts["halo.bytes.counted"] == facts["halo.bytes.formula"]
     assert len(facts["field.sha256"]) == 64
@@ -101,11 +114,14 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["nothing.yaml"], "nothing.yaml: No such file"),
-    ([str(SMOKE), "surogate.width=3"], "surogate: unknown key; did you mean surrogate?"),
-    ([str(SMOKE), "simulator.dt=9"], "simulator.dt: 9"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing.yaml"], "nothing.yaml: No such file"),
+        ([str(SMOKE), "surogate.width=3"], "surogate: unknown key; did you mean surrogate?"),
+        ([str(SMOKE), "simulator.dt=9"], "simulator.dt: 9"),
+    ],
+)
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys, arguments, words):
     with pytest.raises(SystemExit) as caught:
         main([*arguments, "--outputs", str(tmp_path / "none")])
@@ -129,8 +145,11 @@ def test_ranks_change_no_bit_of_weights_or_field(mpi_tmp_path):
         hashes = []
         for folder in (root / "together" / "artefacts", root / "alone"):
             couple, fit = (next(folder.glob(f"{stage}-*")) for stage in ("couple", "fit"))
-            field = [f["value"] for f in read_facts(couple / "facts.jsonl")
-                     if f["name"] == "field.sha256"]
+            field = [
+                f["value"]
+                for f in read_facts(couple / "facts.jsonl")
+                if f["name"] == "field.sha256"
+            ]
             weights = (fit / "best.safetensors").read_bytes()
             hashes.append((field, weights))
         assert hashes[0] == hashes[1]
@@ -152,7 +171,8 @@ def test_a_results_folder_copied_alone_is_shown_and_scored_again(finished, tmp_p
     assert (folder / "report.html").exists()
     after = facts_of(folder)
     assert {k: v for k, v in before.items() if not k.startswith("time.")} == {
-        k: v for k, v in after.items() if not k.startswith("time.")}
+        k: v for k, v in after.items() if not k.startswith("time.")
+    }
 
 
 def test_a_folder_without_results_is_refused(tmp_path, capsys):
@@ -167,9 +187,7 @@ def test_a_folder_without_results_is_refused(tmp_path, capsys):
 # fails on purpose, raise the stage's version in stages.py and write both new values here.
 # Simulated fields are the same bits on every machine; learned numbers agree to a few per cent.
 GOLDEN = {
-    "simulate": (
-        2, "3fa7a82994040074c559f9472c971c0260cc98056380aae79cd9b8b63ca36d26"
-    ),
+    "simulate": (2, "3fa7a82994040074c559f9472c971c0260cc98056380aae79cd9b8b63ca36d26"),
     "fit": (1, 0.075181),
     "couple": (1, 0.31898),
     "evaluate": (1, 1.0231),
@@ -179,7 +197,8 @@ GOLDEN = {
 def test_a_changed_result_needs_a_new_version_of_its_stage(finished):
     versions = {stage.name: stage.version for stage in stages.STAGES}
     assert {name: version for name, (version, _) in GOLDEN.items()} == {
-        name: versions[name] for name in GOLDEN}
+        name: versions[name] for name in GOLDEN
+    }
     folder = next((finished / "artefacts").glob("simulate-*"))
     digest = hashlib.sha256()
     for name in ("train-0000", "test-0000"):
@@ -187,7 +206,10 @@ def test_a_changed_result_needs_a_new_version_of_its_stage(finished):
     assert digest.hexdigest() == GOLDEN["simulate"][1]
     facts = facts_of(finished / "smoke")
     events = read_events(finished / "smoke" / "facts")
-    found = {"fit": events[-1]["best_loss"], "couple": facts["vrmse.jump1.surrogate"],
-             "evaluate": facts["seam.index"]}
+    found = {
+        "fit": events[-1]["best_loss"],
+        "couple": facts["vrmse.jump1.surrogate"],
+        "evaluate": facts["seam.index"],
+    }
     for name, value in found.items():
         assert value == pytest.approx(GOLDEN[name][1], rel=0.03), name

@@ -25,8 +25,11 @@ def results(tmp_path):
     return folder
 
 
-TOLD = {("evaluate/vrmse.lead", 3, 0.25), ("training/train/train_loss", 1, 0.5),
-        ("training/val/val_loss", 1, 0.75)}
+TOLD = {
+    ("evaluate/vrmse.lead", 3, 0.25),
+    ("training/train/train_loss", 1, 0.5),
+    ("training/val/val_loss", 1, 0.75),
+}
 
 
 def test_points_are_the_finite_numbers_at_their_places(results):
@@ -41,15 +44,20 @@ def test_tensorboard_reads_back_what_was_told(results):
     for _ in range(2):  # told again, nothing stands twice
         folder = track(results, "tensorboard")
     read = EventAccumulator(str(folder)).Reload()
-    found = {(tag, event.step, event.value) for tag in read.Tags()["scalars"]
-             for event in read.Scalars(tag)}
+    found = {
+        (tag, event.step, event.value)
+        for tag in read.Tags()["scalars"]
+        for event in read.Scalars(tag)
+    }
     assert found == set(points(results))
 
 
 def test_wandb_stays_offline_and_holds_no_key(results):
     pytest.importorskip("wandb")
-    code = f"from pathlib import Path; from scaled_mpi.tracking import track; " \
-           f"track(Path({str(results)!r}), 'wandb')"
+    code = (
+        f"from pathlib import Path; from scaled_mpi.tracking import track; "
+        f"track(Path({str(results)!r}), 'wandb')"
+    )
     environment = os.environ | {"WANDB_API_KEY": "0123456789abcdef" * 2 + "planted0"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
     files = [path for path in (results / "wandb").rglob("*") if path.is_file()]

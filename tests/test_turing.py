@@ -40,13 +40,28 @@ def finished(tmp_path_factory):
 def test_the_whole_experiment_leaves_a_page_and_its_facts(finished):
     folder = finished / "smoke_turing"
     page = (folder / "report.html").read_text()
-    for words in ("Along the march", "At one instant", "Small cases", "Waves", "Lorenz",
-                  "How well they point", "Chaos", "along the learned flow"):
+    for words in (
+        "Along the march",
+        "At one instant",
+        "Small cases",
+        "Waves",
+        "Lorenz",
+        "How well they point",
+        "Chaos",
+        "along the learned flow",
+    ):
         assert words in page, words
     facts = {f["name"]: f["value"] for f in read_facts(folder / "facts" / "facts.jsonl")}
     for preset in ("waves", "maze"):
-        for name in ("cos.trainingfree", "cos.flow", "cos.random", "cos.reweighted",
-                     "cos.fair.trainingfree", "cos.fair.flow", "cos.fair.fitted5"):
+        for name in (
+            "cos.trainingfree",
+            "cos.flow",
+            "cos.random",
+            "cos.reweighted",
+            "cos.fair.trainingfree",
+            "cos.fair.flow",
+            "cos.fair.fitted5",
+        ):
             assert -1.0 <= facts[f"{name}.{preset}"] <= 1.0
         assert facts[f"cos.trainingfree.{preset}"] >= 0.0
     assert facts["dataset.samples"] == 48
@@ -90,32 +105,42 @@ def test_finished_weights_take_the_place_of_a_training(finished, tmp_path, capsy
     for preset in GOLDEN:
         best = trained / preset / "best.safetensors"
         shutil.copy(best, tmp_path / f"{preset}.score.safetensors")
-    taken = [str(SMOKE), "--outputs", str(finished), "--stage", "score",
-             f"score.weights={tmp_path}"]
+    taken = [
+        str(SMOKE),
+        "--outputs",
+        str(finished),
+        "--stage",
+        "score",
+        f"score.weights={tmp_path}",
+    ]
     assert main(taken) == 0
     place = Path(capsys.readouterr().out.strip().splitlines()[-1].removeprefix("score: "))
     assert place != trained
     for preset in GOLDEN:
-        assert ((place / preset / "best.safetensors").read_bytes()
-                == (trained / preset / "best.safetensors").read_bytes())
+        assert (place / preset / "best.safetensors").read_bytes() == (
+            trained / preset / "best.safetensors"
+        ).read_bytes()
     with pytest.raises(SystemExit) as caught:
         main([*taken, "score.widths=[8, 16]"])
     assert caught.value.code == 2
     assert "weights of another architecture" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("override", "words"), [
-    ("patterns.presets=[wavs]", "patterns.presets: 'wavs' given"),
-    ("score.training.batch=64", "training.batch: 64 is larger than the data set"),
-    ("score.kernels=[3, 4]", "score.kernels: [3, 4] given"),
-    ("score.dilations=[1]", "score.dilations: [1] given; one for each of the 2 widths"),
-    ("score.dilations=[1, 16]", "at least 33, the widest of score.kernels with its dilation"),
-    ("score.weights=nowhere", "nowhere/waves.score.safetensors is not there"),
-    ("flow.probes=3", "flow.probes: 3 given"),
-    ("kernels.sizes=[2]", "kernels.sizes: [2] given"),
-    ("evaluation.samples=9", "evaluation.samples: 9 given"),
-    ("score={kind: diffusion, tau: 100, training: {batch: 8}}", "score.tau: 100 given"),
-])
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("patterns.presets=[wavs]", "patterns.presets: 'wavs' given"),
+        ("score.training.batch=64", "training.batch: 64 is larger than the data set"),
+        ("score.kernels=[3, 4]", "score.kernels: [3, 4] given"),
+        ("score.dilations=[1]", "score.dilations: [1] given; one for each of the 2 widths"),
+        ("score.dilations=[1, 16]", "at least 33, the widest of score.kernels with its dilation"),
+        ("score.weights=nowhere", "nowhere/waves.score.safetensors is not there"),
+        ("flow.probes=3", "flow.probes: 3 given"),
+        ("kernels.sizes=[2]", "kernels.sizes: [2] given"),
+        ("evaluation.samples=9", "evaluation.samples: 9 given"),
+        ("score={kind: diffusion, tau: 100, training: {batch: 8}}", "score.tau: 100 given"),
+    ],
+)
 def test_bad_input_is_one_line(override, words):
     with pytest.raises(InputError) as caught:
         stages.artefacts(load(SMOKE, [override]), Path("none"), 1)

@@ -7,6 +7,9 @@ from scaled_mpi.compressors.identity import Identity
 from scaled_mpi.compressors.pod import Pod
 
 MEMBERS = {
-    "identity": Identity, "autoencoder": Autoencoder, "adversarial": Adversarial,
-    "diffusion": DiffusionAutoencoder, "pod": Pod,
+    "identity": Identity,
+    "autoencoder": Autoencoder,
+    "adversarial": Adversarial,
+    "diffusion": DiffusionAutoencoder,
+    "pod": Pod,
 }

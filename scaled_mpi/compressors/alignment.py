@@ -40,9 +40,7 @@ def aligned(field: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return moved(field, (-n for n in shift_of(field, reference)))
 
 
-def common_reference(
-    read: Callable[[int], np.ndarray], frames: int, comm: Any
-) -> np.ndarray:
+def common_reference(read: Callable[[int], np.ndarray], frames: int, comm: Any) -> np.ndarray:
     """The mean of `read(i)` (C, *cells) of all frames aligned to frame 0; collective."""
     first, parts = read(0), parts_of(frames)
 

@@ -59,7 +59,12 @@ class Autoencoder(Spec):
     symmetric: bool = Field(True, description="learn all flips and turns (scalar fields)")
     held_out: PositiveInt = Field(2, description="last runs, kept for validation")
     training: Training = Training(
-        steps=400, batch=8, micro_batches=4, learning_rate=4e-3, warmup=40, ema=0.99,
+        steps=400,
+        batch=8,
+        micro_batches=4,
+        learning_rate=4e-3,
+        warmup=40,
+        ema=0.99,
         validate_every=50,
     )
 
@@ -95,9 +100,9 @@ class Autoencoder(Spec):
         if not runs:
             raise InputError("data: no run is given; the compressor needs at least one")
         self._check(runs[0].grid, runs[0].shape[1])
-        on_team(comm, self.training, lambda team: self._train(
-            runs, team, Path(folder), events, seed
-        ))
+        on_team(
+            comm, self.training, lambda team: self._train(runs, team, Path(folder), events, seed)
+        )
 
     def load(self, folder: str | Path, device: str = "cpu") -> Coder:
         """The coder of a folder that `fit` filled."""
@@ -152,8 +157,16 @@ class Autoencoder(Spec):
         lesson.start(network)
         pupil = self._pupil(network, seed)
         result = train(
-            pupil, lesson.loss, lesson.sample, exam.judge, self.training, comm, folder, events,
-            seed, meta=meta,
+            pupil,
+            lesson.loss,
+            lesson.sample,
+            exam.judge,
+            self.training,
+            comm,
+            folder,
+            events,
+            seed,
+            meta=meta,
         )
         scores = self._chosen(pupil, result, exam, comm)
         return network, {**meta, **lesson.survey(network), "scores": scores}
@@ -175,7 +188,10 @@ class Autoencoder(Spec):
         told = plain(self)
         del told["training"]["checkpoint_every"]  # decides nothing: equal weights, equal files
         return {
-            "kind": self.kind, "autoencoder": told, "axes": run.grid.axes,
-            "channels": run.shape[1], "mean": scale.mean.tolist(),
+            "kind": self.kind,
+            "autoencoder": told,
+            "axes": run.grid.axes,
+            "channels": run.shape[1],
+            "mean": scale.mean.tolist(),
             "spread": scale.spread.tolist(),
         }

@@ -37,8 +37,14 @@ def coding_network(meta: Mapping[str, Any]) -> Any:
     factor = whole_per_axis("compressor.factor", spec["factor"], meta["axes"], 1)
     keys = dict(spec["bottleneck"])
     return CodingNetwork(
-        meta["channels"], spec["latent_channels"], factor, spec["width"], spec["depth"],
-        keys.pop("kind"), spec["conserve"], **keys,
+        meta["channels"],
+        spec["latent_channels"],
+        factor,
+        spec["width"],
+        spec["depth"],
+        keys.pop("kind"),
+        spec["conserve"],
+        **keys,
     )
 
 
@@ -49,9 +55,11 @@ def _drawing_network(meta: Mapping[str, Any]) -> Any:
     del keys["temperature"]  # of the noise, which comes from outside
     schedule = keys.pop("schedule")
     return DrawingNetwork(
-        coding_network(meta), channels=meta["channels"],
+        coding_network(meta),
+        channels=meta["channels"],
         latent=meta["autoencoder"]["latent_channels"],
-        schedule=SCHEDULES[schedule["kind"]](**schedule), **keys,
+        schedule=SCHEDULES[schedule["kind"]](**schedule),
+        **keys,
     )
 
 

@@ -99,8 +99,16 @@ class DiffusionAutoencoder(Autoencoder):
             folder / FOLDER, f"{folder.name}-{FOLDER}", seed, comm.rank, comm.size
         )
         result = train(
-            network, lesson.loss, lesson.sample, exam.judge, self.training, comm,
-            folder / FOLDER, log, seed, meta=meta,
+            network,
+            lesson.loss,
+            lesson.sample,
+            exam.judge,
+            self.training,
+            comm,
+            folder / FOLDER,
+            log,
+            seed,
+            meta=meta,
         )
         mean = {f"{name}.mean": value for name, value in meta["scores"].items() if name == "vrmse"}
         return network, {**meta, "scores": {**meta["scores"], **mean, **result.best_metrics}}

@@ -58,8 +58,14 @@ class Lesson:
         factor = whole_per_axis("compressor.factor", spec.factor, len(shape), 1)
         core = [min(spec.patch, n // f * f) for n, f in zip(shape, factor, strict=True)]
         self.patches = Patches(
-            runs, material.scale, (), frames=1, core=core, ring=self.ring,
-            symmetric=spec.symmetric, moments=moments,
+            runs,
+            material.scale,
+            (),
+            frames=1,
+            core=core,
+            ring=self.ring,
+            symmetric=spec.symmetric,
+            moments=moments,
         )
 
     def start(self, network: Any) -> None:
@@ -80,13 +86,14 @@ class Lesson:
 
         device = next(network.parameters()).device
         with one_thread(), torch.no_grad():
-            latents = torch.cat([
-                network.encode(patch[None].to(device)).cpu() for patch in self.surveyed()
-            ]).double()
+            latents = torch.cat(
+                [network.encode(patch[None].to(device)).cpu() for patch in self.surveyed()]
+            ).double()
             cells = (0, *range(2, latents.ndim))
             spread = latents.std(cells).clamp_min(1e-12)
             return {
-                "latent_mean": latents.mean(cells).tolist(), "latent_spread": spread.tolist(),
+                "latent_mean": latents.mean(cells).tolist(),
+                "latent_spread": spread.tolist(),
             }
 
     def surveyed(self) -> Any:
@@ -98,9 +105,7 @@ class Lesson:
 
     def sample(self, step: int, micro: int, size: int) -> np.ndarray:
         """Normalised fields (size, C, *(patch + 2 ring))."""
-        fields, _ = self.patches.draw(
-            self.seed, step, range(micro * size, (micro + 1) * size)
-        )
+        fields, _ = self.patches.draw(self.seed, step, range(micro * size, (micro + 1) * size))
         return fields[:, 0]
 
     def loss(self, model: Any, fields: Any) -> Any:
@@ -150,7 +155,7 @@ def mean_vrmse(pairs: Sequence[tuple[Any, Any]]) -> dict[str, float]:
     """`vrmse` over (made, truth), each (1, C, *cells), but for those that are stationary."""
     from scaled_mpi.metrics import pair_sums, scores_from_sums, summary
 
-    error = summary([
-        scores_from_sums([pair_sums(*(one[0].cpu().numpy() for one in pair))]) for pair in pairs
-    ]).mean
+    error = summary(
+        [scores_from_sums([pair_sums(*(one[0].cpu().numpy() for one in pair))]) for pair in pairs]
+    ).mean
     return {"vrmse": error} if np.isfinite(error) else {}

@@ -72,7 +72,11 @@ class Pod(Spec):
         return self
 
     def fit(
-        self, trajectories: Sequence[Trajectory], comm: Comm, folder: str | Path, events: Any,
+        self,
+        trajectories: Sequence[Trajectory],
+        comm: Comm,
+        folder: str | Path,
+        events: Any,
         seed: int,
     ) -> None:
         """Find mean and modes of stored runs and leave them in `folder`. Collective.
@@ -92,16 +96,31 @@ class Pod(Spec):
         self._check_whole(grid, factor)
         reference, forward = self._reference(runs, comm), self._forward
         if reference is not None:
+
             def forward(field: np.ndarray) -> np.ndarray:
                 return aligned(self._forward(field), reference)
+
         shots = Snapshots(runs, factor, comm, forward, self.normalise)
         self._check_rank(shots.count)
         values, modes, total = shots.modes(self.method, self._wanted, seed)
-        on_root(comm, lambda: save_pod(
-            Path(folder), modes, shots.mean, values, total, factor=factor, spread=shots.spread,
-            fields=runs[0].shape[1], mass=shots.mass, transform=self.transform,
-            restore=self.mass, reference=reference, snapshots=shots.count,
-        ))
+        on_root(
+            comm,
+            lambda: save_pod(
+                Path(folder),
+                modes,
+                shots.mean,
+                values,
+                total,
+                factor=factor,
+                spread=shots.spread,
+                fields=runs[0].shape[1],
+                mass=shots.mass,
+                transform=self.transform,
+                restore=self.mass,
+                reference=reference,
+                snapshots=shots.count,
+            ),
+        )
 
     def load(self, folder: str | Path) -> PodCoder:
         """The coder of a folder that `fit` filled."""
@@ -157,23 +176,46 @@ class Pod(Spec):
 
 
 def save_pod(
-    folder: Path, modes: np.ndarray, mean: np.ndarray, values: np.ndarray, total: float, *,
-    factor: Sequence[int], spread: np.ndarray | None = None, fields: int = 1,
-    mass: float | None = None, transform: str = "none", restore: str = "free",
-    reference: np.ndarray | None = None, snapshots: int | None = None,
+    folder: Path,
+    modes: np.ndarray,
+    mean: np.ndarray,
+    values: np.ndarray,
+    total: float,
+    *,
+    factor: Sequence[int],
+    spread: np.ndarray | None = None,
+    fields: int = 1,
+    mass: float | None = None,
+    transform: str = "none",
+    restore: str = "free",
+    reference: np.ndarray | None = None,
+    snapshots: int | None = None,
 ) -> None:
     """Leave a POD in `folder` for `PodCoder`: modes (n, r), mean (n,), singular values.
 
     `total` is the sum of all their squares; `reference` (C, *cells) what fields are moved onto.
     """
-    arrays = {"singular_values": values, "modes": modes, "mean": mean,
-              "spread": np.ones(len(mean)) if spread is None else spread}
+    arrays = {
+        "singular_values": values,
+        "modes": modes,
+        "mean": mean,
+        "spread": np.ones(len(mean)) if spread is None else spread,
+    }
     if reference is not None:
         arrays["reference"] = reference
-    save_arrays(folder / FILE, arrays, {
-        "factor": list(factor), "fields": fields, "mass": mass, "transform": transform,
-        "restore": restore, "snapshots": snapshots, "total": total,
-    })
+    save_arrays(
+        folder / FILE,
+        arrays,
+        {
+            "factor": list(factor),
+            "fields": fields,
+            "mass": mass,
+            "transform": transform,
+            "restore": restore,
+            "snapshots": snapshots,
+            "total": total,
+        },
+    )
 
 
 class PodCoder:

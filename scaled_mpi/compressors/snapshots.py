@@ -25,7 +25,9 @@ class Slabs:
     """
 
     def __init__(
-        self, runs: Sequence[Trajectory], factor: Sequence[int],
+        self,
+        runs: Sequence[Trajectory],
+        factor: Sequence[int],
         transform: Callable[[np.ndarray], np.ndarray],
     ) -> None:
         self.runs, self.factor, self.transform = list(runs), tuple(factor), transform
@@ -64,9 +66,12 @@ class Slabs:
 
     def masses(self, part: int) -> np.ndarray:
         """(2,): least and largest sum over a raw snapshot, of a share of the frames."""
-        found = [math.fsum(row) for run, frames in self._spans_of(part)
-                 for field in run.read(frames).astype(np.float64)
-                 for row in to_snapshots(field, self.factor)[1]]
+        found = [
+            math.fsum(row)
+            for run, frames in self._spans_of(part)
+            for field in run.read(frames).astype(np.float64)
+            for row in to_snapshots(field, self.factor)[1]
+        ]
         return np.array([min(found), max(found)])
 
     def _centre(self, part: int, rows: np.ndarray) -> None:
@@ -89,8 +94,10 @@ class Slabs:
 
     def _read(self, wanted: range) -> dict[int, np.ndarray]:
         if not self.cells_are_rows:
-            return {part: np.concatenate([self._shots(*span) for span in self._spans_of(part)])
-                    for part in wanted}
+            return {
+                part: np.concatenate([self._shots(*span) for span in self._spans_of(part)])
+                for part in wanted
+            }
         rows = {part: np.empty((len(self.parts[part]), self.count)) for part in wanted}
         place = 0
         for run, frames in self.spans:
@@ -128,8 +135,12 @@ class Snapshots:
     """
 
     def __init__(
-        self, runs: Sequence[Trajectory], factor: Sequence[int], comm: Any,
-        transform: Callable[[np.ndarray], np.ndarray], normalise: bool,
+        self,
+        runs: Sequence[Trajectory],
+        factor: Sequence[int],
+        comm: Any,
+        transform: Callable[[np.ndarray], np.ndarray],
+        normalise: bool,
     ) -> None:
         self.comm, self.slabs = comm, Slabs(runs, factor, transform)
         self.count, self.length = self.slabs.count, self.slabs.length
@@ -158,9 +169,9 @@ class Snapshots:
             modes = right[:, :rank]
         else:
             weights = right[:, :rank] / values[:rank]
-            modes = share(self.comm, stacked(
-                self.comm, len(self.parts), lambda part: slabs(part) @ weights
-            ))
+            modes = share(
+                self.comm, stacked(self.comm, len(self.parts), lambda part: slabs(part) @ weights)
+            )
         largest = np.abs(modes).argmax(axis=0)
         signs = np.where(modes[largest, np.arange(rank)] < 0, -1.0, 1.0)
         return values, np.ascontiguousarray(modes * signs), total
@@ -168,10 +179,14 @@ class Snapshots:
     def _common_mass(self) -> float | None:
         """The largest mass, which is that of all if the smallest agrees with it."""
         frames = self.count // self.slabs.tiles
-        rows = stacked(self.comm, len(parts_of(frames)),
-                       lambda part, slabs=self.slabs: slabs.masses(part)[None])
-        low, high = (share(self.comm, None if rows is None else np.array(
-            [rows[:, 0].min(), rows[:, 1].max()])))
+        rows = stacked(
+            self.comm,
+            len(parts_of(frames)),
+            lambda part, slabs=self.slabs: slabs.masses(part)[None],
+        )
+        low, high = share(
+            self.comm, None if rows is None else np.array([rows[:, 0].min(), rows[:, 1].max()])
+        )
         return float(high) if high - low <= EQUAL_MASS * abs(high) else None
 
     def _moments(self, normalise: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -189,9 +204,9 @@ class Snapshots:
         """A sum over snapshots for each of the n entries, on every rank."""
         slabs = self.slabs
         if slabs.cells_are_rows:
-            return share(self.comm, stacked(
-                self.comm, len(self.parts), lambda part: reduce(slabs(part), 1)
-            ))
+            return share(
+                self.comm, stacked(self.comm, len(self.parts), lambda part: reduce(slabs(part), 1))
+            )
         return ordered_sum(self.comm, len(self.parts), lambda part: reduce(slabs(part), 0))
 
 

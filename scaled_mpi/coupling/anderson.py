@@ -45,8 +45,8 @@ class Anderson:
             self._du, self._df, self._last = [], [], None
         self.size = size
         if self._last is not None and self.depth:
-            self._du = [*self._du, u - self._last[0]][-self.depth:]
-            self._df = [*self._df, f - self._last[1]][-self.depth:]
+            self._du = [*self._du, u - self._last[0]][-self.depth :]
+            self._df = [*self._df, f - self._last[1]][-self.depth :]
         self._last = (u, f)
         if not self._df:
             return g
@@ -59,6 +59,4 @@ class Anderson:
         if not len(gram):
             return g
         gamma = np.linalg.solve(gram, right)
-        return g - sum(
-            w * (du + df) for w, du, df in zip(gamma, self._du, self._df, strict=True)
-        )
+        return g - sum(w * (du + df) for w, du, df in zip(gamma, self._du, self._df, strict=True))

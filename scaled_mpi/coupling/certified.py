@@ -64,8 +64,13 @@ class TwoLevel:
     """The preconditioner; call it with a residual block. `solver` is prepared here."""
 
     def __init__(
-        self, system: LinearSystem, operators: TileOperators, coarse: CoarseSpace | None,
-        solver: Any, diagonal: np.ndarray, spec: Solving,
+        self,
+        system: LinearSystem,
+        operators: TileOperators,
+        coarse: CoarseSpace | None,
+        solver: Any,
+        diagonal: np.ndarray,
+        spec: Solving,
     ) -> None:
         self.system, self.operators, self.coarse = system, operators, coarse
         self.solver, self.diagonal, self.spec = solver, diagonal, spec
@@ -115,8 +120,11 @@ class TwoLevel:
     def strengthen(self) -> bool:
         """Make the worst of the poor tiles exact; False if there is none. Collective."""
         comm, tiles = self.operators.comm, self.operators.tiles
-        mine = [(-float(self.defects[i]), index) for i, index in enumerate(tiles)
-                if self.defects[i] > POOR]
+        mine = [
+            (-float(self.defects[i]), index)
+            for i, index in enumerate(tiles)
+            if self.defects[i] > POOR
+        ]
         waiting = sorted(entry for part in comm.allgather(mine) for entry in part)
         chosen = {index for _, index in waiting[: -(-len(waiting) // DIVISOR)]}
         for i, index in enumerate(tiles):
@@ -171,8 +179,12 @@ class Prepared:
             if residual <= self.spec.tolerance or iterations >= self.spec.most:
                 break
             course = self.system.solve(
-                load, self.preconditioner, rtol=0.9 * self.spec.tolerance,
-                most=self.spec.most - iterations, restart=self.spec.restart, start=solution,
+                load,
+                self.preconditioner,
+                rtol=0.9 * self.spec.tolerance,
+                most=self.spec.most - iterations,
+                restart=self.spec.restart,
+                start=solution,
                 watch=Stall(self.preconditioner, self.spec.gain),
             )
             iterations += course.iterations
@@ -184,9 +196,15 @@ class Prepared:
             raise NotConverged(iterations, residual, self.spec.tolerance, tuple(history))
         counts = self.comm.allgather(len(self.preconditioner.exact))
         return Certified(
-            solution, residual, iterations, tuple(history) or (residual,), sum(counts),
+            solution,
+            residual,
+            iterations,
+            tuple(history) or (residual,),
+            sum(counts),
             self.coarse.vectors if self.coarse is not None else 0,
-            halo.messages - sent[0], halo.bytes - sent[1], self.seconds,
+            halo.messages - sent[0],
+            halo.bytes - sent[1],
+            self.seconds,
             time.perf_counter() - begun,
         )
 

@@ -26,7 +26,12 @@ class Chance:
     """
 
     def __init__(
-        self, blocks: Blocks, rank: int, reach: Sequence[int], channels: int, seed: int,
+        self,
+        blocks: Blocks,
+        rank: int,
+        reach: Sequence[int],
+        channels: int,
+        seed: int,
         member: int = 0,
     ) -> None:
         self.channels, self.seed = channels, seed

@@ -136,7 +136,13 @@ def _eigenvectors(
     inverse = LinearOperator((cells, cells), factor.solve, dtype=float)
     start = (1.0 + np.arange(cells) % 7) * inside.ravel()
     values, vectors = eigsh(
-        right, most, M=neumann, Minv=inverse, which="LA", v0=start, ncv=max(2 * most + 8, 20),
+        right,
+        most,
+        M=neumann,
+        Minv=inverse,
+        which="LA",
+        v0=start,
+        ncv=max(2 * most + 8, 20),
         tol=1e-4,
     )
     order = np.argsort(-values)

@@ -27,10 +27,12 @@ def gain_sums(truth: np.ndarray, local: np.ndarray, coarse: np.ndarray) -> np.nd
         np.fft.fftn(one.astype(np.float64) - local, axes=axes) for one in (truth, coarse)
     )
     rings = _rings(truth.shape[1:], min(truth.shape[1:])).ravel()
-    return np.stack([
-        np.bincount(np.rint(rings).astype(int), part.sum(0).ravel())
-        for part in ((wrong.conj() * change).real, np.abs(change) ** 2)
-    ])
+    return np.stack(
+        [
+            np.bincount(np.rint(rings).astype(int), part.sum(0).ravel())
+            for part in ((wrong.conj() * change).real, np.abs(change) ** 2)
+        ]
+    )
 
 
 @dataclass(frozen=True)

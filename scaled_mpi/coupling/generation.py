@@ -126,8 +126,14 @@ class TiledDenoiser:
     """
 
     def __init__(
-        self, blocks: Blocks, comm: Any, fusion: str, window: Callable[[tuple[int, ...]], Denoise],
-        *, halo: int = 0, overlap: int = 0,
+        self,
+        blocks: Blocks,
+        comm: Any,
+        fusion: str,
+        window: Callable[[tuple[int, ...]], Denoise],
+        *,
+        halo: int = 0,
+        overlap: int = 0,
     ) -> None:
         check_fusion(fusion, blocks.tile, halo, overlap)
         pieces = [FUSIONS[fusion](tile, halo, overlap) for tile in blocks.tile]
@@ -145,18 +151,19 @@ class TiledDenoiser:
         self.halos: dict[np.dtype, Halo] = {}
 
     def __call__(self, x: np.ndarray, t: float) -> np.ndarray:
-        halo = self.halos.setdefault(
-            x.dtype, Halo(self.blocks, self.comm, self.reach, x.dtype)
-        )
+        halo = self.halos.setdefault(x.dtype, Halo(self.blocks, self.comm, self.reach, x.dtype))
         padded = halo(x)
         made = np.zeros_like(padded)
         for index in self.blocks.tiles(self.comm.rank):
             core = self.blocks.local_slices(self.comm.rank, index, 0, self.reach)
             for kind in self.pieces:
-                place = (..., *(
-                    slice(c.start + p.offset, c.start + p.offset + p.extent)
-                    for c, p in zip(core, kind, strict=True)
-                ))
+                place = (
+                    ...,
+                    *(
+                        slice(c.start + p.offset, c.start + p.offset + p.extent)
+                        for c, p in zip(core, kind, strict=True)
+                    ),
+                )
                 answer = self.denoisers[_extent(kind)](padded[place], t)
                 for axis, piece in enumerate(kind):
                     answer = answer * piece.weight.reshape(

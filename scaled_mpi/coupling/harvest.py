@@ -26,8 +26,13 @@ FIRST_SEED = 10_000_000  # problems to learn from share no seed with those that 
 
 
 def harvest(
-    spec: Harvest, problems: tuple[Any, ...], tile: tuple[int, ...], solving: Solving,
-    folder: Path, comm: Comm, seed: int,
+    spec: Harvest,
+    problems: tuple[Any, ...],
+    tile: tuple[int, ...],
+    solving: Solving,
+    folder: Path,
+    comm: Comm,
+    seed: int,
 ) -> int:
     """Solve problem i mod len(problems) for i in range(solves); write what the tiles met.
 
@@ -41,8 +46,13 @@ def harvest(
 
 
 def _one(
-    spec: Harvest, problem: Any, tile: tuple[int, ...], solving: Solving, folder: Path,
-    number: int, seed: int,
+    spec: Harvest,
+    problem: Any,
+    tile: tuple[int, ...],
+    solving: Solving,
+    folder: Path,
+    number: int,
+    seed: int,
 ) -> int:
     alone = SerialComm()
     blocks = make_blocks(problem.grid(tuple(spec.tiles * t for t in tile)), tile, 1)

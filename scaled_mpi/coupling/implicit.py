@@ -87,8 +87,13 @@ class ImplicitStep:
     """
 
     def __init__(
-        self, rates: Rates, old: np.ndarray, length: float, solvers: tuple[Any, Any],
-        spec: Solving, scale: float | None = None,
+        self,
+        rates: Rates,
+        old: np.ndarray,
+        length: float,
+        solvers: tuple[Any, Any],
+        spec: Solving,
+        scale: float | None = None,
     ) -> None:
         self.rates, self.old, self.length, self.spec = rates, old, length, spec
         self.comm, self.blocks = rates.comm, rates.blocks
@@ -113,9 +118,7 @@ class ImplicitStep:
         """F'(U) W, (2, *block.size); collective."""
         return self._jacobian(state, direction, self.length)
 
-    def _jacobian(
-        self, state: np.ndarray, direction: np.ndarray, length: float
-    ) -> np.ndarray:
+    def _jacobian(self, state: np.ndarray, direction: np.ndarray, length: float) -> np.ndarray:
         return direction / length - self.rates.derivative(state, direction)
 
     def relative(self, state: np.ndarray) -> float:
@@ -148,8 +151,14 @@ class ImplicitStep:
             reached = self.relative(course.solution)
             if reached <= self.spec.tolerance:
                 return Stepped(
-                    course.solution, reached, root, iterations, self.preconditioner.applications,
-                    pseudo, tuple(r / self.scale for r in history), self.preconditioner.fallback,
+                    course.solution,
+                    reached,
+                    root,
+                    iterations,
+                    self.preconditioner.applications,
+                    pseudo,
+                    tuple(r / self.scale for r in history),
+                    self.preconditioner.fallback,
                     time.perf_counter() - begun,
                 )
         raise NotConverged(iterations, reached, self.spec.tolerance)
@@ -159,13 +168,21 @@ class ImplicitStep:
         if method != "newton":
             return [(ROOTS[0], SWEEPS_MOST, lambda: (start, []))]
         rest = np.stack([np.ones_like(start[0]), np.zeros_like(start[1])])
-        begins = (lambda: (start, []), self._continued, lambda: self._pseudo_transient(start),
-                  lambda: (rest, []))
+        begins = (
+            lambda: (start, []),
+            self._continued,
+            lambda: self._pseudo_transient(start),
+            lambda: (rest, []),
+        )
         limits = (DIRECT_MOST, NEWTON_MOST, NEWTON_MOST, NEWTON_MOST)
         return list(zip(ROOTS, limits, begins, strict=True))
 
     def _course(
-        self, method: str, start: np.ndarray, most: int, length: float | None = None,
+        self,
+        method: str,
+        start: np.ndarray,
+        most: int,
+        length: float | None = None,
         tolerance: float | None = None,
     ) -> Any:
         """One run of SNES from `start`, for a step of another length if one is given."""
@@ -177,9 +194,15 @@ class ImplicitStep:
         if method != "newton":
             refresh(start)
         return solve_nonlinear(
-            method, start, lambda state: self._residual(state, length),
-            lambda state, way: self._jacobian(state, way, length), self.preconditioner,
-            self.comm, atol=tolerance * self.scale, most=most, refresh=refresh,
+            method,
+            start,
+            lambda state: self._residual(state, length),
+            lambda state, way: self._jacobian(state, way, length),
+            self.preconditioner,
+            self.comm,
+            atol=tolerance * self.scale,
+            most=most,
+            refresh=refresh,
             watch=self.preconditioner.watch,
         )
 
@@ -223,8 +246,12 @@ class ImplicitStep:
         """-(1 / pace + F'(U))^-1 F(U), to a tenth; collective."""
         self.preconditioner.refresh(state, 1 / self.length + 1 / pace)
         found = solve_linear(
-            lambda way: way / pace + self.jacobian(state, way), -force, self.preconditioner,
-            self.comm, rtol=0.1, watch=self.preconditioner.watch,
+            lambda way: way / pace + self.jacobian(state, way),
+            -force,
+            self.preconditioner,
+            self.comm,
+            rtol=0.1,
+            watch=self.preconditioner.watch,
         )
         return found.solution
 
@@ -236,7 +263,11 @@ Make = Callable[..., ImplicitStep]  # (old, length, scale) -> a step to enter
 
 
 def backward_euler(
-    make: Make, rates: Rates, old: np.ndarray, dt: float, method: str,
+    make: Make,
+    rates: Rates,
+    old: np.ndarray,
+    dt: float,
+    method: str,
     guess: np.ndarray | None = None,
 ) -> Stepped:
     """One step of length dt, order 1; see the module. Collective."""
@@ -245,7 +276,11 @@ def backward_euler(
 
 
 def tr_bdf2(
-    make: Make, rates: Rates, old: np.ndarray, dt: float, method: str,
+    make: Make,
+    rates: Rates,
+    old: np.ndarray,
+    dt: float,
+    method: str,
     guess: np.ndarray | None = None,
 ) -> Stepped:
     """One step of length dt, order 2; see the module. Collective."""
@@ -258,10 +293,13 @@ def tr_bdf2(
     with make(far, part, scale) as step:
         last = step.solve(method, guess)
     return replace(
-        last, residual=max(first.residual, last.residual),
+        last,
+        residual=max(first.residual, last.residual),
         root=max((first.root, last.root), key=ROOTS.index),
-        iterations=first.iterations + last.iterations, linear=first.linear + last.linear,
-        pseudo=first.pseudo + last.pseudo, history=first.history + last.history,
+        iterations=first.iterations + last.iterations,
+        linear=first.linear + last.linear,
+        pseudo=first.pseudo + last.pseudo,
+        history=first.history + last.history,
         fallback_tiles=max(first.fallback_tiles, last.fallback_tiles),
         seconds=first.seconds + last.seconds,
     )

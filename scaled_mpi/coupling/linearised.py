@@ -70,8 +70,9 @@ class Rates:
     def _diffused(self, state: np.ndarray) -> np.ndarray:
         """-D laplace of both species."""
         padded = self.ring(state)
-        return np.stack([stencil.apply(part) for stencil, part in
-                         zip(self.diffusion, padded, strict=True)])
+        return np.stack(
+            [stencil.apply(part) for stencil, part in zip(self.diffusion, padded, strict=True)]
+        )
 
     def size(self, field: np.ndarray) -> float:
         """Euclidean norm over both species and the whole domain; collective."""
@@ -90,8 +91,9 @@ class Matrix:
         self.stencils = rates.stencil(0, first), rates.stencil(1, second)
         self.eliminated = rates.stencil(1, second + self.gain * self.loss / first)
         diffused = rates.diffusion[1].diagonal
-        self.diagonal = np.stack([self.stencils[0].diagonal,
-                                  np.maximum(self.eliminated.diagonal, LEAST * diffused)])
+        self.diagonal = np.stack(
+            [self.stencils[0].diagonal, np.maximum(self.eliminated.diagonal, LEAST * diffused)]
+        )
 
     def multiply(self, direction: np.ndarray) -> np.ndarray:
         """(s - f'(U)) W of my block; collective."""
@@ -119,8 +121,9 @@ class PairOfTiles:
 
     def cut(self, field: np.ndarray) -> np.ndarray:
         """(2, *block) -> (n, 2, *w); two exchanges."""
-        return np.stack([part.cut(species) for part, species in
-                         zip(self.species, field, strict=True)], axis=1)
+        return np.stack(
+            [part.cut(species) for part, species in zip(self.species, field, strict=True)], axis=1
+        )
 
     def owned(self, local: np.ndarray) -> np.ndarray:
         """What the tiles themselves hold, (n, 2, *w) -> (2, *block)."""
@@ -129,8 +132,10 @@ class PairOfTiles:
     def apply(self, local: np.ndarray) -> np.ndarray:
         """The local matrices' product, (n, 2, *w)."""
         u, v = local[:, 0], local[:, 1]
-        return np.stack([self.species[0].apply(u) + self.gain * v,
-                         self.species[1].apply(v) - self.loss * u], axis=1)
+        return np.stack(
+            [self.species[0].apply(u) + self.gain * v, self.species[1].apply(v) - self.loss * u],
+            axis=1,
+        )
 
     def matrix(self, tile: int) -> Any:
         """That of one tile as a scipy CSC matrix, u before v."""
@@ -155,8 +160,7 @@ class PairOfHats:
             space = stack.enter_context(CoarseSpace(first, tiles.species[0], Coarse()))
             second, gain, loss = (
                 space.basis.galerkin(stack.enter_context(self._system(matrix, stencil)))
-                for stencil in (matrix.stencils[1], _diagonal(matrix.gain),
-                                _diagonal(matrix.loss))
+                for stencil in (matrix.stencils[1], _diagonal(matrix.gain), _diagonal(matrix.loss))
             )
             whole = sparse.block_array([[space.matrix, gain], [-loss, second]], format="csc")
             self.basis, self._solver = space.basis, splu(whole)

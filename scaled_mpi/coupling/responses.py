@@ -46,7 +46,8 @@ def _alike(shape: Sequence[int], tile: Sequence[int]) -> list[tuple[int, ...]]:
     """Orders of the axes that leave the domain and its tiles as they are."""
     kinds = list(zip(shape, tile, strict=True))
     return [
-        order for order in itertools.permutations(range(len(kinds)))
+        order
+        for order in itertools.permutations(range(len(kinds)))
         if all(kinds[a] == kinds[b] for a, b in enumerate(order))
     ]
 
@@ -120,11 +121,10 @@ def _every_cell(responses: np.ndarray, which: Symmetry) -> np.ndarray:
     whole = np.empty((*which.tile, *which.shape), responses.dtype)
     for cell in itertools.product(*(range(n) for n in which.tile)):
         flips = [a for a in axes if cell[a] > which.tile[a] - 1 - cell[a]]
-        mirrored = tuple(
-            which.tile[a] - 1 - cell[a] if a in flips else cell[a] for a in axes
-        )
+        mirrored = tuple(which.tile[a] - 1 - cell[a] if a in flips else cell[a] for a in axes)
         order = next(
-            order for order in _alike(which.shape, which.tile)
+            order
+            for order in _alike(which.shape, which.tile)
             if tuple(mirrored[a] for a in order) in place
         )
         field = responses[place[tuple(mirrored[a] for a in order)]]

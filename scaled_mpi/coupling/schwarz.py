@@ -86,9 +86,7 @@ class March:
         self.exchange = Halo(blocks, comm, tuple(halo), dtype)
         self.exchanges = 0
 
-    def jumps(
-        self, frames: Sequence[np.ndarray], count: int, first: int = 1
-    ) -> Iterator[Jump]:
+    def jumps(self, frames: Sequence[np.ndarray], count: int, first: int = 1) -> Iterator[Jump]:
         """Yield jumps `first` ... `count`; `frames` are the last `memory` fields, newest last."""
         if len(frames) != self.operator.memory:
             raise ValueError(f"{len(frames)} frames given, {self.operator.memory} are read")
@@ -101,9 +99,7 @@ class March:
             self._check_finite(field, number)
             yield Jump(number, field, sweeps, mismatches, time.perf_counter() - begun)
 
-    def _jump(
-        self, window: np.ndarray, number: int
-    ) -> tuple[np.ndarray, int, tuple[float, ...]]:
+    def _jump(self, window: np.ndarray, number: int) -> tuple[np.ndarray, int, tuple[float, ...]]:
         """Sweep until the tiles agree; every sweep ends with one exchange of what it made."""
         noise = None if self.chance is None else self.chance.draw(number)
         padded = self._spread(self._sweep(window, None, noise))
@@ -133,7 +129,10 @@ class March:
                 known = (self.windows.cut_ring(view, future), self.windows.ring)
             drawn = None if self.chance is None else self.chance.cut(view.index, noise)
             field[(..., *view.core)] = self.operator.advance(
-                self.windows.cut(view, window), self.windows.mask, self.condition, future=known,
+                self.windows.cut(view, window),
+                self.windows.mask,
+                self.condition,
+                future=known,
                 noise=drawn,
             )
         return field

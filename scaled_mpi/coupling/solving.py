@@ -53,7 +53,10 @@ class NotConverged(ArithmeticError):
     """
 
     def __init__(
-        self, iterations: int, residual: float, tolerance: float,
+        self,
+        iterations: int,
+        residual: float,
+        tolerance: float,
         history: tuple[float, ...] = (),
     ) -> None:
         super().__init__(

@@ -50,8 +50,12 @@ class Sweeper:
     """
 
     def __init__(
-        self, prepared: Prepared, form: Form = "residual", combination: Combination = "owned",
-        coarse: bool = False, refinements: int = 0,
+        self,
+        prepared: Prepared,
+        form: Form = "residual",
+        combination: Combination = "owned",
+        coarse: bool = False,
+        refinements: int = 0,
     ) -> None:
         self.refinements = refinements
         self.prepared, self.form, self.combination = prepared, form, combination
@@ -69,8 +73,11 @@ class Sweeper:
         else:
             rest = load - system.multiply(u)
             local = self.local(u, rest)
-            u = operators.owned(local) if self.combination == "owned" else (
-                operators.blended(local))
+            u = (
+                operators.owned(local)
+                if self.combination == "owned"
+                else (operators.blended(local))
+            )
         if self.coarse is not None:
             u = u + self.coarse.correct(load - system.multiply(u))
         return u
@@ -112,8 +119,14 @@ def _colour(index: tuple[int, ...], blocks: Blocks) -> int:
 
 
 def iterate(
-    sweeper: Sweeper, load: np.ndarray, *, tolerance: float = 1e-6, most: int = 200,
-    depth: int = 0, start: np.ndarray | None = None, still: float = 0.0,
+    sweeper: Sweeper,
+    load: np.ndarray,
+    *,
+    tolerance: float = 1e-6,
+    most: int = 200,
+    depth: int = 0,
+    start: np.ndarray | None = None,
+    still: float = 0.0,
 ) -> Swept:
     """Sweep until the true residual is under `tolerance`; Anderson with `depth` > 0. Collective.
 
@@ -147,8 +160,9 @@ def products(a: np.ndarray, b: np.ndarray, blocks: Blocks, comm: Any) -> np.ndar
     for index in blocks.tiles(comm.rank):
         part = (slice(None), *blocks.local_slices(comm.rank, index))
         mine.append((index, a[part].reshape(len(a), -1) @ b[part].reshape(len(b), -1).T))
-    every = sorted((entry for part in comm.allgather(mine) for entry in part),
-                   key=lambda entry: entry[0])
+    every = sorted(
+        (entry for part in comm.allgather(mine) for entry in part), key=lambda entry: entry[0]
+    )
     return np.sum([entry[1] for entry in every], axis=0)
 
 
@@ -175,7 +189,12 @@ class Floor:
 
 
 def floor(
-    prepared: Prepared, load: np.ndarray, exact: np.ndarray, *, most: int = 120, depth: int = 10,
+    prepared: Prepared,
+    load: np.ndarray,
+    exact: np.ndarray,
+    *,
+    most: int = 120,
+    depth: int = 10,
     refinements: int = 0,
 ) -> Floor:
     """Where a solution-form surrogate ends, with the prepared coarse space, if any. Collective.

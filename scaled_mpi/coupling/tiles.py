@@ -69,4 +69,3 @@ class TileWindows:
         window = self.cut(view, padded)
         window[(..., *self._core)] = 0.0
         return window
-

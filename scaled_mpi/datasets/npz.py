@@ -63,8 +63,10 @@ class NpzSource:
         with self._zip.open(member) as stream:
             shape, fortran, dtype = _header(stream)
             if dtype.hasobject:
-                raise InputError(f"{self.path}:{name}: pickled; only plain numbers are allowed, "
-                                 f"{COMMAND} leaves it out")
+                raise InputError(
+                    f"{self.path}:{name}: pickled; only plain numbers are allowed, "
+                    f"{COMMAND} leaves it out"
+                )
             if dtype.kind not in "fiub" or dtype.subdtype:
                 raise InputError(f"{self.path}:{name}: holds {dtype}; numbers are needed")
             begin = stream.tell()

@@ -28,8 +28,11 @@ def pickled_members(path: str | Path) -> list[str]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return [name.removesuffix(".npy") for name in archive.namelist()
-                    if _is_pickled(archive, name)]
+            return [
+                name.removesuffix(".npy")
+                for name in archive.namelist()
+                if _is_pickled(archive, name)
+            ]
     except FileNotFoundError:
         raise InputError(f"{path}: not there; the tree is incomplete") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

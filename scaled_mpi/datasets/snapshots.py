@@ -40,8 +40,15 @@ def write_index(
     """Write the index of finished chunks; returns the sha256 over all of them. Serial."""
     files = [chunk_path(folder, preset, number) for number in range(chunks)]
     entries = [{"file": path.name, "sha256": sha256(path)} for path in files]
-    text = seal({"format": FORMAT, "preset": preset, "shape": list(shape), "files": entries,
-                 "meta": dict(meta)})
+    text = seal(
+        {
+            "format": FORMAT,
+            "preset": preset,
+            "shape": list(shape),
+            "files": entries,
+            "meta": dict(meta),
+        }
+    )
     path = folder / f"{plain_name(preset)}.json"
     write_text(path, text)
     return sha256(path)
@@ -80,7 +87,7 @@ class SnapshotSet:
             arrays, _ = load_arrays(self.folder / self.files[number])
             first = number * self.chunk
             low, high = max(start, first), min(stop, first + len(arrays["samples"]))
-            result[low - start:high - start] = arrays["samples"][low - first:high - first]
+            result[low - start : high - start] = arrays["samples"][low - first : high - first]
         if not np.isfinite(result).all():
             raise InputError(f"{self.folder}: {self.preset}: samples that are not finite")
         return result

@@ -117,7 +117,10 @@ class Denoiser(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, schedule: Schedule, parametrization: str = "v",
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        parametrization: str = "v",
         spread: float = 1.0,
     ) -> None:
         super().__init__()
@@ -132,7 +135,11 @@ class Denoiser(nn.Module):
         return c.c_skip * _core(x, made) + c.c_out * made
 
     def loss(
-        self, x: Tensor, t: Tensor, noise: Tensor, condition: Any = None,
+        self,
+        x: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        condition: Any = None,
         weight: Tensor | float = 1.0,
     ) -> Tensor:
         """Mean of weight * |F - what F should make|^2; scalar. `weight` broadcasts against x.
@@ -159,16 +166,15 @@ class Denoiser(nn.Module):
         alpha, sigma = self.schedule.alpha(time), self.schedule.sigma(time)
         return Coefficients(*(_wide(c, x) for c in self.row(alpha, sigma, self.spread)))
 
-    def on_arrays(
-        self, condition: Any = None
-    ) -> Callable[[np.ndarray, float], np.ndarray]:
+    def on_arrays(self, condition: Any = None) -> Callable[[np.ndarray, float], np.ndarray]:
         """The denoiser as a function of NumPy arrays (B, ...), for samplers outside torch."""
         weight = next(self.network.parameters())
 
         def denoise(x: np.ndarray, t: float) -> np.ndarray:
             with torch.inference_mode():
-                made = self(torch.as_tensor(x, dtype=weight.dtype, device=weight.device), t,
-                            condition)
+                made = self(
+                    torch.as_tensor(x, dtype=weight.dtype, device=weight.device), t, condition
+                )
             return made.cpu().numpy().astype(x.dtype)
 
         return denoise

@@ -249,7 +249,11 @@ def join_group(comm: Comm, device: torch.device) -> None:
         listener = socket.create_server((name, 0))
         port = listener.getsockname()[1]
         store = torch.distributed.TCPStore(
-            name, port, comm.size, is_master=True, wait_for_workers=False,
+            name,
+            port,
+            comm.size,
+            is_master=True,
+            wait_for_workers=False,
             master_listen_fd=listener.detach(),
         )
     port = comm.bcast(store.port if store else None)

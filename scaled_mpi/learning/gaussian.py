@@ -59,9 +59,7 @@ class StationaryDenoiser:
     `noise` sigma(t). Called with (..., *cells).
     """
 
-    def __init__(
-        self, covariance: np.ndarray, schedule: Schedule, noise: float = 1.0
-    ) -> None:
+    def __init__(self, covariance: np.ndarray, schedule: Schedule, noise: float = 1.0) -> None:
         self.schedule, self.shape, self.noise = schedule, covariance.shape, noise
         self.axes = tuple(range(-covariance.ndim, 0))
         # A covariance that is cut where it has not died away may have small negative values here.
@@ -82,16 +80,16 @@ class WindowDenoiser:
     with (..., *extent).
     """
 
-    def __init__(
-        self, covariance: np.ndarray, extent: Sequence[int], schedule: Schedule
-    ) -> None:
+    def __init__(self, covariance: np.ndarray, extent: Sequence[int], schedule: Schedule) -> None:
         self.extent, self.schedule = tuple(extent), schedule
         lags = [np.subtract.outer(np.arange(n), np.arange(n)) for n in extent]
         axes = len(lags)
-        window = covariance[tuple(
-            lag.reshape([n if a in (axis, axis + axes) else 1 for a in range(2 * axes)])
-            for axis, (lag, n) in enumerate(zip(lags, extent, strict=True))
-        )]
+        window = covariance[
+            tuple(
+                lag.reshape([n if a in (axis, axis + axes) else 1 for a in range(2 * axes)])
+                for axis, (lag, n) in enumerate(zip(lags, extent, strict=True))
+            )
+        ]
         self.parts = []
         for bases in itertools.product(*(_parities(n) for n in extent)):
             both = _project(_project(window, bases), bases, axes)
@@ -137,7 +135,10 @@ class MixtureDenoiser:
     """E[x | x_t] of a mixture of Gaussians: shares (k,), means (k, d), covariances (k, d, d)."""
 
     def __init__(
-        self, shares: Sequence[float], means: np.ndarray, covariances: np.ndarray,
+        self,
+        shares: Sequence[float],
+        means: np.ndarray,
+        covariances: np.ndarray,
         schedule: Schedule,
     ) -> None:
         self.shares, self.schedule = np.asarray(shares, np.float64), schedule
@@ -149,9 +150,7 @@ class MixtureDenoiser:
     def __call__(self, x: np.ndarray, t: float) -> np.ndarray:
         """(..., d) -> (..., d)."""
         weights = self._posterior(x, t)
-        return sum(
-            weights[..., i, None] * part(x, t) for i, part in enumerate(self.parts)
-        )
+        return sum(weights[..., i, None] * part(x, t) for i, part in enumerate(self.parts))
 
     def score(self, x: np.ndarray, t: float) -> np.ndarray:
         """Gradient of the log density of the noisy data, (..., d)."""
@@ -165,9 +164,7 @@ class MixtureDenoiser:
         for share, part in zip(self.shares, self.parts, strict=True):
             variance = alpha**2 * part.variances + sigma**2
             place = (x - alpha * part.mean) @ part.vectors
-            logs.append(
-                np.log(share) - 0.5 * (place**2 / variance + np.log(variance)).sum(-1)
-            )
+            logs.append(np.log(share) - 0.5 * (place**2 / variance + np.log(variance)).sum(-1))
         log = np.stack(logs, -1)
         weights = np.exp(log - log.max(-1, keepdims=True))
         return weights / weights.sum(-1, keepdims=True)
@@ -220,10 +217,13 @@ def lookalike(examples: np.ndarray, noise: np.ndarray) -> np.ndarray:
     mean = examples.mean((0, 2, 3), dtype=np.float64)[:, None, None]
     waves = np.fft.rfft2(examples - mean)
     channels = range(examples.shape[1])
-    power = np.stack([
-        np.stack([(waves[:, a] * waves[:, b].conj()).mean(0) for b in channels], -1)
-        for a in channels
-    ], -2) / np.prod(examples.shape[2:])
+    power = np.stack(
+        [
+            np.stack([(waves[:, a] * waves[:, b].conj()).mean(0) for b in channels], -1)
+            for a in channels
+        ],
+        -2,
+    ) / np.prod(examples.shape[2:])
     values, vectors = np.linalg.eigh(power)
     root = (vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]) @ (
         vectors.conj().swapaxes(-1, -2)

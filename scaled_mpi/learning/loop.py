@@ -171,9 +171,12 @@ class Loop:
         if self.events is not None:
             seconds = account.seconds - account.seconds_at_epoch
             self.events.epoch(
-                -(-account.step // spec.validate_every), account.step,
+                -(-account.step // spec.validate_every),
+                account.step,
                 math.fsum(self.history[:steps].flatten().tolist()) / (steps * spec.micro_batches),
-                loss, metrics=metrics, epoch_time_s=seconds,
+                loss,
+                metrics=metrics,
+                epoch_time_s=seconds,
                 throughput=steps * spec.batch / max(seconds, 1e-9),
             )
         account.seconds_at_epoch = account.seconds
@@ -224,9 +227,14 @@ class Loop:
         load_into(self.model, tensors, str(self.folder / BEST))
         self.model.eval()
         return Result(
-            steps=account.step, best_step=account.best_step, best_loss=account.best_loss,
-            best_metrics=account.best_metrics, best=self.folder / BEST, last=self.folder / LAST,
-            sha256=account.best_sha256, seconds=account.seconds,
+            steps=account.step,
+            best_step=account.best_step,
+            best_loss=account.best_loss,
+            best_metrics=account.best_metrics,
+            best=self.folder / BEST,
+            last=self.folder / LAST,
+            sha256=account.best_sha256,
+            seconds=account.seconds,
             throughput=account.step * spec.batch / max(account.seconds, 1e-9),
             stopped_early=account.stopped_early,
         )

@@ -46,7 +46,10 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         defaults = {
-            "lr": lr, "momentum": momentum, "betas": betas, "weight_decay": weight_decay,
+            "lr": lr,
+            "momentum": momentum,
+            "betas": betas,
+            "weight_decay": weight_decay,
         }
         super().__init__(params, defaults)
 

@@ -148,9 +148,7 @@ class Patches:
         return patch[(..., *(slice(None, None, -1 if flip < 0.5 else 1) for flip in flips))]
 
 
-def _normalised(
-    run: Trajectory, moments: slice, halo: Sequence[int], scale: Scale
-) -> np.ndarray:
+def _normalised(run: Trajectory, moments: slice, halo: Sequence[int], scale: Scale) -> np.ndarray:
     frames = run.read(moments, halo=halo)
     shape = (-1, *[1] * len(run.grid.shape))
     result = (frames - scale.mean.reshape(shape)) / scale.spread.reshape(shape)

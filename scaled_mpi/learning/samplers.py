@@ -113,7 +113,11 @@ def check_sampler(kind: str) -> None:
 
 
 def sample(
-    denoise: Denoise, noise: Noise, schedule: Schedule, steps: int, kind: str = "heun",
+    denoise: Denoise,
+    noise: Noise,
+    schedule: Schedule,
+    steps: int,
+    kind: str = "heun",
     times: Sequence[float] | None = None,
 ) -> Any:
     """One sample, or a batch of them, in the shape of `noise(0)`.

@@ -47,8 +47,13 @@ class SingleLevelScore(Score):
     """
 
     def __init__(
-        self, network: nn.Module, alpha: float, gaussian_weight: float = 0.0, *,
-        predicts: Literal["epsilon", "x0"] = "epsilon", clip: float = 0.0,
+        self,
+        network: nn.Module,
+        alpha: float,
+        gaussian_weight: float = 0.0,
+        *,
+        predicts: Literal["epsilon", "x0"] = "epsilon",
+        clip: float = 0.0,
     ) -> None:
         super().__init__()
         self.network, self.gaussian_weight, self.clip = network, gaussian_weight, clip

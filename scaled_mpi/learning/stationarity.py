@@ -65,7 +65,8 @@ def stationarity_loss(found: Residuals, symmetry: float, unit: float) -> Tensor:
     if symmetry:
         along = (found.v * found.score).sum(1).mean()
         loss = loss + symmetry * along.square() / (
-            size * found.score.square().sum(1).mean() + 1e-8)
+            size * found.score.square().sum(1).mean() + 1e-8
+        )
     if unit:
         loss = loss + unit * (size / found.v.shape[1] - 1.0).square()
     return loss

@@ -43,10 +43,12 @@ class ExactSolver:
 
     def correct(self, residual: np.ndarray) -> np.ndarray:
         """A_i^-1 r_i, float64 (n, *window)."""
-        return np.stack([
-            factor.solve(part.ravel()).reshape(part.shape)
-            for factor, part in zip(self.factors, residual, strict=True)
-        ])
+        return np.stack(
+            [
+                factor.solve(part.ravel()).reshape(part.shape)
+                for factor, part in zip(self.factors, residual, strict=True)
+            ]
+        )
 
 
 class Banded:
@@ -78,8 +80,9 @@ def sparse_factor(operators: TileOperators, tile: int) -> Any:
     """SuperLU of one tile's A_i; `.solve` takes a flat right-hand side."""
     from scipy.sparse.linalg import splu
 
-    return splu(operators.matrix(tile), permc_spec="MMD_AT_PLUS_A",
-                options={"SymmetricMode": True})
+    return splu(
+        operators.matrix(tile), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}
+    )
 
 
 def _lower_band(operators: TileOperators, tile: int, band: int) -> np.ndarray:
@@ -90,5 +93,5 @@ def _lower_band(operators: TileOperators, tile: int, band: int) -> np.ndarray:
     lower = np.zeros((band + 1, operators.diagonal[tile].size), order="F")
     lower[0] = operators.diagonal[tile].ravel()
     for axis, high in enumerate(operators.high):
-        lower[math.prod(operators.window[axis + 1:])] -= high[tile].ravel()
+        lower[math.prod(operators.window[axis + 1 :])] -= high[tile].ravel()
     return lower

@@ -43,13 +43,16 @@ class Learned(Spec):
     held_out: PositiveInt = 4
     device: Literal["cpu", "cuda"] = "cpu"
     training: Training = Training(
-        steps=1500, batch=16, micro_batches=2, learning_rate=4e-3, ema=0.98, validate_every=250,
+        steps=1500,
+        batch=16,
+        micro_batches=2,
+        learning_rate=4e-3,
+        ema=0.98,
+        validate_every=250,
         checkpoint_every=250,
     )
 
-    def fit(
-        self, source: Path, comm: Comm, folder: Path, events: Any, seed: int
-    ) -> None:
+    def fit(self, source: Path, comm: Comm, folder: Path, events: Any, seed: int) -> None:
         """Train on the residuals in `source`, leave the weights in `folder`. Collective."""
         files = residual_files(Path(source))
         if len(files) <= self.held_out:
@@ -57,9 +60,9 @@ class Learned(Spec):
                 f"local_solver.held_out: {self.held_out} given; fewer than the {len(files)} "
                 "solves are allowed"
             )
-        on_team(comm, self.training, lambda team: self._train(
-            files, team, Path(folder), events, seed
-        ))
+        on_team(
+            comm, self.training, lambda team: self._train(files, team, Path(folder), events, seed)
+        )
 
     def load(self, folder: str | Path | None) -> LearnedSolver:
         """The trained solver of a folder that `fit` filled."""
@@ -75,14 +78,22 @@ class Learned(Spec):
         load_into(network, tensors, str(path))
         return LearnedSolver(network, self.device)
 
-    def _train(
-        self, files: list[Path], comm: Comm, folder: Path, events: Any, seed: int
-    ) -> None:
+    def _train(self, files: list[Path], comm: Comm, folder: Path, events: Any, seed: int) -> None:
         lesson = Lesson(Residuals(files[: -self.held_out]), seed)
-        exam = Lesson(Residuals(files[-self.held_out:]), seed)
+        exam = Lesson(Residuals(files[-self.held_out :]), seed)
         meta = {"kind": self.kind, "axes": lesson.problems.high.shape[1], "solver": plain(self)}
-        train(make_network(meta, seed), loss, lesson.sample, exam.judge, self.training, comm,
-              folder, events, seed, meta=meta)
+        train(
+            make_network(meta, seed),
+            loss,
+            lesson.sample,
+            exam.judge,
+            self.training,
+            comm,
+            folder,
+            events,
+            seed,
+            meta=meta,
+        )
 
 
 def make_network(meta: Mapping[str, Any], seed: int) -> Any:
@@ -134,8 +145,10 @@ class Lesson:
 
         chosen = np.linspace(0, len(self.problems) - 1, JUDGED).astype(int)
         device = next(model.parameters()).device
-        batch = {name: torch.from_numpy(values).to(device)
-                 for name, values in self.problems.batch(chosen).items()}
+        batch = {
+            name: torch.from_numpy(values).to(device)
+            for name, values in self.problems.batch(chosen).items()
+        }
         found = relative_defects(model, batch).cpu().numpy()
         return {"loss": float(found.mean()), "defect.high": float(np.quantile(found, 0.95))}
 

@@ -23,7 +23,10 @@ PATTERN = "residuals-*.npz"
 
 
 def write_residuals(
-    folder: Path, number: int, operators: TileOperators, residuals: Sequence[np.ndarray],
+    folder: Path,
+    number: int,
+    operators: TileOperators,
+    residuals: Sequence[np.ndarray],
     tiles: Sequence[int],
 ) -> None:
     """Write what one solve met, whole or not at all."""
@@ -31,9 +34,11 @@ def write_residuals(
     draft = path.with_suffix(".draft")
     with open(draft, "wb") as file:
         np.savez(
-            file, diagonal=operators.diagonal.astype(np.float32),
+            file,
+            diagonal=operators.diagonal.astype(np.float32),
             high=np.stack(operators.high, axis=1).astype(np.float32),
-            residual=np.stack(residuals).astype(np.float32), tile=np.array(tiles, np.int32),
+            residual=np.stack(residuals).astype(np.float32),
+            tile=np.array(tiles, np.int32),
         )
     put_in_place(draft, path)
 
@@ -66,8 +71,11 @@ class Residuals:
     def batch(self, chosen: np.ndarray) -> dict[str, np.ndarray]:
         """The local problems of some numbers, with their matrices."""
         tile = self.tile[chosen]
-        return {"diagonal": self.diagonal[tile], "high": self.high[tile],
-                "residual": self.residual[chosen]}
+        return {
+            "diagonal": self.diagonal[tile],
+            "high": self.high[tile],
+            "residual": self.residual[chosen],
+        }
 
 
 def residual_files(folder: Path) -> list[Path]:

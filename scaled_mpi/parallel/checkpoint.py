@@ -147,9 +147,7 @@ def _newest_whole(path: Path, blocks: Blocks) -> dict[str, Any] | None:
         file = path.with_name(plain_name(entry["file"], "file"))
         if file.exists() and _weigh(file) == {"size": entry["size"], "sha256": entry["sha256"]}:
             return entry
-    raise InputError(
-        f"{path}: every file it names is missing or damaged; remove it to start anew"
-    )
+    raise InputError(f"{path}: every file it names is missing or damaged; remove it to start anew")
 
 
 def _read(path: Path, lead: dict, comm: Comm, blocks: Blocks) -> dict[str, np.ndarray]:

@@ -26,9 +26,18 @@ LINEAR_MOST = 200  # iterations of the linear solve of one Newton step
 
 
 def solve_nonlinear(
-    method: str, start: np.ndarray, residual: Apply, derivative: Derivative, precondition: Apply,
-    comm: Any, *, atol: float, most: int, linear_rtol: float = 1e-3,
-    refresh: Callable[[np.ndarray], None] | None = None, watch: Watch | None = None,
+    method: str,
+    start: np.ndarray,
+    residual: Apply,
+    derivative: Derivative,
+    precondition: Apply,
+    comm: Any,
+    *,
+    atol: float,
+    most: int,
+    linear_rtol: float = 1e-3,
+    refresh: Callable[[np.ndarray], None] | None = None,
+    watch: Watch | None = None,
 ) -> Course:
     """Solve F(U) = 0 from `start` until ||F|| <= atol or `most` iterations.
 
@@ -78,12 +87,21 @@ def solve_nonlinear(
             inner.setPythonContext(_Sweep(residual, precondition, shape))
             snes.setNPCSide(PETSc.PC.Side.RIGHT)
         snes.solve(None, x)
-        return Course(x.array_r.reshape(shape).copy(), tuple(course), snes.getIterationNumber(),
-                      snes.getConvergedReason())
+        return Course(
+            x.array_r.reshape(shape).copy(),
+            tuple(course),
+            snes.getIterationNumber(),
+            snes.getConvergedReason(),
+        )
 
 
 def solve_linear(
-    product: Apply, right: np.ndarray, precondition: Apply, comm: Any, *, rtol: float,
+    product: Apply,
+    right: np.ndarray,
+    precondition: Apply,
+    comm: Any,
+    *,
+    rtol: float,
     watch: Watch | None = None,
 ) -> Course:
     """Solve J W = right by flexible GMRES, until ||J W - right|| <= rtol ||right||."""
@@ -105,8 +123,12 @@ def solve_linear(
         ksp.setOperators(_shell(_Product(lambda _, way: product(way), shape), b, comm, stack))
         _flexible(ksp, precondition, shape, rtol, see)
         ksp.solve(b, x)
-        return Course(x.array_r.reshape(shape).copy(), tuple(course), ksp.getIterationNumber(),
-                      ksp.getConvergedReason())
+        return Course(
+            x.array_r.reshape(shape).copy(),
+            tuple(course),
+            ksp.getIterationNumber(),
+            ksp.getConvergedReason(),
+        )
 
 
 def _flexible(
@@ -122,8 +144,9 @@ def _flexible(
 
 
 def _shell(product: _Product, like: Any, comm: Any, stack: ExitStack) -> Any:
-    matrix = PETSc.Mat().createPython((like.getSizes(), like.getSizes()), product,
-                                      petsc_comm(comm))
+    matrix = PETSc.Mat().createPython(
+        (like.getSizes(), like.getSizes()), product, petsc_comm(comm)
+    )
     stack.callback(matrix.destroy)
     matrix.setUp()
     return matrix

@@ -58,8 +58,7 @@ def in_order(comm: Any, count: int, make: Callable[[int], np.ndarray]) -> Iterat
 
 
 def dealt(comm: Any, count: int, make: Callable[[int], Any]) -> list[Any]:
-    """`make(i)` of every i below `count`, each made once, on every rank; small things. Collective.
-    """
+    """`make(i)` of every i below `count`, each made once, on every rank; small. Collective."""
     if hasattr(comm, "dealt"):
         return comm.dealt(count, make)
     mine = [make(number) for number in shares(count, comm.size)[comm.rank]]

@@ -58,10 +58,14 @@ class Lattice:
         kinds = {True: PETSc.DM.BoundaryType.PERIODIC, False: PETSc.DM.BoundaryType.NONE}
         grid = blocks.grid
         self.dm = PETSc.DMDA().create(
-            dim=grid.axes, dof=1, sizes=grid.shape[::-1], proc_sizes=blocks.split[::-1],
+            dim=grid.axes,
+            dof=1,
+            sizes=grid.shape[::-1],
+            proc_sizes=blocks.split[::-1],
             ownership_ranges=blocks.ownership()[::-1],
             boundary_type=[kinds[b.periodic] for b in grid.boundary[::-1]],
-            stencil_type=PETSc.DMDA.StencilType.BOX, stencil_width=width,
+            stencil_type=PETSc.DMDA.StencilType.BOX,
+            stencil_width=width,
             comm=petsc_comm(comm),
         )
 
@@ -119,9 +123,16 @@ class LinearSystem:
         return self._y.array_r.reshape(self.shape).copy()
 
     def solve(
-        self, load: np.ndarray, precondition: Apply | str, *, rtol: float = 1e-8,
-        most: int = 500, restart: int = 30, method: str = "fgmres",
-        start: np.ndarray | None = None, watch: Watch | None = None,
+        self,
+        load: np.ndarray,
+        precondition: Apply | str,
+        *,
+        rtol: float = 1e-8,
+        most: int = 500,
+        restart: int = 30,
+        method: str = "fgmres",
+        start: np.ndarray | None = None,
+        watch: Watch | None = None,
         tiles: Subdomains | None = None,
     ) -> Course:
         """Run a Krylov method until ||b - A u|| <= rtol ||b||, as it sees it, or `most` steps.
@@ -196,8 +207,10 @@ def _assemble(stencil: Any, lattice: Lattice, comm: Any) -> Any:
     core = (slice(1, -1),) * axes
     columns, values = [numbers[core]], [stencil.diagonal]
     for axis in range(axes):
-        for part, flow in ((slice(0, -2), stencil.low[axis]), (slice(2, None),
-                                                              stencil.high[axis])):
+        for part, flow in (
+            (slice(0, -2), stencil.low[axis]),
+            (slice(2, None), stencil.high[axis]),
+        ):
             beside = tuple(part if a == axis else s for a, s in enumerate(core))
             columns.append(numbers[beside])
             values.append(-flow)
@@ -207,9 +220,13 @@ def _assemble(stencil: Any, lattice: Lattice, comm: Any) -> Any:
     indptr = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
     rows, total = len(columns), int(np.prod(lattice.blocks.grid.shape))
     matrix = PETSc.Mat().createAIJ(
-        ((rows, total), (rows, total)), comm=comm,
-        csr=(indptr.astype(PETSc.IntType), columns[present].astype(PETSc.IntType),
-             values[present]),
+        ((rows, total), (rows, total)),
+        comm=comm,
+        csr=(
+            indptr.astype(PETSc.IntType),
+            columns[present].astype(PETSc.IntType),
+            values[present],
+        ),
     )
     matrix.setDM(lattice.dm)
     return matrix
@@ -233,7 +250,8 @@ class Basis:
         self._stack = ExitStack()
         index = PETSc.IntType
         transposed = PETSc.Mat().createAIJ(
-            ((counts[system.comm.rank], self.count), fine), comm=comm,
+            ((counts[system.comm.rank], self.count), fine),
+            comm=comm,
             csr=(indptr.astype(index), cells.astype(index), values),
         )
         self._stack.callback(transposed.destroy)
@@ -323,7 +341,8 @@ def _direct(ksp: Any, tiles: Subdomains | None, stack: ExitStack) -> None:
 
 
 PRECONDITIONERS = {
-    "asm": _asm, "direct": _direct,
+    "asm": _asm,
+    "direct": _direct,
     **{kind: _plain(kind) for kind in ("gamg", "hypre", "jacobi", "none")},
 }
 

@@ -42,8 +42,7 @@ def work(context: Context) -> None:
         _write(context, rows)
         _orders(context, members)
     for place, value in enumerate(coder.singular_values[:SHOWN_MODES], 1):
-        held = float(np.sum(coder.singular_values[:place] ** 2)
-                     / np.sum(coder.singular_values**2))
+        held = float(np.sum(coder.singular_values[:place] ** 2) / np.sum(coder.singular_values**2))
         context.facts.record("pod.spectrum", float(value), k=place)
         context.facts.record("pod.energy.held", held, k=place)
 
@@ -64,8 +63,15 @@ def _score(context: Context, member: Member, mean: np.ndarray) -> list[dict[str,
         found = scores(late, forecast, mean, setting.tolerance, setting.window)
         size = np.linalg.norm(late, axis=(1, 2))
         errors = np.linalg.norm(late - forecast, axis=(1, 2)) / size
-        rows.append({"run_name": member.name, "ic_type": truth.attributes["start"],
-                     "method": method, **found, "errors": errors})
+        rows.append(
+            {
+                "run_name": member.name,
+                "ic_type": truth.attributes["start"],
+                "method": method,
+                **found,
+                "errors": errors,
+            }
+        )
         if method == "surrogate" and "spread" in made:
             inside = np.linalg.norm(made["ceiling"] - forecast, axis=(1, 2)) / size
             spread = np.linalg.norm(made["spread"], axis=(1, 2)) / size
@@ -85,8 +91,7 @@ def _write(context: Context, rows: list[dict[str, Any]]) -> None:
         own = [row for row in rows if row["method"] == method]
         for start in starts:
             some = [row for row in own if row["ic_type"] == start]
-            groups.append({"ic_type": start, "method": method, "runs": len(some),
-                           **_means(some)})
+            groups.append({"ic_type": start, "method": method, "runs": len(some), **_means(some)})
         means = _means(own)
         for name in COLUMNS:
             facts.record(f"score.{name}", means[name], method=method)
@@ -126,8 +131,9 @@ def _orders(context: Context, members: list[Member]) -> None:
     for start, runs in found.items():
         for name, line in zip(ORDERS, np.mean(runs, axis=0).T, strict=True):
             for moment, value in zip(times, line, strict=True):
-                context.facts.record(f"order.{name}", float(value), start=start,
-                                     time=float(moment))
+                context.facts.record(
+                    f"order.{name}", float(value), start=start, time=float(moment)
+                )
 
 
 def _means(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -38,7 +38,8 @@ def ensembles(context: Context) -> dict[str, list[Trajectory]]:
         for method in ("surrogate", UNTILED, *context.experiment.rivals)
     }
     found["reference"] = [
-        Trajectory(simulated, name) for name in trajectory_names(simulated)
+        Trajectory(simulated, name)
+        for name in trajectory_names(simulated)
         if name.startswith("reference-")
     ]
     return {method: runs for method, runs in found.items() if len(runs) > 1}
@@ -51,7 +52,12 @@ class Calibrating:
     """
 
     def __init__(
-        self, context: Context, truth: Trajectory, blocks: Blocks, comm: Any, gather: Gather,
+        self,
+        context: Context,
+        truth: Trajectory,
+        blocks: Blocks,
+        comm: Any,
+        gather: Gather,
         start: int,
     ) -> None:
         self.facts, self.truth, self.blocks, self.comm = context.facts, truth, blocks, comm
@@ -113,14 +119,26 @@ class Calibrating:
         """The rank histogram: 1 where flat."""
         for below, share in enumerate(found.ranks.mean(axis=1) * len(found.ranks)):
             self.facts.record(
-                "rank.histogram", float(share), method=method, lead=lead, bin=below,
+                "rank.histogram",
+                float(share),
+                method=method,
+                lead=lead,
+                bin=below,
                 members=len(found.ranks) - 1,
             )
 
     def _energy(self, method: str, lead: int, members: np.ndarray, true: np.ndarray) -> None:
-        deviation = np.sqrt(metrics.scores_from_sums(self.gather([
-            metrics.pair_sums(*[true[(..., *tile)][(..., *self.core)]] * 2) for tile in self.tiles
-        ])).variance + metrics.EPSILON)
+        deviation = np.sqrt(
+            metrics.scores_from_sums(
+                self.gather(
+                    [
+                        metrics.pair_sums(*[true[(..., *tile)][(..., *self.core)]] * 2)
+                        for tile in self.tiles
+                    ]
+                )
+            ).variance
+            + metrics.EPSILON
+        )
         for place, edge in (("borders", True), ("inside", False)):
             sums = []
             for tile in self.tiles:

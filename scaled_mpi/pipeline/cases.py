@@ -17,8 +17,15 @@ def work(context: Context) -> None:
     for place in shares(len(names), context.comm.size)[context.comm.rank]:
         from scaled_mpi.surrogates.cases import study
 
-        facts, arrays = study(names[place], spec.noise, spec.steps, spec.horizon,
-                              spec.separation, context.experiment.seed, context.folder)
+        facts, arrays = study(
+            names[place],
+            spec.noise,
+            spec.steps,
+            spec.horizon,
+            spec.separation,
+            context.experiment.seed,
+            context.folder,
+        )
         save_arrays(context.folder / f"{names[place]}.case.h5", arrays, {"case": names[place]})
         found += facts
     for name, value in sum(context.comm.allgather(found), []):

@@ -65,15 +65,20 @@ def work(context: Context) -> None:
         run_references(context, truth, blocks, comm, domain.start, compare)
 
 
-def _march(context: Context, domain: Domain, halo: tuple[int, ...],
-           sweeping: Sweeping) -> tuple[March, list[np.ndarray]]:
+def _march(
+    context: Context, domain: Domain, halo: tuple[int, ...], sweeping: Sweeping
+) -> tuple[March, list[np.ndarray]]:
     """A march of the surrogate over the domain and the frames it starts from."""
     operator = context.experiment.surrogate.load(context.inputs["fit"])
     return march_of(context, domain, operator, halo, sweeping)
 
 
 def march_of(
-    context: Context, domain: Domain, operator: Any, halo: tuple[int, ...], sweeping: Sweeping,
+    context: Context,
+    domain: Domain,
+    operator: Any,
+    halo: tuple[int, ...],
+    sweeping: Sweeping,
     member: int = 0,
 ) -> tuple[March, list[np.ndarray]]:
     """As `_march`, of any loaded surrogate and any of its members."""
@@ -81,8 +86,14 @@ def march_of(
     frames = [domain.coding.encode(domain.truth, frame) for frame in known]
     condition = operator.condition(domain.truth.attributes.get("condition", {}))
     march = March(
-        operator, domain.latent, domain.comm, halo=halo, condition=condition,
-        scale=_deviation(domain, frames[-1]), sweeping=sweeping, dtype=frames[-1].dtype,
+        operator,
+        domain.latent,
+        domain.comm,
+        halo=halo,
+        condition=condition,
+        scale=_deviation(domain, frames[-1]),
+        sweeping=sweeping,
+        dtype=frames[-1].dtype,
         chance=chance_of(
             operator, domain.latent, domain.comm.rank, context.experiment.seed, member
         ),
@@ -117,8 +128,14 @@ def _march_all(context: Context, domain: Domain, jumps: int) -> None:
         counts = np.array(scalars["counts"])
         context.say(f"couple: {done} of {jumps} jumps were saved; going on from there")
     writer = TrajectoryWriter(
-        context.folder, "surrogate", domain.blocks, domain.comm, domain.truth.channels,
-        dtype=np.float32, attributes=domain.truth.attributes, group=settings.checkpoint,
+        context.folder,
+        "surrogate",
+        domain.blocks,
+        domain.comm,
+        domain.truth.channels,
+        dtype=np.float32,
+        attributes=domain.truth.attributes,
+        group=settings.checkpoint,
         keep=done,
     )
     final = None
@@ -133,10 +150,15 @@ def _march_all(context: Context, domain: Domain, jumps: int) -> None:
             if stopping or jump.number % settings.checkpoint == 0:
                 writer.flush()
                 save_checkpoint(
-                    path, domain.comm, domain.latent,
+                    path,
+                    domain.comm,
+                    domain.latent,
                     {f"frame{i}": frame for i, frame in enumerate(frames)},
-                    {"done": jump.number, "records": records,
-                     "counts": (counts + _traffic(march)).tolist()},
+                    {
+                        "done": jump.number,
+                        "records": records,
+                        "counts": (counts + _traffic(march)).tolist(),
+                    },
                 )
             if stopping:
                 raise Stopped(f"couple: stopped after jump {jump.number} of {jumps}")
@@ -144,29 +166,38 @@ def _march_all(context: Context, domain: Domain, jumps: int) -> None:
         final = domain.coding.decode(frames[-1])
     on_root(domain.comm, lambda: remove_checkpoint(path))
     _march_facts(context, domain, march, records, counts + _traffic(march))
-    context.facts.record("field.sha256", field_hash(domain, final), tiles=len(
-        domain.blocks.tiles()))
+    context.facts.record(
+        "field.sha256", field_hash(domain, final), tiles=len(domain.blocks.tiles())
+    )
 
 
 def _record(jump: Jump) -> dict[str, Any]:
-    return {"jump": jump.number, "sweeps": jump.sweeps, "seconds": jump.seconds,
-            "mismatches": list(jump.mismatches)}
+    return {
+        "jump": jump.number,
+        "sweeps": jump.sweeps,
+        "seconds": jump.seconds,
+        "mismatches": list(jump.mismatches),
+    }
 
 
 def _traffic(march: March) -> np.ndarray:
     """Bytes and messages of all ranks, both as counted and by formula, and exchanges so far."""
     exchange, comm = march.exchange, march.comm
     size = march.blocks, exchange.width, len(march.scale), exchange.dtype.itemsize
-    return np.array([
-        exact_sum(comm, [exchange.bytes]), float(march.exchanges * expected_bytes(*size)),
-        exact_sum(comm, [exchange.messages]),
-        float(march.exchanges * expected_messages(march.blocks, exchange.width)),
-        float(march.exchanges),
-    ])
+    return np.array(
+        [
+            exact_sum(comm, [exchange.bytes]),
+            float(march.exchanges * expected_bytes(*size)),
+            exact_sum(comm, [exchange.messages]),
+            float(march.exchanges * expected_messages(march.blocks, exchange.width)),
+            float(march.exchanges),
+        ]
+    )
 
 
-def _march_facts(context: Context, domain: Domain, march: March, records: list[dict],
-                 traffic: np.ndarray) -> None:
+def _march_facts(
+    context: Context, domain: Domain, march: March, records: list[dict], traffic: np.ndarray
+) -> None:
     facts = context.facts
     for record in records:
         facts.record("sweeps.jump", record["sweeps"], jump=record["jump"])
@@ -181,11 +212,13 @@ def _march_facts(context: Context, domain: Domain, march: March, records: list[d
         facts.record(f"halo.{name}", int(value), name.split(".")[0])
     as_ranks = replace(domain.latent, split=domain.latent.counts)
     exchanges, width = int(traffic[-1]), march.exchange.width
-    facts.record("halo.bytes.tiles", exchanges * tile_bytes(
-        domain.latent, width, len(march.scale), march.exchange.dtype.itemsize
-    ), "bytes")
-    facts.record("halo.messages.tiles", exchanges * expected_messages(as_ranks, width),
-                 "messages")
+    facts.record(
+        "halo.bytes.tiles",
+        exchanges
+        * tile_bytes(domain.latent, width, len(march.scale), march.exchange.dtype.itemsize),
+        "bytes",
+    )
+    facts.record("halo.messages.tiles", exchanges * expected_messages(as_ranks, width), "messages")
     _time_fact(context, domain.comm, "surrogate", [record["seconds"] for record in records])
 
 
@@ -205,10 +238,18 @@ def _variants(context: Context, domain: Domain, jumps: int) -> None:
     for method, halo in variants:
         march, frames = _march(context, domain, halo, Sweeping(most=1))
         seconds = []
-        with TrajectoryWriter(
-            context.folder, method, domain.blocks, domain.comm, domain.truth.channels,
-            dtype=np.float32, attributes=domain.truth.attributes,
-        ) as writer, Progress(method, jumps, domain.comm.rank) as progress:
+        with (
+            TrajectoryWriter(
+                context.folder,
+                method,
+                domain.blocks,
+                domain.comm,
+                domain.truth.channels,
+                dtype=np.float32,
+                attributes=domain.truth.attributes,
+            ) as writer,
+            Progress(method, jumps, domain.comm.rank) as progress,
+        ):
             for jump in march.jumps(frames, jumps):
                 moment = domain.truth.times[domain.start + jump.number]
                 writer.append(moment, domain.coding.decode(jump.field))

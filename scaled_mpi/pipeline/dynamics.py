@@ -39,8 +39,12 @@ def learn_score(context: Context) -> None:
 
     def one(team: Any, preset: str) -> Any:
         return fit_score(
-            experiment.score, *_snapshots(context, preset), team, context.folder / preset,
-            _events(context, preset), experiment.seed,
+            experiment.score,
+            *_snapshots(context, preset),
+            team,
+            context.folder / preset,
+            _events(context, preset),
+            experiment.seed,
         )
 
     _for_presets(context, "score", one)
@@ -53,8 +57,13 @@ def learn_flow(context: Context) -> None:
     def one(team: Any, preset: str) -> Any:
         score = load_score(experiment.score, context.inputs["score"] / preset)
         return fit_flow(
-            experiment.flow, score, *_snapshots(context, preset), team, context.folder / preset,
-            _events(context, preset), experiment.seed,
+            experiment.flow,
+            score,
+            *_snapshots(context, preset),
+            team,
+            context.folder / preset,
+            _events(context, preset),
+            experiment.seed,
         )
 
     _for_presets(context, "flow", one)
@@ -74,11 +83,14 @@ def _for_presets(context: Context, stage: str, one: Any) -> None:
             result = one(team, preset)
             if team.rank == 0:
                 context.facts.record(f"{stage}.loss.{preset}", result.best_loss)
-                context.facts.record(f"{stage}.throughput.{preset}", result.throughput,
-                                     "samples/s")
+                context.facts.record(
+                    f"{stage}.throughput.{preset}", result.throughput, "samples/s"
+                )
                 context.facts.record(f"time.{stage}.{preset}", result.seconds, "s")
-                context.say(f"  {preset}: loss {result.best_loss:.4g} after {result.steps} steps "
-                            f"in {result.seconds:.0f} s, {result.throughput:.0f} samples a second")
+                context.say(
+                    f"  {preset}: loss {result.best_loss:.4g} after {result.steps} steps "
+                    f"in {result.seconds:.0f} s, {result.throughput:.0f} samples a second"
+                )
 
     on_team(context.comm, spec.training, work)
     quiet_barrier(context.comm)
@@ -93,8 +105,11 @@ def _snapshots(context: Context, preset: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _events(context: Context, preset: str) -> EventLog:
     return EventLog(
-        context.folder / preset, f"{context.experiment.name}-{context.folder.stem}-{preset}",
-        context.experiment.seed, context.comm.rank, context.comm.size,
+        context.folder / preset,
+        f"{context.experiment.name}-{context.folder.stem}-{preset}",
+        context.experiment.seed,
+        context.comm.rank,
+        context.comm.size,
     )
 
 
@@ -124,15 +139,22 @@ def _compare(context: Context, preset: str) -> list[tuple[str, Any, dict[str, An
     alive = held_out[:, 1].std(axis=(1, 2)) > ALIVE
     if alive.any():  # where nothing changes there is no direction to compare with
         held_out = held_out[alive]
-    lesson = truth(experiment, preset, learned[:spec.fitted], 0)
-    test = truth(experiment, preset, held_out[:spec.samples], spec.marched)
+    lesson = truth(experiment, preset, learned[: spec.fitted], 0)
+    test = truth(experiment, preset, held_out[: spec.samples], spec.marched)
     contest = Contest(
         load_score(experiment.score, context.inputs["score"] / preset, device),
-        load_flow(experiment.flow, context.inputs["flow"] / preset, device), lesson, test,
-        experiment.kernels.sizes, spec.random, experiment.seed, device,
+        load_flow(experiment.flow, context.inputs["flow"] / preset, device),
+        lesson,
+        test,
+        experiment.kernels.sizes,
+        spec.random,
+        experiment.seed,
+        device,
     )
-    facts = [("dynamics.size." + preset, float(np.sqrt(np.mean(test.rate**2))), {}),
-             ("dataset.alive." + preset, float(alive.mean()), {"count": len(alive)})]
+    facts = [
+        ("dynamics.size." + preset, float(np.sqrt(np.mean(test.rate**2))), {}),
+        ("dataset.alive." + preset, float(alive.mean()), {"count": len(alive)}),
+    ]
     for name, (mean, spread) in contest.fair().items():
         facts.append((f"cos.fair.{name}.{preset}", mean, {"spread": spread}))
     for name, value in contest.residuals().items():
@@ -141,10 +163,18 @@ def _compare(context: Context, preset: str) -> list[tuple[str, Any, dict[str, An
     for name, values in along.items():
         where = {"spread": float(values.std()), "count": len(values), "best": float(values.max())}
         facts.append((f"cos.{name}.{preset}", float(values.mean()), where))
-    save_arrays(context.folder / f"{preset}.fields.h5", {
-        "snapshots": held_out[:SHOWN], "rate": test.rate[0], "truth": test.moved[0],
-        "film.truth": _film(experiment, preset, held_out[0]), **marched, **contest.pictures(),
-    }, {"preset": preset})
+    save_arrays(
+        context.folder / f"{preset}.fields.h5",
+        {
+            "snapshots": held_out[:SHOWN],
+            "rate": test.rate[0],
+            "truth": test.moved[0],
+            "film.truth": _film(experiment, preset, held_out[0]),
+            **marched,
+            **contest.pictures(),
+        },
+        {"preset": preset},
+    )
     return facts
 
 
@@ -159,8 +189,9 @@ def truth(experiment: Any, preset: str, snapshots: np.ndarray, marched: int) -> 
         return _later(experiment, preset, states, steps) - states
 
     states = snapshots.astype(np.float64)
-    return Truth(snapshots, change(states, 1),
-                 change(states[:marched], experiment.evaluation.simulated))
+    return Truth(
+        snapshots, change(states, 1), change(states[:marched], experiment.evaluation.simulated)
+    )
 
 
 def _film(experiment: Any, preset: str, snapshot: np.ndarray) -> np.ndarray:

@@ -66,10 +66,13 @@ def _simulate(context: Context, name: str, shape: tuple[int, int], runs: range) 
         experiment.simulator.warm(2)
     quiet_barrier(context.comm)
     write_missing(
-        context, name,
+        context,
+        name,
         [(name, n, runs[start : start + CHUNK]) for n, start in enumerate(starts)],
         lambda _, some: final_states(
-            experiment.simulator, shape, [(experiment.seed, run) for run in some],
+            experiment.simulator,
+            shape,
+            [(experiment.seed, run) for run in some],
             experiment.boxes.steps,
         ),
         lambda _, some: {"set": name, "first": some.start},
@@ -87,15 +90,30 @@ def fit(context: Context) -> None:
     scales, lesson = _lesson(context)
     coarse_spread = block * float(block_means(lesson[0], 2, block).std(dtype=np.float64))
     for name, one in (
-        ("windows", partial(fit_windows, experiment.windows, experiment.schedule, *lesson,
-                            experiment.generation.extents)),
-        ("coarse", partial(fit_means, experiment.coarse, experiment.schedule, *lesson, block,
-                           coarse_spread)),
+        (
+            "windows",
+            partial(
+                fit_windows,
+                experiment.windows,
+                experiment.schedule,
+                *lesson,
+                experiment.generation.extents,
+            ),
+        ),
+        (
+            "coarse",
+            partial(
+                fit_means, experiment.coarse, experiment.schedule, *lesson, block, coarse_spread
+            ),
+        ),
     ):
         folder = context.folder / name
         on_root(context.comm, partial(folder.mkdir, exist_ok=True))
-        on_team(context.comm, getattr(experiment, name).training,
-                partial(_train, context, name, folder, one))
+        on_team(
+            context.comm,
+            getattr(experiment, name).training,
+            partial(_train, context, name, folder, one),
+        )
     quiet_barrier(context.comm)
     learned = Learned(experiment, context.folder, coarse_spread)
     gains = measure_gains(context, learned, lesson[1])
@@ -130,16 +148,21 @@ def _lesson(context: Context) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, 
 
 def _train(context: Context, name: str, folder: Path, one: Any, team: Any) -> None:
     events = EventLog(
-        folder, f"{context.experiment.name}-{context.folder.stem}-{name}",
-        context.experiment.seed, context.comm.rank, context.comm.size,
+        folder,
+        f"{context.experiment.name}-{context.folder.stem}-{name}",
+        context.experiment.seed,
+        context.comm.rank,
+        context.comm.size,
     )
     result = one(team, folder, events, context.experiment.seed)
     if team.rank == 0:
         context.facts.record(f"denoiser.loss.{name}", result.best_loss)
         context.facts.record(f"denoiser.throughput.{name}", result.throughput, "samples/s")
         context.facts.record(f"time.train.{name}", result.seconds, "s")
-        context.say(f"  {name}: loss {result.best_loss:.4g} after {result.steps} steps in "
-                    f"{result.seconds:.0f} s, {result.throughput:.0f} samples a second")
+        context.say(
+            f"  {name}: loss {result.best_loss:.4g} after {result.steps} steps in "
+            f"{result.seconds:.0f} s, {result.throughput:.0f} samples a second"
+        )
 
 
 class Learned:
@@ -242,8 +265,13 @@ def _generated(
         gain = gains if method == "weighed" else None
         denoise = CoarseCorrection(denoise, learned.coarse, spec.block, gain)
     cells = cell_indices(blocks.block(comm.rank), spec.shape)
-    made = sample(denoise, _noise(experiment, cells, range(spec.samples)), experiment.schedule,
-                  spec.steps, spec.sampler)
+    made = sample(
+        denoise,
+        _noise(experiment, cells, range(spec.samples)),
+        experiment.schedule,
+        spec.steps,
+        spec.sampler,
+    )
     return gather_field(blocks, comm, np.ascontiguousarray(made, np.float32))
 
 

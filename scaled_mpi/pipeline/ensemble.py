@@ -55,8 +55,13 @@ def simulate(context: Context) -> None:
     elif context.comm.rank == 0:
         from scaled_mpi.launch import farm
 
-        farm(write_member, [(experiment, context.folder, member) for member in members],
-             experiment.launch, experiment.machine, context.say)
+        farm(
+            write_member,
+            [(experiment, context.folder, member) for member in members],
+            experiment.launch,
+            experiment.machine,
+            context.say,
+        )
     quiet_barrier(context.comm)
     context.facts.record("time.ensemble", time.perf_counter() - begun, "s")
     if context.comm.rank == 0:
@@ -71,8 +76,11 @@ def simulate(context: Context) -> None:
 
 def _training_runs(context: Context) -> list[Trajectory]:
     """All that the experiment names. Errors: `InputError` for one that is missing or cut short."""
-    return [Trajectory(context.inputs["simulate"], member.name)
-            for member in context.experiment.members() if member.kind == "train"]
+    return [
+        Trajectory(context.inputs["simulate"], member.name)
+        for member in context.experiment.members()
+        if member.kind == "train"
+    ]
 
 
 def compress(context: Context) -> None:
@@ -193,7 +201,12 @@ class Forecaster:
         save_arrays(folder / f"{member.name}.forecast.h5", made, {"memory": memory})
         blocks = self.experiment.simulator.blocks(truth.grid.shape, 1)
         with TrajectoryWriter(
-            folder, member.name, blocks, SerialComm(), truth.channels, dtype=np.float64,
+            folder,
+            member.name,
+            blocks,
+            SerialComm(),
+            truth.channels,
+            dtype=np.float64,
             attributes=truth.attributes,
         ) as writer:
             for moment, field in zip(truth.times[memory:], made["surrogate"], strict=True):
@@ -201,8 +214,9 @@ class Forecaster:
 
     def _linear(self, operator: Any, latent: np.ndarray, steps: int) -> np.ndarray:
         """Closed loop in the latent space, then decoded."""
-        return self._march(latent, steps, lambda window: operator.advance(
-            window, np.ones((1, 1)), np.zeros(0)))
+        return self._march(
+            latent, steps, lambda window: operator.advance(window, np.ones((1, 1)), np.zeros(0))
+        )
 
     def _march(
         self, latent: np.ndarray, steps: int, advance: Callable[[np.ndarray], np.ndarray]

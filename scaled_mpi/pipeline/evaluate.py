@@ -55,8 +55,10 @@ class _Scoring:
         known = range(self.start - len(EXTRAPOLATIONS) + 1, self.start + 1)
         frames = {box_key(box): [self.truth.read(f, box) for f in known] for box in self.boxes}
         for order, method in enumerate(EXTRAPOLATIONS):
+
             def read(lead: int, box: tuple[slice, ...], order: int = order) -> np.ndarray:
                 return metrics.extrapolate(frames[box_key(box)], lead, order)
+
             self._score(method, self.jumps, read)
 
     def trajectory(self, method: str, forecast: Trajectory) -> None:
@@ -69,7 +71,8 @@ class _Scoring:
         """One array a tile, of all tiles in tile order, on every rank."""
         parts = self.comm.allgather(values)
         pairs = [
-            pair for tiles, part in zip(self.ordered, parts, strict=True)
+            pair
+            for tiles, part in zip(self.ordered, parts, strict=True)
             for pair in zip(tiles, part, strict=True)
         ]
         return [value for _, value in sorted(pairs, key=lambda pair: pair[0])]
@@ -145,10 +148,14 @@ class _Scoring:
     def _untiled(self, whole: Trajectory, tiled: Trajectory) -> None:
         """How far the first member in one piece is from that over tiles, in spreads."""
         for lead in range(len(whole)):
-            found = metrics.scores_from_sums(self._gather([
-                metrics.pair_sums(tiled.read(lead, box), whole.read(lead, box))
-                for box in self.boxes
-            ]))
+            found = metrics.scores_from_sums(
+                self._gather(
+                    [
+                        metrics.pair_sums(tiled.read(lead, box), whole.read(lead, box))
+                        for box in self.boxes
+                    ]
+                )
+            )
             self.facts.record(
                 "untiled.difference", float(found.vrmse.mean()), method="surrogate", lead=lead + 1
             )
@@ -228,5 +235,3 @@ def stage_facts(folder: Path) -> list[dict[str, Any]]:
     """The facts that a finished stage left in its artefact."""
     path = folder / "facts.jsonl"
     return read_facts(path) if path.exists() else []
-
-

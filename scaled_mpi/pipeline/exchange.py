@@ -60,35 +60,45 @@ def export_npz(experiment: Any, found: Mapping[str, Artefact], folder: Path) -> 
     return folder
 
 
-def _member(
-    experiment: EnsembleExperiment, source: Path, member: Member, folder: Path
-) -> None:
+def _member(experiment: EnsembleExperiment, source: Path, member: Member, folder: Path) -> None:
     run = Trajectory(source, member.name)
     particles, _ = load_arrays(source / f"{member.name}.particles.h5")
     place = folder / tree_name(member)
     place.mkdir(parents=True, exist_ok=True)
     times, (height, width) = particles["times"], run.grid.extent
-    np.savez(place / "traj.npz", positions=particles["positions"][..., ::-1],
-             velocities=particles["velocities"][..., ::-1], times=times)
+    np.savez(
+        place / "traj.npz",
+        positions=particles["positions"][..., ::-1],
+        velocities=particles["velocities"][..., ::-1],
+        times=times,
+    )
     ny, nx = run.grid.shape
     np.savez(
-        place / "density.npz", rho=run.read(slice(None))[:, 0], times=times,
-        x_edges=np.linspace(0, width, nx + 1), y_edges=np.linspace(0, height, ny + 1),
+        place / "density.npz",
+        rho=run.read(slice(None))[:, 0],
+        times=times,
+        x_edges=np.linspace(0, width, nx + 1),
+        y_edges=np.linspace(0, height, ny + 1),
         extent=np.array([0, width, 0, height]),
     )
     if member.kind == "test":
         orders = dict(zip(ORDERS, particles["orders"].T, strict=True))
         np.savez(place / "order_params.npz", **orders, phi=orders["polarization"], times=times)
-    _json(place / "metadata.json", {
-        "run_name": place.name, "sim_id": member.number, "ic_type": run.attributes["start"],
-        "seed": run.attributes["seed"], "run": run.attributes["run"], "mode": member.kind,
-        "config": plain(experiment.system(member)),
-    })
+    _json(
+        place / "metadata.json",
+        {
+            "run_name": place.name,
+            "sim_id": member.number,
+            "ic_type": run.attributes["start"],
+            "seed": run.attributes["seed"],
+            "run": run.attributes["run"],
+            "mode": member.kind,
+            "config": plain(experiment.system(member)),
+        },
+    )
 
 
-def _models(
-    experiment: EnsembleExperiment, found: Mapping[str, Artefact], place: Path
-) -> None:
+def _models(experiment: EnsembleExperiment, found: Mapping[str, Artefact], place: Path) -> None:
     place.mkdir(parents=True, exist_ok=True)
     coder = experiment.compressor.load(found["compress"].path)
     operator = experiment.surrogate.load(found["fit"].path)
@@ -99,15 +109,28 @@ def _models(
     spectrum = coder.singular_values
     held = float(np.sum(spectrum[:rank] ** 2) / np.sum(spectrum**2))
     np.savez(
-        place / "pod_model.npz", U=modes, S=spectrum[:rank], mean=coder.mean + modes @ shift,
-        training_mean=coder.mean, energy=held, R_POD=rank,
-        target_energy=experiment.compressor.energy, all_S=spectrum,
+        place / "pod_model.npz",
+        U=modes,
+        S=spectrum[:rank],
+        mean=coder.mean + modes @ shift,
+        training_mean=coder.mean,
+        energy=held,
+        R_POD=rank,
+        target_energy=experiment.compressor.energy,
+        all_S=spectrum,
     )
     told = operator.told
     np.savez(
-        place / "mvar_model.npz", A_matrices=matrices, p=model.lag, r=rank, alpha=told["alpha"],
-        train_r2=told["train_r2"], train_rmse=told["train_rmse"], intercept=model.intercept,
-        covariance=operator.covariance, spectral_radius=operator.radius,
+        place / "mvar_model.npz",
+        A_matrices=matrices,
+        p=model.lag,
+        r=rank,
+        alpha=told["alpha"],
+        train_r2=told["train_r2"],
+        train_rmse=told["train_rmse"],
+        intercept=model.intercept,
+        covariance=operator.covariance,
+        spectral_radius=operator.radius,
     )
     _training(experiment, told, held, place)
 
@@ -118,13 +141,18 @@ def _training(
     members = [m for m in experiment.members() if m.kind == "train"]
     starts = [experiment.system(member).start for member in members]
     ny, nx = experiment.density.shape
-    _json(place / "training_metadata.json", {
-        "N_train": len(members), "IC_types": list(experiment.ensemble.starts),
-        "IC_distribution": dict(Counter(starts)), "config": plain(experiment.simulator),
-        "density": {"nx": nx, "ny": ny, "bandwidth": experiment.density.bandwidth},
-        "pod": {"R_POD": told["rank"], "energy": held},
-        "mvar": {"p": told["lag"], "alpha": told["alpha"], "train_r2": told["train_r2"]},
-    })
+    _json(
+        place / "training_metadata.json",
+        {
+            "N_train": len(members),
+            "IC_types": list(experiment.ensemble.starts),
+            "IC_distribution": dict(Counter(starts)),
+            "config": plain(experiment.simulator),
+            "density": {"nx": nx, "ny": ny, "bandwidth": experiment.density.bandwidth},
+            "pod": {"R_POD": told["rank"], "energy": held},
+            "mvar": {"p": told["lag"], "alpha": told["alpha"], "train_r2": told["train_r2"]},
+        },
+    )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["global_idx", "run_name", "ic_type", "time_idx"])

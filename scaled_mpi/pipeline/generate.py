@@ -55,7 +55,12 @@ class Case:
     """One kernel and correlation length on one domain, on the ranks of `comm`."""
 
     def __init__(
-        self, context: Context, domain: Large, blocks: Blocks, comm: Any, kernel: str,
+        self,
+        context: Context,
+        domain: Large,
+        blocks: Blocks,
+        comm: Any,
+        kernel: str,
         length: float,
     ) -> None:
         self.generation, self.schedule = context.experiment.generation, context.experiment.schedule
@@ -69,16 +74,18 @@ class Case:
     def denoiser(self, method: str) -> Denoise:
         """The fused denoiser; `coarse` is crop corrected."""
         local = TiledDenoiser(
-            self.blocks, self.comm, "crop" if method == "coarse" else method, self._window,
-            halo=self.domain.halo, overlap=self.domain.overlap,
+            self.blocks,
+            self.comm,
+            "crop" if method == "coarse" else method,
+            self._window,
+            halo=self.domain.halo,
+            overlap=self.domain.overlap,
         )
         if method != "coarse":
             return local
         noise = self.block ** (-len(self.domain.shape) / 2)
         small = block_covariance(self.covariance, self.block)
-        return CoarseCorrection(
-            local, StationaryDenoiser(small, self.schedule, noise), self.block
-        )
+        return CoarseCorrection(local, StationaryDenoiser(small, self.schedule, noise), self.block)
 
     def generate(self, denoise: Denoise, noise: Callable[[int], np.ndarray]) -> np.ndarray:
         """The whole field on rank 0, None elsewhere; collective."""
@@ -112,10 +119,14 @@ def work(context: Context) -> None:
     context.facts.record("cov.error.tiled", worst.error)
     context.facts.record("variance.ratio", worst.ratio)
     if context.comm.rank == 0:
-        save_arrays(context.folder / ARRAYS, arrays, {
-            f"{len(domain.shape)}d": domain.tile
-            for domain in context.experiment.generation.domains
-        })
+        save_arrays(
+            context.folder / ARRAYS,
+            arrays,
+            {
+                f"{len(domain.shape)}d": domain.tile
+                for domain in context.experiment.generation.domains
+            },
+        )
 
 
 def panels(folder: Path) -> list[Any]:

@@ -39,8 +39,13 @@ class Forecaster:
         condition = self.operator.condition(told.simulator.condition)
         # A halo as wide as the reach: no sweeps, so that no mismatch is ever scaled.
         self._march = March(
-            self.operator, blocks, comm, halo=self.operator.reach, condition=condition,
-            scale=np.ones(len(told.simulator.channels)), sweeping=Sweeping(most=1),
+            self.operator,
+            blocks,
+            comm,
+            halo=self.operator.reach,
+            condition=condition,
+            scale=np.ones(len(told.simulator.channels)),
+            sweeping=Sweeping(most=1),
         )
 
     def __call__(self, past: Sequence[np.ndarray], dt: float) -> np.ndarray | None:

@@ -145,28 +145,37 @@ class _Steps:
             try:
                 found = advance(make, self.rates, self.old, dt, method, guess)
             except NotConverged as failed:
-                self._record(method, tiles, dt, {"iterations": "not converged",
-                                                 "residual": failed.residual})
+                self._record(
+                    method, tiles, dt, {"iterations": "not converged", "residual": failed.residual}
+                )
                 continue
             self._found(method, tiles, dt, found, wanted)
             if place == 0:
                 write(self.context, self.blocks, self.comm, f"{tiles}_dt{dt:g}", found.state)
 
-    def _found(
-        self, method: str, tiles: str, dt: float, found: Any, wanted: np.ndarray
-    ) -> None:
+    def _found(self, method: str, tiles: str, dt: float, found: Any, wanted: np.ndarray) -> None:
         self.residual = max(self.residual, found.residual)
         self.fallback = max(self.fallback, found.fallback_tiles)
-        self._record(method, tiles, dt, {
-            "iterations": found.iterations, "linear": found.linear, "pseudo": found.pseudo,
-            "root": found.root,
-            "residual": found.residual, "fallback": found.fallback_tiles,
-            "error": error(found.state, wanted, self.blocks, self.comm),
-            "time": largest(self.comm, found.seconds),
-        })
+        self._record(
+            method,
+            tiles,
+            dt,
+            {
+                "iterations": found.iterations,
+                "linear": found.linear,
+                "pseudo": found.pseudo,
+                "root": found.root,
+                "residual": found.residual,
+                "fallback": found.fallback_tiles,
+                "error": error(found.state, wanted, self.blocks, self.comm),
+                "time": largest(self.comm, found.seconds),
+            },
+        )
         for iteration, residual in enumerate(found.history):
             self.context.facts.record(
-                f"implicit.convergence.{method}.{tiles}.dt{dt:g}", residual, "",
+                f"implicit.convergence.{method}.{tiles}.dt{dt:g}",
+                residual,
+                "",
                 iteration=iteration,
             )
 
@@ -176,8 +185,10 @@ class _Steps:
             self.context.facts.record(
                 f"implicit.{name}.{method}.{tiles}.dt{dt:g}", value, units.get(name, "")
             )
-        said = ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-                         for name, value in numbers.items())
+        said = ", ".join(
+            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in numbers.items()
+        )
         self.context.say(f"  dt {dt:g}, {method}, {tiles} tiles: {said}")
 
     def finish(self) -> None:
@@ -190,10 +201,13 @@ class _Steps:
 def error(state: np.ndarray, wanted: np.ndarray, blocks: Blocks, comm: Any) -> float:
     """VRMSE over the whole domain, the mean over the species; collective."""
     boxes = [(..., *blocks.local_slices(comm.rank, index)) for index in blocks.tiles(comm.rank)]
-    mine = [(index, pair_sums(state[box], wanted[box]))
-            for index, box in zip(blocks.tiles(comm.rank), boxes, strict=True)]
-    every = sorted((entry for part in comm.allgather(mine) for entry in part),
-                   key=lambda entry: entry[0])
+    mine = [
+        (index, pair_sums(state[box], wanted[box]))
+        for index, box in zip(blocks.tiles(comm.rank), boxes, strict=True)
+    ]
+    every = sorted(
+        (entry for part in comm.allgather(mine) for entry in part), key=lambda entry: entry[0]
+    )
     return float(scores_from_sums([sums for _, sums in every]).vrmse.mean())
 
 
@@ -214,11 +228,14 @@ def pictures(experiment: Any, folder: Any) -> list[Any]:
     for dt in told.dts:
         tiles = [t for t in ("learned", "exact") if f"{t}_dt{dt:g}" in names]
         if tiles:
-            found.append(Pictures(
-                Trajectory(folder, f"explicit_dt{dt:g}"),
-                Trajectory(folder, f"{tiles[0]}_dt{dt:g}"), tile=experiment.domain.tile,
-                truth_label=f"explicit, {told.steps(dt)} steps",
-                predicted_label=f"one implicit step, {told.methods[0]}, {tiles[0]} tiles",
-                heading=f"A step of dt = {dt:g}",
-            ))
+            found.append(
+                Pictures(
+                    Trajectory(folder, f"explicit_dt{dt:g}"),
+                    Trajectory(folder, f"{tiles[0]}_dt{dt:g}"),
+                    tile=experiment.domain.tile,
+                    truth_label=f"explicit, {told.steps(dt)} steps",
+                    predicted_label=f"one implicit step, {told.methods[0]}, {tiles[0]} tiles",
+                    heading=f"A step of dt = {dt:g}",
+                )
+            )
     return found

@@ -41,10 +41,14 @@ def fingerprint(experiment: EnsembleExperiment) -> list[list[str]]:
     """[path in the tree, sha256] of every file that is read. Errors: `InputError` names a gap."""
     root = Path(experiment.ensemble.source)
     if not root.is_dir():
-        raise InputError(f"ensemble.source: {root} given; a folder with training and test is "
-                         "needed")
-    places = [tree_name(member) / name for member in experiment.members()
-              for name in ("density.npz", "traj.npz", "metadata.json")]
+        raise InputError(
+            f"ensemble.source: {root} given; a folder with training and test is needed"
+        )
+    places = [
+        tree_name(member) / name
+        for member in experiment.members()
+        for name in ("density.npz", "traj.npz", "metadata.json")
+    ]
     if experiment.ensemble.models:
         places += [Path("models") / f"{name}_model.npz" for name in ("pod", "mvar")]
     found = []
@@ -91,8 +95,10 @@ def read_member(experiment: EnsembleExperiment, member: Member) -> dict[str, Any
     count = experiment.simulator.particles
     positions = np.asarray(path["positions"], np.float64)
     if positions.shape != (frames, count, 2):
-        raise InputError(f"{folder / 'traj.npz'}: positions {list(positions.shape)}; "
-                         f"{[frames, count, 2]} is needed")
+        raise InputError(
+            f"{folder / 'traj.npz'}: positions {list(positions.shape)}; "
+            f"{[frames, count, 2]} is needed"
+        )
     for name, values in (("density.npz: rho", rho), ("traj.npz: positions", positions)):
         if not np.isfinite(values).all():
             raise InputError(f"{folder}/{name}: holds numbers that are not finite")
@@ -103,10 +109,13 @@ def read_member(experiment: EnsembleExperiment, member: Member) -> dict[str, Any
         velocities = _displacements(experiment, positions, density["times"])
     told = _words(folder / "metadata.json")
     return {
-        "times": [float(t) for t in density["times"]], "positions": positions,
-        "velocities": velocities, "fields": list(rho[:, None]),
+        "times": [float(t) for t in density["times"]],
+        "positions": positions,
+        "velocities": velocities,
+        "fields": list(rho[:, None]),
         "start": str(told.get("ic_type", experiment.system(member).start)),
-        "seed": told.get("seed", experiment.seed), "run": told.get("run", member.run),
+        "seed": told.get("seed", experiment.seed),
+        "run": told.get("run", member.run),
     }
 
 
@@ -139,19 +148,28 @@ def import_pod(experiment: EnsembleExperiment, folder: Path) -> None:
     told = read_arrays(path, ("U", "S", "mean", "energy"), ("training_mean", "all_S"))
     cells = int(np.prod(experiment.density.shape))
     if told["U"].ndim != 2 or len(told["U"]) != cells or told["mean"].shape != (cells,):
-        raise InputError(f"{path}: U {list(told['U'].shape)}, mean {list(told['mean'].shape)}; "
-                         f"{cells} rows, as density.shape has cells, are needed")
+        raise InputError(
+            f"{path}: U {list(told['U'].shape)}, mean {list(told['mean'].shape)}; "
+            f"{cells} rows, as density.shape has cells, are needed"
+        )
     kept = float(np.sum(told["S"] ** 2))
     total = float(np.sum(told["all_S"] ** 2)) if "all_S" in told else kept / float(told["energy"])
-    save_pod(folder, told["U"], told.get("training_mean", told["mean"]),
-             told.get("all_S", told["S"]), total, factor=experiment.density.shape)
+    save_pod(
+        folder,
+        told["U"],
+        told.get("training_mean", told["mean"]),
+        told.get("all_S", told["S"]),
+        total,
+        factor=experiment.density.shape,
+    )
 
 
 def import_mvar(experiment: EnsembleExperiment, folder: Path) -> None:
     """The tree's autoregression as that of `folder`; without an intercept it is about `mean`."""
     path = Path(experiment.ensemble.source) / "models" / "mvar_model.npz"
-    told = read_arrays(path, ("A_matrices", "p", "alpha", "train_r2"),
-                       ("intercept", "covariance", "train_rmse"))
+    told = read_arrays(
+        path, ("A_matrices", "p", "alpha", "train_r2"), ("intercept", "covariance", "train_rmse")
+    )
     lag, rank = told["A_matrices"].shape[:2]
     memory = experiment.surrogate.memory
     if told["A_matrices"].shape != (lag, rank, rank) or int(told["p"]) != lag or lag > memory:
@@ -162,7 +180,16 @@ def import_mvar(experiment: EnsembleExperiment, folder: Path) -> None:
     intercept = told.get("intercept", np.zeros(rank))
     blocks = told["A_matrices"].transpose(0, 2, 1).reshape(lag * rank, rank)
     model = Linear(np.vstack([intercept, blocks]), lag, (0, 0))
-    save_mvar(folder, model, told.get("covariance", np.zeros((rank, rank))), np.zeros(rank), {
-        "memory": memory, "alpha": float(told["alpha"]), "train_r2": float(told["train_r2"]),
-        "train_rmse": float(told.get("train_rmse", 0.0)), "scores": [],
-    })
+    save_mvar(
+        folder,
+        model,
+        told.get("covariance", np.zeros((rank, rank))),
+        np.zeros(rank),
+        {
+            "memory": memory,
+            "alpha": float(told["alpha"]),
+            "train_r2": float(told["train_r2"]),
+            "train_rmse": float(told.get("train_rmse", 0.0)),
+            "scores": [],
+        },
+    )

@@ -62,8 +62,13 @@ def _encode_run(context: Context, coder: Any, run: Trajectory, group: Any) -> No
     channels = tuple(f"z{i}" for i in range(coder.channels(run.shape[1])))
     latent_blocks: Blocks = blocks.coarsen(coder.factor)
     with TrajectoryWriter(
-        context.folder, run.name, latent_blocks, comm, channels,
-        dtype=run.dtype, attributes={**run.attributes, "scalars": False},
+        context.folder,
+        run.name,
+        latent_blocks,
+        comm,
+        channels,
+        dtype=run.dtype,
+        attributes={**run.attributes, "scalars": False},
     ) as writer:
         for frame, moment in enumerate(run.times):
             writer.append(moment, coding.encode(run, frame))
@@ -100,8 +105,11 @@ def _seen(context: Context, runs: list[Trajectory]) -> dict[str, Any]:
         conditions = runs[0].attributes.get("condition", {})
         return {"axes": runs[0].grid.axes, "channels": runs[0].shape[1], "conditions": conditions}
     experiment = context.experiment
-    return {"axes": experiment.axes, "channels": len(experiment.simulator.channels),
-            "conditions": experiment.simulator.condition}
+    return {
+        "axes": experiment.axes,
+        "channels": len(experiment.simulator.channels),
+        "conditions": experiment.simulator.condition,
+    }
 
 
 def rival_folder(fit: Path, name: str) -> Path:
@@ -112,6 +120,9 @@ def rival_folder(fit: Path, name: str) -> Path:
 def event_log(context: Context, folder: Path | None = None) -> EventLog:
     """The course of this stage's training, or of that in a folder within it."""
     return EventLog(
-        folder or context.folder, f"{context.experiment.name}-{context.folder.stem}",
-        context.experiment.seed, context.comm.rank, context.comm.size,
+        folder or context.folder,
+        f"{context.experiment.name}-{context.folder.stem}",
+        context.experiment.seed,
+        context.comm.rank,
+        context.comm.size,
     )

@@ -67,10 +67,16 @@ def _compare(context: Context) -> None:
         )
     context.facts.record("skewness", known.skewness, method="truth")
     context.facts.record("seam.index", known.seam, method="truth")
-    save_arrays(context.folder / ARRAYS, arrays, {
-        "tile": list(tile), "boxes": list(experiment.boxes.shape),
-        "system": f"Gray-Scott, {experiment.simulator.pattern}", "samples": count,
-    })
+    save_arrays(
+        context.folder / ARRAYS,
+        arrays,
+        {
+            "tile": list(tile),
+            "boxes": list(experiment.boxes.shape),
+            "system": f"Gray-Scott, {experiment.simulator.pattern}",
+            "samples": count,
+        },
+    )
 
 
 def _fields(context: Context, method: str, stored: SnapshotSet, truth: np.ndarray) -> np.ndarray:
@@ -95,7 +101,8 @@ def _rate(system: Any, states: np.ndarray) -> float:
 
 def _arrays(method: str, found: Statistics, fields: np.ndarray) -> dict[str, np.ndarray]:
     return {
-        f"{method}.curve": found.curve, f"{method}.spectrum": found.spectrum,
+        f"{method}.curve": found.curve,
+        f"{method}.spectrum": found.spectrum,
         f"{method}.quantiles": found.quantiles,
         f"{method}.sample": fields[0, SHOWN].astype(np.float32),
     }
@@ -108,7 +115,8 @@ def panels(evaluated: Path, fitted: Path) -> list[Any]:
     arrays, told = load_arrays(evaluated / ARRAYS)
     learned, _ = load_arrays(fitted / SCALES)
     return [
-        PicturePanel(arrays, told), CurvePanel(arrays, told),
+        PicturePanel(arrays, told),
+        CurvePanel(arrays, told),
         ScorePanel(read_facts(evaluated / "facts.jsonl"), told),
         GainPanel(learned["times"], learned["gains"], told),
     ]

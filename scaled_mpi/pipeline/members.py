@@ -103,13 +103,22 @@ def _make(experiment: EnsembleExperiment, folder: Path, member: Member) -> None:
     else:
         made = _simulated(experiment, member)
     meta = {key: made[key] for key in ("start", "seed", "run")}
-    arrays = {"positions": made["positions"], "velocities": made["velocities"],
-              "times": np.array(made["times"]), "orders": _orders(made)}
+    arrays = {
+        "positions": made["positions"],
+        "velocities": made["velocities"],
+        "times": np.array(made["times"]),
+        "orders": _orders(made),
+    }
     save_arrays(folder / f"{member.name}.particles.h5", arrays, meta)
     system = experiment.system(member)
     with TrajectoryWriter(
-        folder, member.name, Run.blocks_of(experiment, system), SerialComm(), system.channels,
-        dtype=np.float64, attributes={**meta, "jump": 1, "condition": {}},
+        folder,
+        member.name,
+        Run.blocks_of(experiment, system),
+        SerialComm(),
+        system.channels,
+        dtype=np.float64,
+        attributes={**meta, "jump": 1, "condition": {}},
     ) as writer:
         for moment, field in zip(made["times"], made["fields"], strict=True):
             writer.append(moment, field)
@@ -123,9 +132,15 @@ def _simulated(experiment: EnsembleExperiment, member: Member) -> dict[str, Any]
         positions.append(flock.particles.position)
         velocities.append(flock.particles.payload["velocity"])
         fields.append(field)
-    return {"times": run.times, "positions": np.stack(positions),
-            "velocities": np.stack(velocities), "fields": fields,
-            "start": run.system.start, "seed": experiment.seed, "run": member.run}
+    return {
+        "times": run.times,
+        "positions": np.stack(positions),
+        "velocities": np.stack(velocities),
+        "fields": fields,
+        "start": run.system.start,
+        "seed": experiment.seed,
+        "run": member.run,
+    }
 
 
 def _orders(made: dict[str, Any]) -> np.ndarray:

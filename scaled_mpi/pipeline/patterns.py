@@ -25,7 +25,9 @@ def work(context: Context) -> None:
     quiet_barrier(context.comm)
     begun = time.perf_counter()
     made = write_missing(
-        context, "dataset", spec.chunks(),
+        context,
+        "dataset",
+        spec.chunks(),
         lambda preset, samples: simulate(spec, preset, samples, seed),
         lambda preset, samples: _meta(spec, preset, samples),
     )
@@ -33,8 +35,11 @@ def work(context: Context) -> None:
 
 
 def write_missing(
-    context: Context, label: str, chunks: Sequence[tuple[str, int, range]],
-    states: Callable[[str, range], np.ndarray], meta: Callable[[str, range], dict[str, Any]],
+    context: Context,
+    label: str,
+    chunks: Sequence[tuple[str, int, range]],
+    states: Callable[[str, range], np.ndarray],
+    meta: Callable[[str, range], dict[str, Any]],
 ) -> int:
     """Write the chunks, (set, number, samples) each, that are not there, each by one rank.
 
@@ -62,7 +67,10 @@ def simulate(spec: Snapshots, preset: str, samples: range, seed: int) -> np.ndar
 
 
 def final_states(
-    system: Any, shape: tuple[int, int], runs: Sequence[tuple[int, int]], steps: int,
+    system: Any,
+    shape: tuple[int, int],
+    runs: Sequence[tuple[int, int]],
+    steps: int,
     device: str = "cpu",
 ) -> np.ndarray:
     """States (n, 2, *shape) of `runs`, a (seed, run) each, after `steps`; float32."""
@@ -82,8 +90,12 @@ def advance_on(device: str, system: Any, states: np.ndarray, steps: int) -> np.n
 
 
 def _meta(spec: Snapshots, preset: str, samples: range) -> dict[str, Any]:
-    return {"preset": preset, "first": samples.start, "steps": spec.steps,
-            "normalized": spec.normalize}
+    return {
+        "preset": preset,
+        "first": samples.start,
+        "steps": spec.steps,
+        "normalized": spec.normalize,
+    }
 
 
 def _finish(context: Context, samples: int, seconds: float) -> None:
@@ -103,6 +115,10 @@ def _finish(context: Context, samples: int, seconds: float) -> None:
         rate = updates / seconds
         context.facts.record("dataset.rate", rate, "cell updates/s")
         whole = 4 * 8192 * 128 * 128 * 2000
-        context.facts.record("dataset.full.estimate", whole / rate, "s", how="rate of this run, "
-                             "extrapolated to 4 presets x 8192 samples x 2000 steps x 128^2")
+        context.facts.record(
+            "dataset.full.estimate",
+            whole / rate,
+            "s",
+            how="rate of this run, extrapolated to 4 presets x 8192 samples x 2000 steps x 128^2",
+        )
         context.say(f"  {samples} samples in {seconds:.1f} s, {rate:.3g} cell updates a second")

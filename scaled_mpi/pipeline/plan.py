@@ -34,8 +34,10 @@ def describe(experiment: AnyExperiment, artefacts: Mapping[str, Any], ranks: int
     elif experiment.simulator is not None:
         lines += _domain(experiment, ranks)
     else:
-        lines.append("  domain      as the files of the dataset say, tiles "
-                     + _times(experiment.domain.tile))
+        lines.append(
+            "  domain      as the files of the dataset say, tiles "
+            + _times(experiment.domain.tile)
+        )
     lines.append("  stages")
     for name, artefact in artefacts.items():
         state = "done before" if artefact.done else "to run"
@@ -119,8 +121,10 @@ def _domain(experiment: Experiment, ranks: int) -> list[str]:
     compared = 6 * min(experiment.coupling.compare, experiment.coupling.jumps)
     training = experiment.data.runs * experiment.data.frames * math.prod(experiment.data.shape)
     training *= experiment.learns
-    stored = channels * FLOAT * (
-        training + (frames + experiment.coupling.jumps + compared) * math.prod(grid.shape)
+    stored = (
+        channels
+        * FLOAT
+        * (training + (frames + experiment.coupling.jumps + compared) * math.prod(grid.shape))
     )
     return [
         f"  domain      {_times(grid.shape)} cells = {math.prod(blocks.counts)} tiles of "
@@ -129,8 +133,11 @@ def _domain(experiment: Experiment, ranks: int) -> list[str]:
         f"{_times(blocks.split)} blocks, at most {_most_tiles(blocks)} tiles each",
         _learning(experiment),
         f"  halo        {_times(experiment.halo)} under a reach of {_times(experiment.reach)}; "
-        + ("one exchange a jump" if _enough(experiment)
-           else f"at most {experiment.coupling.sweeps} sweeps a jump"),
+        + (
+            "one exchange a jump"
+            if _enough(experiment)
+            else f"at most {experiment.coupling.sweeps} sweeps a jump"
+        ),
         f"  exchange    {crossing} bytes in {expected_messages(latent, experiment.halo)} messages"
         f" ({tile_bytes(latent, experiment.halo, channels, FLOAT)} bytes if every tile were "
         "a rank)",
@@ -142,8 +149,10 @@ def _domain(experiment: Experiment, ranks: int) -> list[str]:
 def _learning(experiment: Experiment) -> str:
     if not experiment.learns:
         return f"  weights     finished ones, {experiment.surrogate.weights}; nothing is learned"
-    return (f"  learn from  {experiment.data.runs} runs of {_times(experiment.data.shape)}, "
-            f"{experiment.data.frames} frames, {experiment.surrogate.jump} steps apart")
+    return (
+        f"  learn from  {experiment.data.runs} runs of {_times(experiment.data.shape)}, "
+        f"{experiment.data.frames} frames, {experiment.surrogate.jump} steps apart"
+    )
 
 
 def _enough(experiment: Experiment) -> bool:

@@ -28,7 +28,10 @@ GENERATIONS = GenerationExperiment | EnlargementExperiment
 
 
 def present(
-    experiment: AnyExperiment, found: Mapping[str, Artefact], folder: Path, comm: Any,
+    experiment: AnyExperiment,
+    found: Mapping[str, Artefact],
+    folder: Path,
+    comm: Any,
     partial: bool = False,
 ) -> Path:
     """Fill `folder` from the finished artefacts; returns the page's path. Collective."""
@@ -42,8 +45,9 @@ def present(
     return folder / "report.html"
 
 
-def _write_texts(folder: Path, experiment: Experiment, done: Mapping[str, Artefact],
-                 facts: list[dict[str, Any]]) -> None:
+def _write_texts(
+    folder: Path, experiment: Experiment, done: Mapping[str, Artefact], facts: list[dict[str, Any]]
+) -> None:
     (folder / "facts").mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", to_yaml(experiment))
     lines = (json.dumps(fact) + "\n" for fact in facts)
@@ -55,25 +59,42 @@ def _write_texts(folder: Path, experiment: Experiment, done: Mapping[str, Artefa
                 shutil.copyfile(source, folder / "facts" / name)
 
 
-def _write_page(folder: Path, experiment: Experiment, done: Mapping[str, Artefact],
-                facts: list[dict[str, Any]], partial: bool) -> None:
+def _write_page(
+    folder: Path,
+    experiment: Experiment,
+    done: Mapping[str, Artefact],
+    facts: list[dict[str, Any]],
+    partial: bool,
+) -> None:
     from scaled_mpi.report import write_report
 
     trainings = {"compress": "compressor", "fit": "surrogate", "rival": "network"}
     events = {
-        name: read_events(done[stage].path) for stage, name in trainings.items()
+        name: read_events(done[stage].path)
+        for stage, name in trainings.items()
         if stage in done and (done[stage].path / "events.jsonl").exists()
     }
     if isinstance(experiment, TuringExperiment) and "score" in done:
-        events = {f"score, {preset}": read_events(done["score"].path / preset)
-                  for preset in experiment.patterns.presets if experiment.score.weights is None}
+        events = {
+            f"score, {preset}": read_events(done["score"].path / preset)
+            for preset in experiment.patterns.presets
+            if experiment.score.weights is None
+        }
     if isinstance(experiment, EnlargementExperiment) and "fit" in done:
-        events = {f"denoiser, {name}": read_events(done["fit"].path / name)
-                  for name in ("windows", "coarse")}
+        events = {
+            f"denoiser, {name}": read_events(done["fit"].path / name)
+            for name in ("windows", "coarse")
+        }
     write_report(
-        folder, experiment.title or experiment.name, facts, events=events,
-        pictures=_pictures(experiment, done), config_text=to_yaml(experiment), partial=partial,
-        provenance=_origin(experiment, done), labels=_labels(experiment),
+        folder,
+        experiment.title or experiment.name,
+        facts,
+        events=events,
+        pictures=_pictures(experiment, done),
+        config_text=to_yaml(experiment),
+        partial=partial,
+        provenance=_origin(experiment, done),
+        labels=_labels(experiment),
         panels=_panels(experiment, done),
     )
 
@@ -82,10 +103,12 @@ def _origin(experiment: Experiment, done: Mapping[str, Artefact]) -> dict[str, A
     """Where the numbers come from, for the foot of the page."""
     last = list(done.values())[-1].provenance()
     return {
-        "experiment": experiment.name, "seed": experiment.seed,
+        "experiment": experiment.name,
+        "seed": experiment.seed,
         "commit": last.get("git_commit") or "not in a repository",
         "ranks": ", ".join(f"{name} {one.provenance()['ranks']}" for name, one in done.items()),
-        "python": last["python"], **last["versions"],
+        "python": last["python"],
+        **last["versions"],
     }
 
 
@@ -97,10 +120,13 @@ def _labels(experiment: AnyExperiment) -> dict[str, str]:
         chosen = experiment.surrogate.selection is not None
         return {
             "surrogate": "MVAR, " + ("rank chosen on held-out runs" if chosen else "all modes"),
-            "energy": "MVAR, all modes" if experiment.compressor.rank is not None
+            "energy": "MVAR, all modes"
+            if experiment.compressor.rank is not None
             else f"MVAR, {100 * experiment.compressor.energy:g} % energy",
-            "ceiling": "POD ceiling, same rank", "rival": "network on the density",
-            "limit": "simulator from the true particles", "mean": "mean field",
+            "ceiling": "POD ceiling, same rank",
+            "rival": "network on the density",
+            "limit": "simulator from the true particles",
+            "mean": "mean field",
         }
 
     def times(cells: tuple[int, ...]) -> str:
@@ -114,9 +140,7 @@ def _labels(experiment: AnyExperiment) -> dict[str, str]:
     }
 
 
-def _pictures(
-    experiment: AnyExperiment, done: Mapping[str, Artefact]
-) -> list[Any]:
+def _pictures(experiment: AnyExperiment, done: Mapping[str, Artefact]) -> list[Any]:
     from scaled_mpi.report import Pictures
 
     if isinstance(experiment, EllipticExperiment):
@@ -131,11 +155,14 @@ def _pictures(
     names = trajectory_names(done["simulate"].path)
     if "train-0000" in names:
         trained = tuple(Trajectory(done["simulate"].path, "train-0000").grid.shape)
-    return [Pictures(
-        Trajectory(done["simulate"].path, "test-0000"),
-        Trajectory(done["couple"].path, "surrogate"),
-        tile=experiment.domain.tile, trained_on=trained,
-    )]
+    return [
+        Pictures(
+            Trajectory(done["simulate"].path, "test-0000"),
+            Trajectory(done["couple"].path, "surrogate"),
+            tile=experiment.domain.tile,
+            trained_on=trained,
+        )
+    ]
 
 
 def _panels(experiment: AnyExperiment, done: Mapping[str, Artefact]) -> list[Any]:
@@ -191,7 +218,8 @@ def _flocks(experiment: EnsembleExperiment, done: Mapping[str, Artefact]) -> lis
         Pictures(
             Trajectory(done["simulate"].path, f"test-{number:04d}"),
             Trajectory(done["forecast"].path, f"test-{number:04d}"),
-            truth_label="simulator", predicted_label="POD and MVAR",
+            truth_label="simulator",
+            predicted_label="POD and MVAR",
             heading=f"From {experiment.ensemble.starts[number].replace('_', ' ')}",
         )
         for number in range(count)

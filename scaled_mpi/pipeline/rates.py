@@ -84,8 +84,13 @@ class Rates:
 
     def _mass(self, pairs: list[Any]) -> float:
         sums = [
-            np.stack([np.ascontiguousarray(one, np.float64).reshape(len(one), -1).sum(1)
-                      for one in pair]) for pair in pairs
+            np.stack(
+                [
+                    np.ascontiguousarray(one, np.float64).reshape(len(one), -1).sum(1)
+                    for one in pair
+                ]
+            )
+            for pair in pairs
         ]
         made, true = metrics.joined(self.gather(sums))
         return float((np.abs(made - true) / np.maximum(np.abs(true), 1e-30)).max())
@@ -99,7 +104,8 @@ class Rates:
             known = [
                 (boundary.periodic or i > 0, boundary.periodic or i + 1 < count)
                 for i, count, boundary in zip(
-                    index, self.blocks.counts, grid.boundary, strict=True)
+                    index, self.blocks.counts, grid.boundary, strict=True
+                )
             ]
             sums.append(metrics.seam_sums(tile, known))
         return float(metrics.seam_from_sums(self.gather(sums)).mean())

@@ -33,13 +33,21 @@ def run_references(
 class _Reference:
     """Runs one method over the compared jumps: stores what it gives, times what it costs."""
 
-    def __init__(self, context: Context, truth: Trajectory, blocks: Blocks, comm: Any,
-                 start: int, jumps: int) -> None:
+    def __init__(
+        self,
+        context: Context,
+        truth: Trajectory,
+        blocks: Blocks,
+        comm: Any,
+        start: int,
+        jumps: int,
+    ) -> None:
         self.context, self.truth, self.blocks, self.comm = context, truth, blocks, comm
         self.start, self.jumps = start, jumps
 
-    def __call__(self, method: str, simulator: Any, steps: int, state: np.ndarray,
-                 stored: bool = True) -> None:
+    def __call__(
+        self, method: str, simulator: Any, steps: int, state: np.ndarray, stored: bool = True
+    ) -> None:
         seed = self.context.experiment.seed, TEST_SEED
         advance = advancing(simulator, self.blocks, self.comm, seed, dtype=state.dtype)
         self._run(method, state, lambda now: advance(now, steps), lambda now: now, stored)
@@ -52,9 +60,13 @@ class _Reference:
         steps, coarse = simulator.on_half_grid().with_largest_step(span, len(blocks.tile))
         exchange = Halo(blocks, self.comm, halo_width(coarse, blocks), state.dtype)
         ring = Halo(blocks, self.comm, 1, state.dtype)
-        self._run("simulator_half_grid", restrict(state),
-                  lambda now: coarse.advance(now, steps, exchange),
-                  lambda now: prolong(ring(now)), True)
+        self._run(
+            "simulator_half_grid",
+            restrict(state),
+            lambda now: coarse.advance(now, steps, exchange),
+            lambda now: prolong(ring(now)),
+            True,
+        )
 
     def _run(self, method: str, state: np.ndarray, advance: Any, show: Any, stored: bool) -> None:
         seconds, shown = [], []
@@ -70,8 +82,13 @@ class _Reference:
         if not stored:
             return
         with TrajectoryWriter(
-            self.context.folder, method, self.blocks, self.comm, self.truth.channels,
-            dtype=state.dtype, attributes=self.truth.attributes,
+            self.context.folder,
+            method,
+            self.blocks,
+            self.comm,
+            self.truth.channels,
+            dtype=state.dtype,
+            attributes=self.truth.attributes,
         ) as writer:
             for number, field in enumerate(shown, 1):
                 writer.append(self.truth.times[self.start + number], field)

@@ -18,8 +18,13 @@ def work(context: Context) -> None:
 
     begun = time.perf_counter()
     count = harvest(
-        experiment.harvest, experiment.lessons, experiment.domain.tile, experiment.solving,
-        context.folder, context.comm, experiment.seed,
+        experiment.harvest,
+        experiment.lessons,
+        experiment.domain.tile,
+        experiment.solving,
+        context.folder,
+        context.comm,
+        experiment.seed,
     )
     quiet_barrier(context.comm)
     context.facts.record("residuals", count, "local problems")
@@ -33,7 +38,10 @@ def fit(context: Context) -> None:
         return
     begun = time.perf_counter()
     experiment.local_solver.fit(
-        context.inputs["residuals"], context.comm, context.folder, event_log(context),
+        context.inputs["residuals"],
+        context.comm,
+        context.folder,
+        event_log(context),
         experiment.seed,
     )
     quiet_barrier(context.comm)

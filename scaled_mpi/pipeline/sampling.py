@@ -55,8 +55,15 @@ def members(context: Context, domain: Any, jumps: int, march_of: Callable[..., A
     done = on_root(domain.comm, lambda: trajectory_names(context.folder))
     if operator.stochastic:
         for member in range(1, settings.members):
-            _write(context, domain, "surrogate", member, jumps, done,
-                   lambda n: march_of(domain, operator, experiment.halo, sweeping, n))
+            _write(
+                context,
+                domain,
+                "surrogate",
+                member,
+                jumps,
+                done,
+                lambda n: march_of(domain, operator, experiment.halo, sweeping, n),
+            )
         _untiled(context, domain, min(jumps, settings.compare), done, operator, march_of)
     for name, rival in experiment.rivals.items():
         other = rival.load(rival_folder(context.inputs["fit"], name))
@@ -65,8 +72,15 @@ def members(context: Context, domain: Any, jumps: int, march_of: Callable[..., A
             for h, r in zip(experiment.halo, other.reach, strict=True)
         )
         seconds = [
-            _write(context, domain, name, member, jumps, done,
-                   lambda n, at=other, w=halo: march_of(domain, at, w, sweeping, n))
+            _write(
+                context,
+                domain,
+                name,
+                member,
+                jumps,
+                done,
+                lambda n, at=other, w=halo: march_of(domain, at, w, sweeping, n),
+            )
             for member in range(settings.members if other.stochastic else 1)
         ]
         median = largest(domain.comm, float(np.median(np.concatenate(seconds))))
@@ -74,7 +88,12 @@ def members(context: Context, domain: Any, jumps: int, march_of: Callable[..., A
 
 
 def _write(
-    context: Context, domain: Any, method: str, member: int, jumps: int, done: list[str],
+    context: Context,
+    domain: Any,
+    method: str,
+    member: int,
+    jumps: int,
+    done: list[str],
     march_of: Callable[[int], tuple[March, list[np.ndarray]]],
 ) -> list[float]:
     """March one member and store it, unless it is; gives the seconds of its jumps."""
@@ -83,10 +102,18 @@ def _write(
         return [0.0]
     march, frames = march_of(member)
     seconds = []
-    with TrajectoryWriter(
-        context.folder, name, domain.blocks, domain.comm, domain.truth.channels,
-        dtype=np.float32, attributes=domain.truth.attributes,
-    ) as writer, Progress(name, jumps, domain.comm.rank) as progress:
+    with (
+        TrajectoryWriter(
+            context.folder,
+            name,
+            domain.blocks,
+            domain.comm,
+            domain.truth.channels,
+            dtype=np.float32,
+            attributes=domain.truth.attributes,
+        ) as writer,
+        Progress(name, jumps, domain.comm.rank) as progress,
+    ):
         for jump in march.jumps(frames, jumps):
             moment = domain.truth.times[domain.start + jump.number]
             writer.append(moment, domain.coding.decode(jump.field))
@@ -98,7 +125,11 @@ def _write(
 
 
 def _untiled(
-    context: Context, domain: Any, jumps: int, done: list[str], operator: Any,
+    context: Context,
+    domain: Any,
+    jumps: int,
+    done: list[str],
+    operator: Any,
     march_of: Callable[..., Any],
 ) -> None:
     """Members on one tile as large as the domain, by one rank; the others wait."""
@@ -113,6 +144,13 @@ def _untiled(
             domain, blocks=blocks, comm=comm, coding=Coding(domain.coding.coder, blocks, comm)
         )
         for member in range(min(settings.untiled, settings.members)):
-            _write(context, whole, UNTILED, member, jumps, done,
-                   lambda n: march_of(whole, operator, operator.reach, Sweeping(most=1), n))
+            _write(
+                context,
+                whole,
+                UNTILED,
+                member,
+                jumps,
+                done,
+                lambda n: march_of(whole, operator, operator.reach, Sweeping(most=1), n),
+            )
     domain.comm.Barrier()

@@ -1,13 +1,13 @@
 """How good the forecast of a density is: all scores of one run, frame by frame.
 
-    r2          1 - sum |x - f|^2 / sum |x - mu|^2 over forecast frames, mu the training mean field
-    r2_spatial  the mean over frames of 1 - |x - f|^2 / |x - <x>|^2, <x> the frame's own mean
-    r2_aligned  r2_spatial after each forecast frame is moved by whole cells, round the domain, to
-                where the true one lies: whether the shape is right wherever it has gone
-    e2          |x - f| / |x| of each frame; median, 10th and 90th percentile
-    tau         the first forecast frame (from 0) at which the mean of e2 over a window reaches
-                the tolerance; the number of frames if none does
-    mass        |sum f - sum x| / sum x of each frame; mean and maximum
+r2          1 - sum |x - f|^2 / sum |x - mu|^2 over forecast frames, mu the training mean field
+r2_spatial  the mean over frames of 1 - |x - f|^2 / |x - <x>|^2, <x> the frame's own mean
+r2_aligned  r2_spatial after each forecast frame is moved by whole cells, round the domain, to
+            where the true one lies: whether the shape is right wherever it has gone
+e2          |x - f| / |x| of each frame; median, 10th and 90th percentile
+tau         the first forecast frame (from 0) at which the mean of e2 over a window reaches
+            the tolerance; the number of frames if none does
+mass        |sum f - sum x| / sum x of each frame; mean and maximum
 """
 
 from __future__ import annotations
@@ -18,8 +18,17 @@ import numpy as np
 
 from scaled_mpi.compressors.alignment import aligned
 
-COLUMNS = ("r2", "r2_spatial", "r2_aligned", "median_e2", "p10_e2", "p90_e2", "tau_tol",
-           "mean_mass_error", "max_mass_error")
+COLUMNS = (
+    "r2",
+    "r2_spatial",
+    "r2_aligned",
+    "median_e2",
+    "p10_e2",
+    "p90_e2",
+    "tau_tol",
+    "mean_mass_error",
+    "max_mass_error",
+)
 
 
 def scores(
@@ -30,16 +39,20 @@ def scores(
     about_mean = np.sum((truth - mean) ** 2, axis=(1, 2))
     own = np.sum((truth - truth.mean(axis=(1, 2), keepdims=True)) ** 2, axis=(1, 2))
     e2 = np.sqrt(squares / np.sum(truth**2, axis=(1, 2)))
-    masses = [(math.fsum(x.ravel()), math.fsum(f.ravel()))
-              for x, f in zip(truth, forecast, strict=True)]
+    masses = [
+        (math.fsum(x.ravel()), math.fsum(f.ravel())) for x, f in zip(truth, forecast, strict=True)
+    ]
     mass = np.array([abs(found - true) / abs(true) for true, found in masses])
     return {
         "r2": float(1.0 - squares.sum() / about_mean.sum()),
         "r2_spatial": float(np.mean(1.0 - squares / own)),
         "r2_aligned": float(np.mean(1.0 - _aligned_squares(truth, forecast) / own)),
-        "median_e2": float(np.median(e2)), "p10_e2": float(np.percentile(e2, 10)),
-        "p90_e2": float(np.percentile(e2, 90)), "tau_tol": horizon(e2, tolerance, window),
-        "mean_mass_error": float(mass.mean()), "max_mass_error": float(mass.max()),
+        "median_e2": float(np.median(e2)),
+        "p10_e2": float(np.percentile(e2, 10)),
+        "p90_e2": float(np.percentile(e2, 90)),
+        "tau_tol": horizon(e2, tolerance, window),
+        "mean_mass_error": float(mass.mean()),
+        "max_mass_error": float(mass.max()),
     }
 
 

@@ -70,8 +70,14 @@ def _training_runs(context: Context) -> None:
     with Progress("simulate", len(members), context.comm.rank) as progress:
         for run in members:
             write_run(
-                context, f"train-{run:04d}", runs[run], blocks, comm,
-                seed=(experiment.seed, run), burn_in=data.burn_in, frames=data.frames,
+                context,
+                f"train-{run:04d}",
+                runs[run],
+                blocks,
+                comm,
+                seed=(experiment.seed, run),
+                burn_in=data.burn_in,
+                frames=data.frames,
             )
             progress.step()
 
@@ -82,9 +88,15 @@ def _test_run(context: Context) -> None:
     if comm is None:
         return
     write_run(
-        context, "test-0000", experiment.simulator, blocks, comm,
-        seed=(experiment.seed, TEST_SEED), burn_in=experiment.test.burn_in,
-        frames=experiment.history + experiment.coupling.jumps, shows=True,
+        context,
+        "test-0000",
+        experiment.simulator,
+        blocks,
+        comm,
+        seed=(experiment.seed, TEST_SEED),
+        burn_in=experiment.test.burn_in,
+        frames=experiment.history + experiment.coupling.jumps,
+        shows=True,
     )
 
 
@@ -119,20 +131,36 @@ def _write_members(
     simulator, jump = experiment.simulator, experiment.surrogate.jump
     with ExitStack() as stack:
         writers = [
-            stack.enter_context(TrajectoryWriter(
-                context.folder, f"reference-{member:04d}", blocks, comm, truth.channels,
-                dtype=truth.dtype, attributes=truth.attributes,
-            )) for member in members
+            stack.enter_context(
+                TrajectoryWriter(
+                    context.folder,
+                    f"reference-{member:04d}",
+                    blocks,
+                    comm,
+                    truth.channels,
+                    dtype=truth.dtype,
+                    attributes=truth.attributes,
+                )
+            )
+            for member in members
         ]
-        for moment in truth.times[experiment.history:]:
+        for moment in truth.times[experiment.history :]:
             states = advance_together([simulator] * len(members), states, jump, exchange, kicks)
             for writer, state in zip(writers, states, strict=True):
                 writer.append(moment, state)
 
 
 def write_run(
-    context: Context, name: str, simulator: Any, blocks: Blocks, comm: Any, *,
-    seed: tuple[int, int], burn_in: int, frames: int, shows: bool = False,
+    context: Context,
+    name: str,
+    simulator: Any,
+    blocks: Blocks,
+    comm: Any,
+    *,
+    seed: tuple[int, int],
+    burn_in: int,
+    frames: int,
+    shows: bool = False,
 ) -> None:
     """Advance one run and store `frames` frames, `jump` steps apart, the first after `burn_in`."""
     jump = context.experiment.surrogate.jump
@@ -141,8 +169,13 @@ def write_run(
     state = advance(state, burn_in)
     attributes = {"condition": simulator.condition, "jump": jump, "equation": plain(simulator)}
     writer = TrajectoryWriter(
-        context.folder, name, blocks, comm, simulator.channels,
-        dtype=state.dtype, attributes=attributes,
+        context.folder,
+        name,
+        blocks,
+        comm,
+        simulator.channels,
+        dtype=state.dtype,
+        attributes=attributes,
     )
     with writer, Progress(name, frames, comm.rank if shows else 1) as progress:
         for frame in range(frames):
@@ -156,7 +189,11 @@ def write_run(
 
 
 def advancing(
-    simulator: Any, blocks: Blocks, comm: Any, seed: tuple[int, int], steps: int = 0,
+    simulator: Any,
+    blocks: Blocks,
+    comm: Any,
+    seed: tuple[int, int],
+    steps: int = 0,
     dtype: Any = np.float32,
 ) -> Callable[[np.ndarray, int], np.ndarray]:
     """(state, steps) -> state, with the halo of one run and its noise, from step `steps` on."""

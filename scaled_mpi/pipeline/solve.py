@@ -83,8 +83,9 @@ class _Case:
 
         tiles = subdomains(self.blocks, self.comm, self.solving.overlap) if name == "asm" else None
         with LinearSystem(self.stencil, self.blocks, self.comm) as system:
-            course = system.solve(self.load, name, rtol=rtol, most=MOST, restart=30,
-                                  method=KRYLOV[name], tiles=tiles)
+            course = system.solve(
+                self.load, name, rtol=rtol, most=MOST, restart=30, method=KRYLOV[name], tiles=tiles
+            )
             rest = self.load - system.multiply(course.solution)
         sizes = [norm(field, self.blocks, self.comm) for field in (rest, self.load)]
         return course, sizes[0] / sizes[1]
@@ -133,8 +134,12 @@ class _Table:
         self._time(case, "setup", answer.seconds_setup)
         self._time(case, "certified", answer.seconds_setup + answer.seconds)
         self._history(answer.history, "certified", case)
-        self._say(case, "certified", f"{answer.iterations} iterations, true residual "
-                  f"{answer.residual:.1e}, {answer.fallback_tiles} tiles fell back")
+        self._say(
+            case,
+            "certified",
+            f"{answer.iterations} iterations, true residual "
+            f"{answer.residual:.1e}, {answer.fallback_tiles} tiles fell back",
+        )
         return answer.solution
 
     def by_tiles(self, case: _Case) -> None:
@@ -147,7 +152,9 @@ class _Table:
             others["exact"] = {"smooths": 0}
         if wanted.onelevel:
             others["onelevel"] = {
-                "smooths": 0, "coarse": Coarse(kind="none"), "most": wanted.onelevel,
+                "smooths": 0,
+                "coarse": Coarse(kind="none"),
+                "most": wanted.onelevel,
             }
         for name, changes in others.items():
             with case.prepared(ExactSolver(), **changes) as ready:
@@ -180,10 +187,12 @@ class _Table:
         course, residual = case.by_petsc("gamg" if case.stencil.singular else "direct", TIGHT)
         reference = course.solution
         if case.stencil.singular:  # both are known up to a constant
-            reference, solution = (field - mean(field, case.blocks, case.comm)
-                                   for field in (reference, solution))
-        error, size = (norm(field, case.blocks, case.comm)
-                       for field in (solution - reference, reference))
+            reference, solution = (
+                field - mean(field, case.blocks, case.comm) for field in (reference, solution)
+            )
+        error, size = (
+            norm(field, case.blocks, case.comm) for field in (solution - reference, reference)
+        )
         self.facts.record("error.reference", error / size)
         self.facts.record("residual.reference", residual)
         case.write("reference", reference, "u")
@@ -204,8 +213,11 @@ class _Table:
 
     def _failed(self, case: _Case, name: str, iterations: int, residual: float) -> None:
         said = "not converged"
-        for fact in (f"iterations.{name}.N{case.tiles}", f"time.{name}.N{case.tiles}",
-                     f"time.{name}"):
+        for fact in (
+            f"iterations.{name}.N{case.tiles}",
+            f"time.{name}.N{case.tiles}",
+            f"time.{name}",
+        ):
             self.facts.record(fact, said)
         self.facts.record(f"residual.{name}.N{case.tiles}", residual, "", iterations=iterations)
         self._say(case, name, said)
@@ -217,8 +229,9 @@ class _Table:
 
     def _history(self, history: tuple[float, ...], method: str, case: _Case) -> None:
         for iteration, residual in enumerate(history):
-            self.facts.record("convergence", residual, "", method=method, N=case.tiles,
-                              iteration=iteration)
+            self.facts.record(
+                "convergence", residual, "", method=method, N=case.tiles, iteration=iteration
+            )
 
     def _say(self, case: _Case, method: str, words: str) -> None:
         self.context.say(f"  {case.tiles} tiles, {method}: {words}")
@@ -262,18 +275,32 @@ def pictures(experiment: Any, folder: Any) -> list[Any]:
     names, tile = trajectory_names(folder), experiment.domain.tile
     found = []
     if "reference" in names:
-        found.append(Pictures(
-            Trajectory(folder, "reference"), Trajectory(folder, "solution"), tile=tile,
-            truth_label="another method", predicted_label="certified",
-            heading="Medium, answer, error", steady=True,
-            beside=(("coefficient", Trajectory(folder, "coefficient")),),
-        ))
-    for name, label in (("floor_onelevel", "solutions coupled, one level"),
-                        ("floor_twolevel", "solutions coupled, two levels")):
+        found.append(
+            Pictures(
+                Trajectory(folder, "reference"),
+                Trajectory(folder, "solution"),
+                tile=tile,
+                truth_label="another method",
+                predicted_label="certified",
+                heading="Medium, answer, error",
+                steady=True,
+                beside=(("coefficient", Trajectory(folder, "coefficient")),),
+            )
+        )
+    for name, label in (
+        ("floor_onelevel", "solutions coupled, one level"),
+        ("floor_twolevel", "solutions coupled, two levels"),
+    ):
         if name in names and "floor_exact" in names:
-            found.append(Pictures(
-                Trajectory(folder, "floor_exact"), Trajectory(folder, name), tile=tile,
-                truth_label="certified", predicted_label=label,
-                heading="Without a certificate: " + label, steady=True,
-            ))
+            found.append(
+                Pictures(
+                    Trajectory(folder, "floor_exact"),
+                    Trajectory(folder, name),
+                    tile=tile,
+                    truth_label="certified",
+                    predicted_label=label,
+                    heading="Without a certificate: " + label,
+                    steady=True,
+                )
+            )
     return found

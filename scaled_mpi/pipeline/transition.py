@@ -40,7 +40,11 @@ def order_of(sweep: Transition, size: int, noise: float, seed: int) -> tuple[flo
     """Mean and standard deviation of the polarization over the steps that are looked at."""
     side = math.sqrt(size / sweep.density)
     system = Vicsek(
-        particles=size, box=(side, side), speed=sweep.speed, radius=1.0, dt=1.0,
+        particles=size,
+        box=(side, side),
+        speed=sweep.speed,
+        radius=1.0,
+        dt=1.0,
         noise=Noise(kind="uniform", eta=noise),
     )
     exchange = system.exchange(system.blocks((1, 1), 1), SerialComm())

@@ -82,9 +82,7 @@ class Channels(Spec):
 
 
 # A member's `values` gives k on a box, which is a rank's block and one cell around it; collective.
-Coefficient = Annotated[
-    Constant | LogNormal | TwoPhase | Channels, Field(discriminator="kind")
-]
+Coefficient = Annotated[Constant | LogNormal | TwoPhase | Channels, Field(discriminator="kind")]
 
 
 def _quantile(probability: float) -> float:

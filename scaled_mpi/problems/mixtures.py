@@ -73,5 +73,7 @@ def two_peaks(spread: float) -> Mixture:
 
 
 MIXTURES: dict[str, Callable[[float], Mixture]] = {
-    "two_moons": two_moons, "ring": ring, "two_peaks": two_peaks,
+    "two_moons": two_moons,
+    "ring": ring,
+    "two_peaks": two_peaks,
 }

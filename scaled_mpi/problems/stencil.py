@@ -69,8 +69,9 @@ def diffusion_stencil(
         outermost = places[axis] == (blocks.split[axis] - 1 if side else 0)
         diagonal += flow
         if outermost and not boundary.periodic:
-            face = _shifted((slice(None),) * grid.axes, axis, slice(-1, None) if side
-                            else slice(0, 1))
+            face = _shifted(
+                (slice(None),) * grid.axes, axis, slice(-1, None) if side else slice(0, 1)
+            )
             half = 2 * k[face] / h**2 if boundary.kind == "dirichlet" else 0.0 * k[face]
             diagonal[face] += half - flow[face]
             lifted[face] += half * boundary.value

@@ -35,8 +35,11 @@ class TileOperators:
         self.window = tuple(t + 2 * overlap for t in blocks.tile)
         self.tiles = blocks.tiles(comm.rank)
         self.inside = np.stack([self._inside(index) for index in self.tiles])
-        fields = [stencil.diagonal, stencil.diagonal - sum(stencil.low) - sum(stencil.high),
-                  *stencil.high]
+        fields = [
+            stencil.diagonal,
+            stencil.diagonal - sum(stencil.low) - sum(stencil.high),
+            *stencil.high,
+        ]
         cut = self._windows(self.halo(np.stack(fields)))
         cut = np.where(self.inside, cut, 0.0)
         self.diagonal = np.where(self.inside, cut[0], self._typical(cut[0]))
@@ -57,8 +60,9 @@ class TileOperators:
     def _inside(self, index: tuple[int, ...]) -> np.ndarray:
         """Which cells of a tile's window belong to the domain, bool (*window)."""
         result = np.ones((), bool)
-        axes = zip(index, self.blocks.tile, self.blocks.grid.shape, self.blocks.grid.boundary,
-                   strict=True)
+        axes = zip(
+            index, self.blocks.tile, self.blocks.grid.shape, self.blocks.grid.boundary, strict=True
+        )
         for i, t, n, boundary in axes:
             cells = np.arange(i * t - self.overlap, (i + 1) * t + self.overlap)
             known = boundary.periodic | ((cells >= 0) & (cells < n))
@@ -122,7 +126,7 @@ class TileOperators:
             if not boundary.periodic and i == 0:
                 ramp[: 2 * self.overlap] = 1.0
             if not boundary.periodic and i == count - 1:
-                ramp[-2 * self.overlap:] = 1.0
+                ramp[-2 * self.overlap :] = 1.0
             result = np.multiply.outer(result, ramp)
         return result
 
@@ -141,7 +145,7 @@ class TileOperators:
         from scipy import sparse
 
         cells = math.prod(self.window)
-        strides = [math.prod(self.window[axis + 1:]) for axis in range(len(self.window))]
+        strides = [math.prod(self.window[axis + 1 :]) for axis in range(len(self.window))]
         if neumann:
             main = np.where(self.inside[tile], self.excess[tile], self.diagonal[tile])
             for axis, high in enumerate(self.high):

@@ -11,8 +11,11 @@ from scaled_mpi.report import figures, implicit, tables
 from scaled_mpi.report.palette import INK
 from scaled_mpi.report.series import Numbers, quantity
 
-METHODS = (("", "learned, two levels", "#d55e00", "-"), ("exact.", "exact, two levels", INK, "-"),
-           ("onelevel.", "exact, one level", "#0072b2", (0, (5, 2))))
+METHODS = (
+    ("", "learned, two levels", "#d55e00", "-"),
+    ("exact.", "exact, two levels", INK, "-"),
+    ("onelevel.", "exact, one level", "#0072b2", (0, (5, 2))),
+)
 OTHERS = (("asm.", "PETSc ASM, one level"), ("gamg.", "PETSc GAMG"))
 STROKES = {"certified": METHODS[0], "exact": METHODS[1], "onelevel": METHODS[2]}
 
@@ -28,11 +31,19 @@ def iterations(numbers: Numbers) -> str:
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
         for kind, label, colour, dash in METHODS:
-            points = [(n, value) for n, value in sorted(found[kind].items())
-                      if not isinstance(value, str)]
+            points = [
+                (n, value)
+                for n, value in sorted(found[kind].items())
+                if not isinstance(value, str)
+            ]
             if points:
-                axes.plot(*zip(*points, strict=True), color=colour, linestyle=dash, marker="o",
-                          label=label)
+                axes.plot(
+                    *zip(*points, strict=True),
+                    color=colour,
+                    linestyle=dash,
+                    marker="o",
+                    label=label,
+                )
         axes.set_xscale("log", base=2)
         axes.set_xticks(counts, [str(n) for n in counts])
         top = 1.12 * axes.get_ylim()[1]
@@ -40,27 +51,45 @@ def iterations(numbers: Numbers) -> str:
         for kind, _, colour, _ in METHODS:
             for n in (n for n, value in found[kind].items() if isinstance(value, str)):
                 axes.plot(n, top, "^", color=colour, clip_on=False)
-                axes.annotate(found[kind][n], (n, top), xytext=(-8, -4), fontsize=9, ha="right",
-                              va="top", textcoords="offset points")
+                axes.annotate(
+                    found[kind][n],
+                    (n, top),
+                    xytext=(-8, -4),
+                    fontsize=9,
+                    ha="right",
+                    va="top",
+                    textcoords="offset points",
+                )
         axes.set_xlabel("tiles")
         axes.set_ylabel("iterations")
         axes.legend()
 
     others = [(kind, label, _by_tiles(numbers, f"iterations.{kind}")) for kind, label in OTHERS]
     known = [(label, found[kind]) for kind, label, *_ in METHODS]
-    rows = _rows([*known, *((label, one) for _, label, one in others),
-                  ("coarse vectors a tile", _by_tiles(numbers, "coarse.vectors.")),
-                  ("tiles made exact", _by_tiles(numbers, "fallback.tiles."))], counts)
+    rows = _rows(
+        [
+            *known,
+            *((label, one) for _, label, one in others),
+            ("coarse vectors a tile", _by_tiles(numbers, "coarse.vectors.")),
+            ("tiles made exact", _by_tiles(numbers, "fallback.tiles.")),
+        ],
+        counts,
+    )
     shown = figures.draw(paint, "iterations") + _table("iterations", rows, counts)
-    times = [(label, _by_tiles(numbers, f"time.{kind or 'certified.'}"))
-             for kind, label in (*((kind, label) for kind, label, *_ in METHODS), *OTHERS)]
+    times = [
+        (label, _by_tiles(numbers, f"time.{kind or 'certified.'}"))
+        for kind, label in (*((kind, label) for kind, label, *_ in METHODS), *OTHERS)
+    ]
     return shown + _table("seconds", _rows(times, counts), counts)
 
 
 def _rows(lines: Sequence[tuple[str, dict[int, Any]]], counts: Sequence[int]) -> list[list[str]]:
     """Label and values by number of tiles, of the lines that have any."""
-    return [[escape(label), *(_said(values.get(n)) for n in counts)]
-            for label, values in lines if values]
+    return [
+        [escape(label), *(_said(values.get(n)) for n in counts)]
+        for label, values in lines
+        if values
+    ]
 
 
 def _table(name: str, rows: list[list[str]], counts: Sequence[int]) -> str:
@@ -70,8 +99,7 @@ def _table(name: str, rows: list[list[str]], counts: Sequence[int]) -> str:
 
 def convergence(numbers: Numbers) -> str:
     """Relative residual by iteration of all methods and numbers of tiles; "" without facts."""
-    counts = sorted({int(fact["N"]) for fact in numbers.facts
-                     if fact["name"] == "convergence"})
+    counts = sorted({int(fact["N"]) for fact in numbers.facts if fact["name"] == "convergence"})
     if not counts:
         return ""
 
@@ -81,8 +109,14 @@ def convergence(numbers: Numbers) -> str:
             lines = numbers.series("convergence", "iteration", N=n)
             for name, (x, y) in lines.items():
                 _, label, colour, dash = STROKES[name]
-                axes.plot(x, y, color=colour, linestyle=dash, linewidth=0.8 + 0.5 * place,
-                          label=label if n == counts[0] else None)
+                axes.plot(
+                    x,
+                    y,
+                    color=colour,
+                    linestyle=dash,
+                    linewidth=0.8 + 0.5 * place,
+                    label=label if n == counts[0] else None,
+                )
         axes.set_yscale("log")
         axes.set_xlabel("iteration (thicker: more tiles)")
         axes.set_ylabel("residual")
@@ -100,23 +134,36 @@ def certificate(numbers: Numbers) -> str:
     if residual is None:
         return ""
     used = "in no tile" if not tiles else f"in {quantity(tiles)} tiles"
-    return (f"The largest true residual, recomputed from the answer, is {residual:.1e}; an exact "
-            f"factor took the network's place {used}.")
+    return (
+        f"The largest true residual, recomputed from the answer, is {residual:.1e}; an exact "
+        f"factor took the network's place {used}."
+    )
 
 
 def floors(numbers: Numbers) -> str:
     """Solution-form coupling against the surrogate's own error; "" without facts."""
     rows = []
-    for name, label in (("onelevel", "one level"), ("hats", "two levels, hats"),
-                        ("twolevel", "two levels, eigenvectors")):
-        cells = [numbers.value(f"floor.{key}.{name}") for key in
-                 ("vectors", "coupled", "residual", "sweeps", "ratio")]
+    for name, label in (
+        ("onelevel", "one level"),
+        ("hats", "two levels, hats"),
+        ("twolevel", "two levels, eigenvectors"),
+    ):
+        cells = [
+            numbers.value(f"floor.{key}.{name}")
+            for key in ("vectors", "coupled", "residual", "sweeps", "ratio")
+        ]
         if cells[1] is not None:
             rows.append([label, *(f"{c:.3g}" if c is not None else "" for c in cells)])
     if not rows:
         return ""
-    head = ("solutions coupled", "vectors a tile", "error", "true residual", "sweeps",
-            "error / surrogate's own")
+    head = (
+        "solutions coupled",
+        "vectors a tile",
+        "error",
+        "true residual",
+        "sweeps",
+        "error / surrogate's own",
+    )
     return tables.table(head, rows, [False, *[True] * 5])
 
 
@@ -137,10 +184,18 @@ def _said(value: Any) -> str:
 
 
 SECTIONS: Sequence[tuple[str, str, Any]] = (
-    ("Does it stay flat?", "Iterations to the tolerance by the number of tiles, the network "
-     "frozen; without a coarse level they grow.", iterations),
+    (
+        "Does it stay flat?",
+        "Iterations to the tolerance by the number of tiles, the network "
+        "frozen; without a coarse level they grow.",
+        iterations,
+    ),
     ("How it converges", "The true residual, as the flexible Krylov method sees it.", convergence),
-    ("What only a certificate removes", "The same local solver, coupled by its solutions as is "
-     "usual: what it gets wrong no iteration can see.", floors),
+    (
+        "What only a certificate removes",
+        "The same local solver, coupled by its solutions as is "
+        "usual: what it gets wrong no iteration can see.",
+        floors,
+    ),
     *implicit.SECTIONS,
 )

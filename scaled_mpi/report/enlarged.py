@@ -28,10 +28,15 @@ METHODS = {
 }
 ACROSS = 5  # pictures in a row
 COLUMNS = {
-    "cov.error.tiled": "covariance", "cov.error.beyond": "beyond a tile",
-    "variance.ratio": "variance", "variance.ratio.tiles": "of tiles",
-    "spectrum.error.large": "long waves", "seam.index": "seam",
-    "histogram.distance": "histogram", "dynamics.rate.ratio": "rate", "time.method": "seconds",
+    "cov.error.tiled": "covariance",
+    "cov.error.beyond": "beyond a tile",
+    "variance.ratio": "variance",
+    "variance.ratio.tiles": "of tiles",
+    "spectrum.error.large": "long waves",
+    "seam.index": "seam",
+    "histogram.distance": "histogram",
+    "dynamics.rate.ratio": "rate",
+    "time.method": "seconds",
 }
 
 
@@ -47,17 +52,23 @@ class PicturePanel:
     def sentence(self) -> str:
         """What is shown."""
         shape = self.arrays["truth.sample"].shape
-        return (f"{escape(self.told['system'])}, species v, {shape[0]} × {shape[1]} cells. The "
-                f"networks saw boxes of {_times(self.told['boxes'])} cells; a tile has "
-                f"{_times(self.told['tile'])} of them.")
+        return (
+            f"{escape(self.told['system'])}, species v, {shape[0]} × {shape[1]} cells. The "
+            f"networks saw boxes of {_times(self.told['boxes'])} cells; a tile has "
+            f"{_times(self.told['tile'])} of them."
+        )
 
     def content(self) -> str:
         """Rows of pictures in one scale."""
-        planes = {name: self.arrays[f"{name}.sample"] for name in METHODS
-                  if f"{name}.sample" in self.arrays and name != "again"}
+        planes = {
+            name: self.arrays[f"{name}.sample"]
+            for name in METHODS
+            if f"{name}.sample" in self.arrays and name != "again"
+        }
         low, high = field_limits([planes["truth"]])
-        shown = [(METHODS[name][0], plane, low, high, images.FIELD)
-                 for name, plane in planes.items()]
+        shown = [
+            (METHODS[name][0], plane, low, high, images.FIELD) for name, plane in planes.items()
+        ]
         return "".join(
             row(shown[start : start + ACROSS], ACROSS) for start in range(0, len(shown), ACROSS)
         )
@@ -70,8 +81,10 @@ class CurvePanel:
     arrays: Mapping[str, np.ndarray]
     told: Mapping[str, Any]
     heading: str = "What is kept at a distance"
-    sentence: str = ("Left, covariance of two cells by their distance, over the true variance; "
-                     "thin lines: tiles. Right, power by wavelength, over that of the truth.")
+    sentence: str = (
+        "Left, covariance of two cells by their distance, over the true variance; "
+        "thin lines: tiles. Right, power by wavelength, over that of the truth."
+    )
 
     def content(self) -> str:
         """Two figures side by side."""
@@ -143,8 +156,10 @@ class GainPanel:
     gains: np.ndarray
     told: Mapping[str, Any]
     heading: str = "How far the coarse denoiser is believed"
-    sentence: str = ("Weight of its correction in the least squares mixture with what the windows "
-                     "say, on boxes held out, by wavelength and noise level t (1: noise alone).")
+    sentence: str = (
+        "Weight of its correction in the least squares mixture with what the windows "
+        "say, on boxes held out, by wavelength and noise level t (1: noise alone)."
+    )
 
     def content(self) -> str:
         """A line a noise level."""
@@ -155,8 +170,14 @@ class GainPanel:
 
         axes, waves = figure.add_subplot(), np.arange(1, self.gains.shape[1])
         for t, line in zip(self.times, self.gains, strict=True):
-            axes.plot(min(self.told["boxes"]) / waves, line[1:], "-o", markersize=3,
-                      color=colormaps["viridis"](0.9 * t), label=f"t = {t:.2f}")
+            axes.plot(
+                min(self.told["boxes"]) / waves,
+                line[1:],
+                "-o",
+                markersize=3,
+                color=colormaps["viridis"](0.9 * t),
+                label=f"t = {t:.2f}",
+            )
         axes.set_xscale("log")
         axes.set_xlabel("wavelength in cells")
         axes.set_ylabel("weight")

@@ -18,9 +18,14 @@ BANDED = ("surrogate", "rival")
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7")  # Okabe and Ito (2008)
 WORTHLESS = 1.5  # errors above so many times the mean field's are not drawn
 COLUMNS = (
-    ("r2", "R\N{SUPERSCRIPT TWO}"), ("r2_spatial", "spatial R\N{SUPERSCRIPT TWO}"),
-    ("r2_aligned", "aligned R\N{SUPERSCRIPT TWO}"), ("median_e2", "error"), ("p10_e2", "10 %"),
-    ("p90_e2", "90 %"), ("tau_tol", "horizon"), ("max_mass_error", "mass error"),
+    ("r2", "R\N{SUPERSCRIPT TWO}"),
+    ("r2_spatial", "spatial R\N{SUPERSCRIPT TWO}"),
+    ("r2_aligned", "aligned R\N{SUPERSCRIPT TWO}"),
+    ("median_e2", "error"),
+    ("p10_e2", "10 %"),
+    ("p90_e2", "90 %"),
+    ("tau_tol", "horizon"),
+    ("max_mass_error", "mass error"),
 )
 
 
@@ -30,8 +35,10 @@ def table(numbers: Numbers, labels: dict[str, str]) -> str:
     if not found["r2"]:
         return ""
     rows = [
-        [escape(method(key, labels).label), *(_said(name, found[name][key])
-                                              for name, _ in COLUMNS)]
+        [
+            escape(method(key, labels).label),
+            *(_said(name, found[name][key]) for name, _ in COLUMNS),
+        ]
         for key in sorted(found["r2"], key=found["r2"].__getitem__, reverse=True)
     ]
     head = ("method", *(title for _, title in COLUMNS))
@@ -56,11 +63,18 @@ def errors(numbers: Numbers, labels: dict[str, str]) -> str:
         axes = figure.add_subplot()
         for key in in_order(list(series))[::-1]:
             style, (x, y) = method(key, labels), series[key]
-            axes.plot(x, y, color=style.colour, linestyle=style.dash, linewidth=style.width,
-                      label=style.label)
+            axes.plot(
+                x,
+                y,
+                color=style.colour,
+                linestyle=style.dash,
+                linewidth=style.width,
+                label=style.label,
+            )
             if key in BANDED and key in low:
-                axes.fill_between(x, low[key][1], high[key][1], color=style.colour, alpha=0.15,
-                                  linewidth=0)
+                axes.fill_between(
+                    x, low[key][1], high[key][1], color=style.colour, alpha=0.15, linewidth=0
+                )
         axes.set_ylim(0, min(axes.get_ylim()[1], worst))
         axes.set_xlabel("frames ahead")
         axes.set_ylabel("relative error")
@@ -81,10 +95,22 @@ def band(numbers: Numbers, labels: dict[str, str]) -> str:
         axes = figure.add_subplot()
         style = method("surrogate", labels)
         axes.plot(*error, color=style.colour, linewidth=style.width, label="error")
-        axes.plot(*inside, color=style.colour, linewidth=1.6, linestyle=(0, (5, 2)),
-                  label="error within its modes")
-        axes.fill_between(spread[0], 0, spread[1], color=style.colour, alpha=0.2, linewidth=0,
-                          label="standard deviation of the ensemble")
+        axes.plot(
+            *inside,
+            color=style.colour,
+            linewidth=1.6,
+            linestyle=(0, (5, 2)),
+            label="error within its modes",
+        )
+        axes.fill_between(
+            spread[0],
+            0,
+            spread[1],
+            color=style.colour,
+            alpha=0.2,
+            linewidth=0,
+            label="standard deviation of the ensemble",
+        )
         axes.set_ylim(0, None)
         axes.set_xlabel("frames ahead")
         axes.set_ylabel("relative to the density")
@@ -95,14 +121,17 @@ def band(numbers: Numbers, labels: dict[str, str]) -> str:
 
 def orders(numbers: Numbers, labels: dict[str, str]) -> str:
     """Polarization and nematic order of the particles in time, a line an initial condition."""
-    shown = {name: numbers.series(f"order.{name}", "time", by="start")
-             for name in ("polarization", "nematic")}
+    shown = {
+        name: numbers.series(f"order.{name}", "time", by="start")
+        for name in ("polarization", "nematic")
+    }
     if not shown["polarization"]:
         return ""
 
     def paint(figure: Any) -> None:
-        for axes, (name, series) in zip(figure.subplots(1, 2, sharey=True), shown.items(),
-                                        strict=True):
+        for axes, (name, series) in zip(
+            figure.subplots(1, 2, sharey=True), shown.items(), strict=True
+        ):
             for (start, line), colour in zip(sorted(series.items()), COLOURS, strict=False):
                 axes.plot(*line, color=colour, linewidth=1.6, label=start.replace("_", " "))
             axes.set_title(name)
@@ -123,9 +152,17 @@ def transition(numbers: Numbers, labels: dict[str, str]) -> str:
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
         for size, colour in zip(sorted(series, key=float), COLOURS, strict=False):
-            axes.errorbar(*series[size], yerr=deviation[size][1], color=colour, marker="o",
-                          markersize=4, linewidth=1.6, elinewidth=0.8, capsize=2,
-                          label=f"{size} particles")
+            axes.errorbar(
+                *series[size],
+                yerr=deviation[size][1],
+                color=colour,
+                marker="o",
+                markersize=4,
+                linewidth=1.6,
+                elinewidth=0.8,
+                capsize=2,
+                label=f"{size} particles",
+            )
         axes.set_ylim(0, 1.05)
         axes.set_xlabel("width of the noise, radians")
         axes.set_ylabel("polarization")
@@ -158,20 +195,45 @@ def spectrum(numbers: Numbers, labels: dict[str, str]) -> str:
 
 
 SECTIONS = (
-    ("Who forecasts how well", "Means over the test runs, on forecast frames only. "
-     "R\N{SUPERSCRIPT TWO} is about the training mean, the spatial one about each frame's own, "
-     "the aligned one the same after each frame was moved onto the true one. The relative error "
-     "is the median over frames, the horizon the frames before it passes the tolerance. What "
-     "nobody can beat is the simulator itself, started from the true particles.", table),
-    ("Error in time", "Relative error of the density by frames after the last known one; means "
-     "over the test runs, shaded where the middle 80 % of them lie.", errors),
-    ("Does the autoregression know what it does not know?", "Forecasts with residuals drawn "
-     "from their covariance: their spread should be as large as the error within the modes that "
-     "they have.", band),
-    ("Order of the flocks", "Of the test runs' particles, means by initial condition: 0 all "
-     "headings differ, 1 all are alike (nematic: up to their sign).", orders),
-    ("From order to disorder", "Polarization of Vicsek's particles at one density, mean and "
-     "standard deviation in time: order is lost as the noise grows.", transition),
-    ("What the modes hold", "The orange line is the rank chosen on held-out training runs, the "
-     "purple one that of the energy asked for.", spectrum),
+    (
+        "Who forecasts how well",
+        "Means over the test runs, on forecast frames only. "
+        "R\N{SUPERSCRIPT TWO} is about the training mean, the spatial one about each frame's own, "
+        "the aligned one the same after each frame was moved onto the true one. The relative "
+        "error "
+        "is the median over frames, the horizon the frames before it passes the tolerance. What "
+        "nobody can beat is the simulator itself, started from the true particles.",
+        table,
+    ),
+    (
+        "Error in time",
+        "Relative error of the density by frames after the last known one; means "
+        "over the test runs, shaded where the middle 80 % of them lie.",
+        errors,
+    ),
+    (
+        "Does the autoregression know what it does not know?",
+        "Forecasts with residuals drawn "
+        "from their covariance: their spread should be as large as the error within the modes "
+        "that they have.",
+        band,
+    ),
+    (
+        "Order of the flocks",
+        "Of the test runs' particles, means by initial condition: 0 all "
+        "headings differ, 1 all are alike (nematic: up to their sign).",
+        orders,
+    ),
+    (
+        "From order to disorder",
+        "Polarization of Vicsek's particles at one density, mean and "
+        "standard deviation in time: order is lost as the noise grows.",
+        transition,
+    ),
+    (
+        "What the modes hold",
+        "The orange line is the rank chosen on held-out training runs, the "
+        "purple one that of the energy asked for.",
+        spectrum,
+    ),
 )

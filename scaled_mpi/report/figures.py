@@ -21,14 +21,30 @@ WIDTH = 9.6  # inches of 72 points: the page's column
 WORTHLESS = 5.0  # VRMSE above which how bad a prediction is no longer matters
 
 STYLE = {
-    "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10.0,
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10.0,
     "font.sans-serif": ["Inter", "Segoe UI", "Helvetica Neue", "Arial", "DejaVu Sans"],
-    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK,
-    "ytick.color": INK, "axes.linewidth": 0.7, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.titlesize": 10.0, "axes.titlelocation": "left",
-    "axes.grid": True, "grid.color": "#8a8a8a", "grid.alpha": 0.25, "grid.linewidth": 0.6,
-    "legend.frameon": False, "legend.handlelength": 2.6, "lines.solid_capstyle": "round",
-    "xtick.major.width": 0.7, "ytick.major.width": 0.7, "ytick.minor.width": 0.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10.0,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "grid.color": "#8a8a8a",
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.handlelength": 2.6,
+    "lines.solid_capstyle": "round",
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "ytick.minor.width": 0.5,
 }
 
 
@@ -43,7 +59,7 @@ def draw(paint: Callable[[Any], None], name: str, height: float = 3.5) -> str:
         memory = io.StringIO()
         figure.savefig(memory, format="svg", transparent=True, metadata={"Date": None})
     text = memory.getvalue()
-    text = text[text.index("<svg"):].replace(INK, "currentColor")
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     # Numbered names would repeat in every figure of the page; nothing refers to them.
     text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
@@ -53,9 +69,16 @@ def draw(paint: Callable[[Any], None], name: str, height: float = 3.5) -> str:
     return text.replace("<svg", f'<svg class="curve" role="img" aria-label="{name}"', 1)
 
 
-def by_lead(series: Series, name: str, ylabel: str, labels: dict[str, str],
-            log: bool = True, level: float | None = None) -> str:
+def by_lead(
+    series: Series,
+    name: str,
+    ylabel: str,
+    labels: dict[str, str],
+    log: bool = True,
+    level: float | None = None,
+) -> str:
     """One line a method over the jumps ahead; `level` is a thin line to compare with."""
+
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
         if level is not None:
@@ -81,12 +104,25 @@ def convergence(mismatch: Series, sweeps: Sequence[float], tolerance: float | No
         jumps = sorted(mismatch, key=float)
         for place, jump in enumerate(jumps):
             colour = colormaps["viridis"](0.3 + 0.6 * place / max(1, len(jumps) - 1))
-            axes.plot(*mismatch[jump], "-o", color=colour, linewidth=1.0, markersize=3,
-                      alpha=0.8, label=f"jump {jump}" if place in (0, len(jumps) - 1) else None)
+            axes.plot(
+                *mismatch[jump],
+                "-o",
+                color=colour,
+                linewidth=1.0,
+                markersize=3,
+                alpha=0.8,
+                label=f"jump {jump}" if place in (0, len(jumps) - 1) else None,
+            )
         if tolerance is not None:
             axes.axhline(tolerance, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-            axes.annotate("tolerance", (1, tolerance), xycoords=("axes fraction", "data"),
-                          ha="right", va="bottom", fontsize=9)
+            axes.annotate(
+                "tolerance",
+                (1, tolerance),
+                xycoords=("axes fraction", "data"),
+                ha="right",
+                va="bottom",
+                fontsize=9,
+            )
         axes.set_xlabel("sweep")
         axes.set_ylabel("interface mismatch")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -97,28 +133,42 @@ def convergence(mismatch: Series, sweeps: Sequence[float], tolerance: float | No
         counts = np.bincount(np.asarray(sweeps, int))
         axes.bar(np.arange(len(counts)), counts, width=0.7, color=method("surrogate", {}).colour)
         for place in np.flatnonzero(counts):
-            axes.annotate(str(counts[place]), (place, counts[place]), ha="center", va="bottom",
-                          fontsize=9, xytext=(0, 1), textcoords="offset points")
+            axes.annotate(
+                str(counts[place]),
+                (place, counts[place]),
+                ha="center",
+                va="bottom",
+                fontsize=9,
+                xytext=(0, 1),
+                textcoords="offset points",
+            )
         axes.set_xlabel("sweeps")
         axes.set_ylabel("jumps")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlim(np.flatnonzero(counts)[0] - 1.2, len(counts) + 0.2)
         axes.grid(axis="x", visible=False)
 
-    return _panels([paint for paint, data in ((left, mismatch), (right, sweeps)) if data],
-                   "convergence")
+    return _panels(
+        [paint for paint, data in ((left, mismatch), (right, sweeps)) if data], "convergence"
+    )
 
 
 def spectra(by_lead_: Mapping[int, Series], labels: dict[str, str]) -> str:
     """Radial spectra, a panel a lead."""
+
     def paint(figure: Any) -> None:
         panels = figure.subplots(1, len(by_lead_), sharey=True, squeeze=False)[0]
         floor, top = _decades([line for lines in by_lead_.values() for line in lines.values()])
         for axes, (lead, lines) in zip(panels, by_lead_.items(), strict=True):
             for key in in_order(list(lines))[::-1]:
                 style = method(key, labels)
-                axes.plot(*_resolved(*lines[key]), color=style.colour, linewidth=style.width,
-                          linestyle=style.dash, label=style.label)
+                axes.plot(
+                    *_resolved(*lines[key]),
+                    color=style.colour,
+                    linewidth=style.width,
+                    linestyle=style.dash,
+                    label=style.label,
+                )
             _log(axes.xaxis)
             axes.set_yscale("log")
             axes.set_ylim(floor, top)
@@ -126,8 +176,9 @@ def spectra(by_lead_: Mapping[int, Series], labels: dict[str, str]) -> str:
             axes.set_xlabel("wavenumber (cycles a cell)")
         panels[0].set_ylabel("power")
         handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles[::-1], names[::-1], loc="outside lower center",
-                      ncols=min(4, len(names)))
+        figure.legend(
+            handles[::-1], names[::-1], loc="outside lower center", ncols=min(4, len(names))
+        )
 
     return draw(paint, "spectra", 3.7)
 
@@ -141,8 +192,9 @@ def training(curves: Mapping[str, Series]) -> str:
         for axes, (name, lines) in zip(panels, curves.items(), strict=True):
             for key, (x, y) in lines.items():
                 sparse = "o" if len(x) < 30 else None
-                axes.plot(x, y, color=colours[key], label=key, linewidth=1.6,
-                          marker=sparse, markersize=3)
+                axes.plot(
+                    x, y, color=colours[key], label=key, linewidth=1.6, marker=sparse, markersize=3
+                )
             axes.set_title(name)
             axes.set_xlabel("step")
             _log(axes.yaxis)
@@ -164,9 +216,16 @@ def cost(times: Mapping[str, float], errors: Mapping[str, float], labels: dict[s
         for key in in_order(list(times)):
             style = method(key, labels)
             if errors.get(key, 0) > 0:
-                axes.plot(max(times[key], free), errors[key], style.marker, color=style.colour,
-                          markersize=11 if key == "surrogate" else 8, label=style.label,
-                          linestyle="none", clip_on=False)
+                axes.plot(
+                    max(times[key], free),
+                    errors[key],
+                    style.marker,
+                    color=style.colour,
+                    markersize=11 if key == "surrogate" else 8,
+                    label=style.label,
+                    linestyle="none",
+                    clip_on=False,
+                )
             else:
                 axes.axvline(times[key], color=style.colour, linewidth=1.2, label=style.label)
         axes.margins(x=0.08, y=0.12)
@@ -181,14 +240,21 @@ def cost(times: Mapping[str, float], errors: Mapping[str, float], labels: dict[s
 
 def stages(seconds: Mapping[str, float]) -> str:
     """Where the time of the whole job went, a bar a stage."""
+
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
         names = list(seconds)[::-1]
         values = [seconds[name] for name in names]
         axes.barh(names, values, height=0.62, color="#8a8a8a")
         for place, value in enumerate(values):
-            axes.annotate(f"{value:.3g} s", (value, place), xytext=(4, 0), va="center",
-                          textcoords="offset points", fontsize=9)
+            axes.annotate(
+                f"{value:.3g} s",
+                (value, place),
+                xytext=(4, 0),
+                va="center",
+                textcoords="offset points",
+                fontsize=9,
+            )
         axes.margins(x=0.1)
         axes.set_xlabel("seconds")
         axes.grid(axis="y", visible=False)
@@ -199,8 +265,11 @@ def stages(seconds: Mapping[str, float]) -> str:
 def _panels(paints: Sequence[Callable[[Any], None]], name: str) -> str:
     def paint(figure: Any) -> None:
         ratios = [1.6, 1.0] if len(paints) == 2 else None
-        for axes, fill in zip(figure.subplots(1, len(paints), squeeze=False,
-                                              width_ratios=ratios)[0], paints, strict=True):
+        for axes, fill in zip(
+            figure.subplots(1, len(paints), squeeze=False, width_ratios=ratios)[0],
+            paints,
+            strict=True,
+        ):
             fill(axes)
 
     return draw(paint, name, 3.2)
@@ -209,9 +278,18 @@ def _panels(paints: Sequence[Callable[[Any], None]], name: str) -> str:
 def line(axes: Any, x: Sequence[float], y: Sequence[float], style: Method) -> None:
     """One method's line in its own stroke, with at most eight markers."""
     every = max(1, len(x) // 8)
-    axes.plot(x, y, color=style.colour, linestyle=style.dash, linewidth=style.width,
-              marker=style.marker, markersize=4.5, markevery=every, label=style.label,
-              zorder=3 if style.width > 2 else 2)
+    axes.plot(
+        x,
+        y,
+        color=style.colour,
+        linestyle=style.dash,
+        linewidth=style.width,
+        marker=style.marker,
+        markersize=4.5,
+        markevery=every,
+        label=style.label,
+        zorder=3 if style.width > 2 else 2,
+    )
 
 
 def _log(axis: Any) -> None:

@@ -47,8 +47,10 @@ class TablePanel:
                     case.setdefault(fact["method"], []).append(number(fact["value"]))
         used = [m for m in METHODS if any(m in case for case in found.values())]
         rows = [
-            [escape(label.replace("_", " ").replace(".", ", ")),
-             *("{:.3f} ({:.3f})".format(*case[m]) if m in case else "" for m in used)]
+            [
+                escape(label.replace("_", " ").replace(".", ", ")),
+                *("{:.3f} ({:.3f})".format(*case[m]) if m in case else "" for m in used),
+            ]
             for label, case in found.items()
         ]
         head = ("case", *(METHODS[m][0] for m in used))
@@ -72,8 +74,10 @@ class FieldPanel:
     def sentence(self) -> str:
         """What is shown."""
         tile = " × ".join(map(str, self.tile))
-        return (f"Covariance by distance along an axis, tiles of {tile} cells; below, one sample "
-                "of each from the same noise.")
+        return (
+            f"Covariance by distance along an axis, tiles of {tile} cells; below, one sample "
+            "of each from the same noise."
+        )
 
     def content(self) -> str:
         """Curves and samples."""
@@ -84,9 +88,9 @@ class FieldPanel:
         if all(plane.ndim == 1 for plane in planes.values()):
             return drawn + figures.draw(self._lines, f"samples {self.label}")
         low, high = field_limits(list(planes.values()))
-        return drawn + row([
-            (METHODS[name][0], plane, low, high, images.FIELD) for name, plane in planes.items()
-        ])
+        return drawn + row(
+            [(METHODS[name][0], plane, low, high, images.FIELD) for name, plane in planes.items()]
+        )
 
     def _found(self, kind: str) -> dict[str, np.ndarray]:
         prefix = f"{self.label}.{kind}."

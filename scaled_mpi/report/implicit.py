@@ -27,17 +27,40 @@ def steps(numbers: Numbers) -> str:
         for name in iterations:
             if dt in iterations[name]:
                 cells = (others[key].get(name, {}).get(dt) for key in keys)
-                rows.append([f"{dt:g}", escape(name.replace(".", ", ")),
-                             _said(iterations[name][dt]), *(_said(cell) for cell in cells)])
+                rows.append(
+                    [
+                        f"{dt:g}",
+                        escape(name.replace(".", ", ")),
+                        _said(iterations[name][dt]),
+                        *(_said(cell) for cell in cells),
+                    ]
+                )
         for kind in ("persistence", "surrogate"):
             error = others["error"].get(kind, {}).get(dt)
             if error is not None:
                 took = others["time"].get(kind, {}).get(dt)
                 rows.append([f"{dt:g}", kind, *[""] * 6, _said(error), _said(took)])
-        rows.append([f"{dt:g}", "simulator", *[""] * 6, "0",
-                     _said(others["time"].get("explicit", {}).get(dt))])
-    head = ("dt", "method, tiles", "iterations", "linear", "pseudo steps", "begun", "residual",
-            "exact tiles", "error", "seconds")
+        rows.append(
+            [
+                f"{dt:g}",
+                "simulator",
+                *[""] * 6,
+                "0",
+                _said(others["time"].get("explicit", {}).get(dt)),
+            ]
+        )
+    head = (
+        "dt",
+        "method, tiles",
+        "iterations",
+        "linear",
+        "pseudo steps",
+        "begun",
+        "residual",
+        "exact tiles",
+        "error",
+        "seconds",
+    )
     return tables.table(head, rows, [True, False, True, True, True, False, *[True] * 4])
 
 
@@ -47,18 +70,27 @@ def guesses(numbers: Numbers) -> str:
     if not found:
         return ""
     lengths = sorted({dt for line in found.values() for dt in line})
-    labels = {"none": "no change", "simulator": "the simulator's forecast",
-              "surrogate": "the surrogate's forecast"}
-    rows = [[labels.get(kind, escape(kind)), *(_said(line.get(dt)) for dt in lengths)]
-            for kind, line in found.items()]
-    return tables.table(("||F|| at the guess", *(f"dt {dt:g}" for dt in lengths)), rows,
-                        [False] + [True] * len(lengths))
+    labels = {
+        "none": "no change",
+        "simulator": "the simulator's forecast",
+        "surrogate": "the surrogate's forecast",
+    }
+    rows = [
+        [labels.get(kind, escape(kind)), *(_said(line.get(dt)) for dt in lengths)]
+        for kind, line in found.items()
+    ]
+    return tables.table(
+        ("||F|| at the guess", *(f"dt {dt:g}" for dt in lengths)),
+        rows,
+        [False] + [True] * len(lengths),
+    )
 
 
 def convergence(numbers: Numbers) -> str:
     """||F|| by iteration, a panel a length of the step; "" without facts."""
-    names = {fact["name"] for fact in numbers.facts
-             if fact["name"].startswith("implicit.convergence.")}
+    names = {
+        fact["name"] for fact in numbers.facts if fact["name"].startswith("implicit.convergence.")
+    }
     lines: dict[float, dict[str, Any]] = {}
     for name in sorted(names):
         method, _, dt = name.removeprefix("implicit.convergence.").rpartition(".dt")
@@ -72,14 +104,18 @@ def convergence(numbers: Numbers) -> str:
         for axes, (dt, found) in zip(panels, sorted(lines.items()), strict=True):
             for method, (x, y) in found.items():
                 colour = COLOURS[methods.index(method) % len(COLOURS)]
-                axes.plot(x, y, color=colour, marker="o", markersize=3,
-                          label=method.replace(".", ", "))
+                axes.plot(
+                    x, y, color=colour, marker="o", markersize=3, label=method.replace(".", ", ")
+                )
             axes.set_title(f"dt {dt:g}")
             axes.set_yscale("log")
             axes.set_xlabel("iteration")
         panels[0].set_ylabel("||F|| / ||F|| of no change")
-        seen = {text: handle for axes in panels for handle, text in
-                zip(*axes.get_legend_handles_labels(), strict=True)}
+        seen = {
+            text: handle
+            for axes in panels
+            for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
         figure.legend(seen.values(), seen.keys(), loc="outside lower center", ncols=3)
 
     return figures.draw(paint, "convergence of implicit steps")
@@ -102,10 +138,17 @@ def _said(value: Any) -> str:
 
 
 SECTIONS: Sequence[tuple[str, str, Any]] = (
-    ("How the steps converge", "||F|| is recomputed; what one iteration costs differs: a linear "
-     "solve for Newton, one sweep for the others. A step of two stages starts twice.",
-     convergence),
-    ("What a long step takes", "Iterations until ||F|| is under the tolerance, beside the error "
-     "against the explicit simulator and its time for the same span.", steps),
+    (
+        "How the steps converge",
+        "||F|| is recomputed; what one iteration costs differs: a linear "
+        "solve for Newton, one sweep for the others. A step of two stages starts twice.",
+        convergence,
+    ),
+    (
+        "What a long step takes",
+        "Iterations until ||F|| is under the tolerance, beside the error "
+        "against the explicit simulator and its time for the same span.",
+        steps,
+    ),
     ("Where the steps begin", "||F|| at each guess over that of no change.", guesses),
 )

@@ -32,8 +32,7 @@ def play(made: Callable[[int], Iterator[np.ndarray]], about: str) -> str:
     """
     if importlib.util.find_spec("imageio_ffmpeg"):
         source = images.data_address(encode_mp4(made(PANEL)), "video/mp4")
-        return (f'<video controls autoplay loop muted playsinline src="{source}">'
-                "</video>")
+        return f'<video controls autoplay loop muted playsinline src="{source}"></video>'
     source = images.data_address(encode_gif(made(PANEL // 2)), "image/gif")
     return f'<img class="movie" alt="movie of {about}" src="{source}">'
 
@@ -46,8 +45,11 @@ def frames(pictures: Pictures, panel: int) -> Iterator[np.ndarray]:
     limit = error_limit([predicted - true for true, predicted in marks])
     for lead in leads:
         true, predicted = pictures.pair(lead)
-        planes = ((true, low, high, images.FIELD), (predicted, low, high, images.FIELD),
-                  (predicted - true, -limit, limit, images.ERROR))
+        planes = (
+            (true, low, high, images.FIELD),
+            (predicted, low, high, images.FIELD),
+            (predicted - true, -limit, limit, images.ERROR),
+        )
         caption = f"jump {lead}   t = {pictures.time(lead):g}"
         yield frame(planes, caption, panel)
 
@@ -68,10 +70,17 @@ def encode_mp4(stream: Iterator[np.ndarray]) -> bytes:
     os.close(handle)
     try:
         writer = imageio_ffmpeg.write_frames(
-            path, (first.shape[1], first.shape[0]), fps=FRAMES_A_SECOND, codec="libx264",
-            pix_fmt_out="yuv420p", quality=None, bitrate=None, macro_block_size=2,
+            path,
+            (first.shape[1], first.shape[0]),
+            fps=FRAMES_A_SECOND,
+            codec="libx264",
+            pix_fmt_out="yuv420p",
+            quality=None,
+            bitrate=None,
+            macro_block_size=2,
             output_params=["-crf", "21", "-preset", "fast", "-movflags", "+faststart"],
-            ffmpeg_log_level="error")
+            ffmpeg_log_level="error",
+        )
         writer.send(None)
         writer.send(np.ascontiguousarray(first))
         for frame in stream:
@@ -91,8 +100,14 @@ def encode_gif(stream: Iterator[np.ndarray]) -> bytes:
     palette = pictures[-1].quantize(256)
     reduced = [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in pictures]
     memory = io.BytesIO()
-    reduced[0].save(memory, "GIF", save_all=True, append_images=reduced[1:], loop=0,
-                    duration=1000 // FRAMES_A_SECOND)
+    reduced[0].save(
+        memory,
+        "GIF",
+        save_all=True,
+        append_images=reduced[1:],
+        loop=0,
+        duration=1000 // FRAMES_A_SECOND,
+    )
     return memory.getvalue()
 
 

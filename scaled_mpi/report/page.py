@@ -45,8 +45,15 @@ def write_report(
     from scaled_mpi.report.sections import SECTIONS, Material
 
     trainings = events if isinstance(events, Mapping) else {"surrogate": events}
-    material = Material(Numbers(facts), trainings, pictures, dict(labels or {}), config_text,
-                        provenance or {}, panels)
+    material = Material(
+        Numbers(facts),
+        trainings,
+        pictures,
+        dict(labels or {}),
+        config_text,
+        provenance or {},
+        panels,
+    )
     body = "".join(section(material) for section in SECTIONS)
     page = _document(title, about, body, _progress(material.numbers) if partial else "")
     target = Path(folder) / NAME
@@ -58,15 +65,19 @@ def write_report(
 def _progress(numbers: Numbers) -> str:
     stages = [str(fact["stage"]) for fact in numbers.facts if fact.get("stage")]
     so_far = f" Last stage with a fact: {stages[-1]}." if stages else ""
-    return (f'<p class="running">The job is still running: {len(numbers.facts)} facts so far.'
-            f"{escape(so_far)} This page reloads itself.</p>")
+    return (
+        f'<p class="running">The job is still running: {len(numbers.facts)} facts so far.'
+        f"{escape(so_far)} This page reloads itself.</p>"
+    )
 
 
 def _document(title: str, about: str, body: str, running: str) -> str:
     reload = f'<meta http-equiv="refresh" content="{RELOAD}">' if running else ""
     lead = f'<p class="lead">{escape(about)}</p>' if about else ""
-    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8">{reload}'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{escape(title)}</title><style>{CSS}</style></head><body><main>"
-            f"<h1>{escape(title)}</h1>{lead}{running}{body}</main>"
-            f"<script>{SORT}</script></body></html>\n")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{reload}'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{CSS}</style></head><body><main>"
+        f"<h1>{escape(title)}</h1>{lead}{running}{body}</main>"
+        f"<script>{SORT}</script></body></html>\n"
+    )

@@ -32,9 +32,12 @@ PUBLISHED = {
     "reweighted": {"life": 0.052, "waves": 0.105, "spirals": 0.180, "maze": 0.031},
 }
 BARS = {
-    "trainingfree": ("training-free", "#d55e00"), "flow": ("learned flow", "#0072b2"),
-    "fitted5": ("5 × 5 kernel fitted to 8 rates", "#009e73"), "score": ("the score", "#cc79a7"),
-    "random": ("random linear maps", "#8a8a8a"), "reweighted": ("random weights", "#c4c4c4"),
+    "trainingfree": ("training-free", "#d55e00"),
+    "flow": ("learned flow", "#0072b2"),
+    "fitted5": ("5 × 5 kernel fitted to 8 rates", "#009e73"),
+    "score": ("the score", "#cc79a7"),
+    "random": ("random linear maps", "#8a8a8a"),
+    "reweighted": ("random weights", "#c4c4c4"),
 }
 CASES = ("two_moons", "ring", "two_peaks", "lorenz")
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -52,8 +55,11 @@ def chart(numbers: Numbers) -> str:
         _bars(right, numbers, presets, "cos.fair")
         left.set_title("along the march, |cos|, the better sign")
         right.set_title("at one instant, cos, sign fixed beforehand")
-        handles = {label: bar for axes in (left, right)
-                   for bar, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        handles = {
+            label: bar
+            for axes in (left, right)
+            for bar, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
 
     return figures.draw(paint, "directions", 4.0)
@@ -61,16 +67,25 @@ def chart(numbers: Numbers) -> str:
 
 def _bars(axes: Any, numbers: Numbers, presets: Sequence[str], prefix: str) -> None:
     """A bar a field and preset with the spread over snapshots or draws."""
-    kinds = [key for key in BARS
-             if any(_value(numbers, f"{prefix}.{key}.{p}") is not None for p in presets)]
+    kinds = [
+        key
+        for key in BARS
+        if any(_value(numbers, f"{prefix}.{key}.{p}") is not None for p in presets)
+    ]
     wide, places = 0.8 / len(kinds), np.arange(len(presets))
     for row_, kind in enumerate(kinds):
         at = places + (row_ - (len(kinds) - 1) / 2) * wide
         names = [f"{prefix}.{kind}.{preset}" for preset in presets]
         label, colour = BARS[kind]
-        axes.bar(at, [_value(numbers, name) or 0.0 for name in names], 0.9 * wide, label=label,
-                 yerr=[_value(numbers, name, "spread") or 0.0 for name in names], color=colour,
-                 error_kw={"linewidth": 0.8, "ecolor": "#8a8a8a"})
+        axes.bar(
+            at,
+            [_value(numbers, name) or 0.0 for name in names],
+            0.9 * wide,
+            label=label,
+            yerr=[_value(numbers, name, "spread") or 0.0 for name in names],
+            color=colour,
+            error_kw={"linewidth": 0.8, "ecolor": "#8a8a8a"},
+        )
         known = [PUBLISHED.get(kind, {}).get(preset, np.nan) for preset in presets]
         if prefix == "cos" and not np.isnan(known).all():
             axes.plot(at, known, "D", color=INK, markersize=5, label="published, on a GPU")
@@ -98,14 +113,21 @@ def instantaneous(numbers: Numbers) -> str:
     head, right = ("cos", *presets), [False] + [True] * len(presets)
     still = [
         [escape(label), *(_said(_value(numbers, f"stationarity.{key}.{p}")) for p in presets)]
-        for key, label in (("trainingfree", FIELDS["trainingfree"]), ("flow", FIELDS["flow"]),
-                           ("random", "a random linear map of the score"))
+        for key, label in (
+            ("trainingfree", FIELDS["trainingfree"]),
+            ("flow", FIELDS["flow"]),
+            ("random", "a random linear map of the score"),
+        )
     ]
-    size = ["size of the dynamics, a step",
-            *(f"{_value(numbers, f'dynamics.size.{p}') or 0.0:.2g}" for p in presets)]
-    return (tables.table(head, rows, right)
-            + "<h4>Relative squared residual of div v + v · s (0: the density stands still)</h4>"
-            + tables.table(("residual", *presets), [*still, size], right))
+    size = [
+        "size of the dynamics, a step",
+        *(f"{_value(numbers, f'dynamics.size.{p}') or 0.0:.2g}" for p in presets),
+    ]
+    return (
+        tables.table(head, rows, right)
+        + "<h4>Relative squared residual of div v + v · s (0: the density stands still)</h4>"
+        + tables.table(("residual", *presets), [*still, size], right)
+    )
 
 
 def exponents(numbers: Numbers) -> str:
@@ -113,15 +135,29 @@ def exponents(numbers: Numbers) -> str:
     rows = []
     for case in CASES:
         for kind in ("truth", "trainingfree", "flow"):
-            found = [_value(numbers, f"{name}.{kind}.{case}") for name in
-                     ("lyapunov", "lyapunov.sum", "stationarity", "density.drift", "cos")]
+            found = [
+                _value(numbers, f"{name}.{kind}.{case}")
+                for name in ("lyapunov", "lyapunov.sum", "stationarity", "density.drift", "cos")
+            ]
             if any(value is not None for value in found):
-                rows.append([case.replace("_", " "), kind.replace("gf", "g-f"),
-                             *(_said(value) for value in found)])
+                rows.append(
+                    [
+                        case.replace("_", " "),
+                        kind.replace("gf", "g-f"),
+                        *(_said(value) for value in found),
+                    ]
+                )
     if not rows:
         return ""
-    head = ("case", "field", "largest exponent", "sum of exponents", "relative residual",
-            "drift of log p", "cos with Lorenz")
+    head = (
+        "case",
+        "field",
+        "largest exponent",
+        "sum of exponents",
+        "relative residual",
+        "drift of log p",
+        "cos with Lorenz",
+    )
     return tables.table(head, rows, [False, False] + [True] * 5)
 
 
@@ -129,40 +165,68 @@ def chaos(numbers: Numbers) -> str:
     """Lorenz and the flow learned from its states, beside what is published; "" without."""
     rows = []
     for kind, label in (("truth", "Lorenz's own equations"), ("flow", "learned flow")):
-        found = [_value(numbers, f"{name}.{kind}.lorenz")
-                 for name in ("lyapunov", "lyapunov.path", "lyapunov.separation")]
+        found = [
+            _value(numbers, f"{name}.{kind}.lorenz")
+            for name in ("lyapunov", "lyapunov.path", "lyapunov.separation")
+        ]
         if any(value is not None for value in found):
             rows.append([label, *(_said(value) for value in found)])
     if not rows:
         return ""
     rows.append(["published: Lorenz's own", "0.906", "", ""])
     rows.append(["published: 100 learned flows, mean", "", "0.017", "0.025"])
-    return tables.table(("field", "exponent, as fast as Lorenz", "exponent a unit of path",
-                         "separation, published protocol"), rows, [False, True, True, True])
+    return tables.table(
+        (
+            "field",
+            "exponent, as fast as Lorenz",
+            "exponent a unit of path",
+            "separation, published protocol",
+        ),
+        rows,
+        [False, True, True, True],
+    )
 
 
 ABOVE = (
-    ("How well they point", "Cosine between fields that were found from snapshots alone, without "
-     "any time, and what the simulator does; 1 is the same direction, 0 no relation. Mean over "
-     "held-out snapshots, thin lines their spread; random fields show what costs nothing.",
-     chart),
+    (
+        "How well they point",
+        "Cosine between fields that were found from snapshots alone, without "
+        "any time, and what the simulator does; 1 is the same direction, 0 no relation. Mean over "
+        "held-out snapshots, thin lines their spread; random fields show what costs nothing.",
+        chart,
+    ),
 )
 BELOW = (
-    ("Along the march", "Displacement under the field and noise against that of the simulator, "
-     "absolute value, the better of v and −v: upstream's protocol, which looks at the truth to "
-     "choose a sign. Mean over held-out snapshots; published is one snapshot of the training "
-     "set, its network trained on 8192 snapshots of 128 × 128 cells on a GPU.", marched),
-    ("At one instant", "The field at a snapshot without noise against the simulator's rate of "
-     "change there, with its sign, which is fixed beforehand; mean over held-out snapshots.",
-     instantaneous),
-    ("Small cases", "Fields of unit speed (on Lorenz: as fast as Lorenz). In the plane a "
-     "training-free field has a first integral, log p, and no chaos: its exponents go to zero "
-     "as log t / t.", exponents),
-    ("Chaos", "Largest Lyapunov exponents on Lorenz's attractor. A field found without time has "
-     "no speed of its own, so the exponent is told for one as fast as Lorenz's, and for a unit "
-     "of path in standardised states. Separation: the published way, whose distances grow from "
-     "1e-5 to the size of the attractor within its 250 units of time, so that it cannot tell "
-     "more than about 0.05 however chaotic a field is.", chaos),
+    (
+        "Along the march",
+        "Displacement under the field and noise against that of the simulator, "
+        "absolute value, the better of v and −v: upstream's protocol, which looks at the truth to "
+        "choose a sign. Mean over held-out snapshots; published is one snapshot of the training "
+        "set, its network trained on 8192 snapshots of 128 × 128 cells on a GPU.",
+        marched,
+    ),
+    (
+        "At one instant",
+        "The field at a snapshot without noise against the simulator's rate of "
+        "change there, with its sign, which is fixed beforehand; mean over held-out snapshots.",
+        instantaneous,
+    ),
+    (
+        "Small cases",
+        "Fields of unit speed (on Lorenz: as fast as Lorenz). In the plane a "
+        "training-free field has a first integral, log p, and no chaos: its exponents go to zero "
+        "as log t / t.",
+        exponents,
+    ),
+    (
+        "Chaos",
+        "Largest Lyapunov exponents on Lorenz's attractor. A field found without time has "
+        "no speed of its own, so the exponent is told for one as fast as Lorenz's, and for a unit "
+        "of path in standardised states. Separation: the published way, whose distances grow from "
+        "1e-5 to the size of the attractor within its 250 units of time, so that it cannot tell "
+        "more than about 0.05 however chaotic a field is.",
+        chaos,
+    ),
 )
 
 
@@ -182,26 +246,32 @@ class PatternPanel:
     def sentence(self) -> str:
         """What is shown."""
         shape = self.arrays["snapshots"].shape[2:]
-        return (f"A held-out snapshot of {shape[0]} × {shape[1]} cells, the simulator's rate of "
-                "change there and the fields found without any time; then what 20 steps of the "
-                "simulator change beside what a march of 200 steps along the fields changes, "
-                "denoised. Species v, red up and blue down, each in its own scale; cosines with "
-                "the simulator's change over both species, of marches with their noise. Below, "
-                "the same 200 steps in motion, and other held-out snapshots.")
+        return (
+            f"A held-out snapshot of {shape[0]} × {shape[1]} cells, the simulator's rate of "
+            "change there and the fields found without any time; then what 20 steps of the "
+            "simulator change beside what a march of 200 steps along the fields changes, "
+            "denoised. Species v, red up and blue down, each in its own scale; cosines with "
+            "the simulator's change over both species, of marches with their noise. Below, "
+            "the same 200 steps in motion, and other held-out snapshots."
+        )
 
     def content(self) -> str:
         """The fields, the marches as a movie, other snapshots."""
         snapshots = self.arrays["snapshots"][:, 1]
         low, high = field_limits(list(snapshots))
-        fields = [("snapshot", snapshots[0], low, high, images.FIELD),
-                  self._change("simulator, rate of change", "rate"),
-                  self._change("training-free field", "trainingfree", "rate"),
-                  self._change("learned flow", "flow", "rate"),
-                  self._change("simulator, 20 steps", "truth"),
-                  self._change("training-free, marched", "marched.trainingfree", "truth"),
-                  self._change("learned flow, marched", "marched.flow", "truth")]
-        others = [(f"snapshot {k + 2}", plane, low, high, images.FIELD)
-                  for k, plane in enumerate(snapshots[1:])]
+        fields = [
+            ("snapshot", snapshots[0], low, high, images.FIELD),
+            self._change("simulator, rate of change", "rate"),
+            self._change("training-free field", "trainingfree", "rate"),
+            self._change("learned flow", "flow", "rate"),
+            self._change("simulator, 20 steps", "truth"),
+            self._change("training-free, marched", "marched.trainingfree", "truth"),
+            self._change("learned flow, marched", "marched.flow", "truth"),
+        ]
+        others = [
+            (f"snapshot {k + 2}", plane, low, high, images.FIELD)
+            for k, plane in enumerate(snapshots[1:])
+        ]
         return row(fields) + self._motion() + (row(others) if others else "")
 
     def _change(
@@ -223,8 +293,11 @@ class PatternPanel:
 
     def _motion(self) -> str:
         """A movie: the simulator and the denoised states of the marches, the same steps."""
-        films = {"truth": "simulator", "trainingfree": "along the training-free field",
-                 "flow": "along the learned flow"}
+        films = {
+            "truth": "simulator",
+            "trainingfree": "along the training-free field",
+            "flow": "along the learned flow",
+        }
         names = "".join(f"<span>{label}</span>" for label in films.values())
         moving = [self.arrays[f"film.{key}"] for key in films]
         low, high = field_limits([moving[0]])
@@ -254,11 +327,15 @@ class CasePanel:
     def sentence(self) -> str:
         """What is shown."""
         if "path.flow" in self.arrays:
-            return ("States of Lorenz's attractor without any time, which is all that was "
-                    "learned from; a path of the learned flow; a path of Lorenz's own equations "
-                    "over the same time.")
-        return ("Paths along fields under which the density (shaded) stands still; each begins "
-                "at its dot, the same ones on both sides.")
+            return (
+                "States of Lorenz's attractor without any time, which is all that was "
+                "learned from; a path of the learned flow; a path of Lorenz's own equations "
+                "over the same time."
+            )
+        return (
+            "Paths along fields under which the density (shaded) stands still; each begins "
+            "at its dot, the same ones on both sides."
+        )
 
     def content(self) -> str:
         """A figure: paths over the density, or over the attractor."""
@@ -302,16 +379,15 @@ def _norm(field: np.ndarray) -> float:
     return max(float(np.linalg.norm(field)), 1e-300)
 
 
-def row(
-    pictures: Sequence[tuple[str, np.ndarray, float, float, str]], across: int = 6
-) -> str:
+def row(pictures: Sequence[tuple[str, np.ndarray, float, float, str]], across: int = 6) -> str:
     """Planes side by side, at least `across`: label, values, least, largest shown, colours."""
     empty = "<span></span>" * max(0, across - len(pictures))
     head = "".join(f"<span>{escape(label)}</span>" for label, *_ in pictures) + empty
     stills = "".join(
         f'<img class="sharp" alt="{escape(label)}" width="{plane.shape[1]}" '
         f'height="{plane.shape[0]}" src="{images.png(plane, low, high, colour)}">'
-        for label, plane, low, high, colour in pictures)
+        for label, plane, low, high, colour in pictures
+    )
     columns = f"grid-template-columns: repeat({max(len(pictures), across)}, 1fr)"
     return f'<figure><div class="film" style="{columns}">{head}{stills}</div></figure>'
 
@@ -319,8 +395,11 @@ def row(
 def _rows(numbers: Numbers, prefix: str) -> tuple[list[list[str]], list[str]]:
     """A row a field with the facts prefix.FIELD.PRESET, and the presets found."""
     first = f"{prefix}.trainingfree."
-    presets = [fact["name"].removeprefix(first) for fact in numbers.facts
-               if fact["name"].startswith(first) and not fact["name"].endswith("lorenz")]
+    presets = [
+        fact["name"].removeprefix(first)
+        for fact in numbers.facts
+        if fact["name"].startswith(first) and not fact["name"].endswith("lorenz")
+    ]
     rows = []
     for key, label in FIELDS.items():
         values = [_value(numbers, f"{prefix}.{key}.{preset}") for preset in presets]

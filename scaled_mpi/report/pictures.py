@@ -79,8 +79,10 @@ class Pictures:
     def pair(self, lead: int) -> tuple[np.ndarray, np.ndarray]:
         """Truth and prediction at a lead as planes (Y, X); of a volume the middle plane."""
         _, true, predicted = next(match for match in self.matches if match[0] == lead)
-        return (_plane(self.truth.read(true)[self.channel]),
-                _plane(self.predicted.read(predicted)[self.channel]))
+        return (
+            _plane(self.truth.read(true)[self.channel]),
+            _plane(self.predicted.read(predicted)[self.channel]),
+        )
 
     def space_time(self) -> tuple[np.ndarray, np.ndarray]:
         """All leads of a one-axis field stacked: planes (lead, X)."""
@@ -146,21 +148,32 @@ def film(pictures: Pictures, leads: Sequence[int]) -> str:
     low, high = field_limits([true for true, _ in pairs.values()])
     limit = error_limit([predicted - true for true, predicted in pairs.values()])
     head = "".join(f"<span>jump {lead}</span>" for lead in leads)
-    rows = [f'<span></span>{head}']
-    kinds = [(pictures.truth_label, lambda true, _: true, low, high, images.FIELD),
-             (pictures.predicted_label, lambda _, predicted: predicted, low, high, images.FIELD),
-             ("error", lambda true, predicted: predicted - true, -limit, limit, images.ERROR)]
+    rows = [f"<span></span>{head}"]
+    kinds = [
+        (pictures.truth_label, lambda true, _: true, low, high, images.FIELD),
+        (pictures.predicted_label, lambda _, predicted: predicted, low, high, images.FIELD),
+        ("error", lambda true, predicted: predicted - true, -limit, limit, images.ERROR),
+    ]
     for label, choose, lower, upper, colour in kinds:
         stills = "".join(
-            image(images.shrink(choose(*pairs[lead]), 360), lower, upper, colour,
-                   f"{label}, jump {lead}")
-            for lead in leads)
+            image(
+                images.shrink(choose(*pairs[lead]), 360),
+                lower,
+                upper,
+                colour,
+                f"{label}, jump {lead}",
+            )
+            for lead in leads
+        )
         rows.append(f'<span class="row">{escape(label)}</span>{stills}')
-    scales = (scale(low, high, images.FIELD, escape(pictures.channel_name))
-              + scale(-limit, limit, images.ERROR, f"Δ{escape(pictures.channel_name)}"))
+    scales = scale(low, high, images.FIELD, escape(pictures.channel_name)) + scale(
+        -limit, limit, images.ERROR, f"Δ{escape(pictures.channel_name)}"
+    )
     columns = f"grid-template-columns: 6.5rem repeat({len(leads)}, 1fr)"
-    return (f'<div class="film" style="{columns}">{"".join(rows)}</div>'
-            f'<div class="scales">{scales}</div>')
+    return (
+        f'<div class="film" style="{columns}">{"".join(rows)}</div>'
+        f'<div class="scales">{scales}</div>'
+    )
 
 
 def _finite(planes: Sequence[np.ndarray]) -> np.ndarray:
@@ -180,12 +193,15 @@ def image(plane: np.ndarray, low: float, high: float, colour: str, label: str) -
     """A plane (Y, X) as an <img>, its colours between low and high."""
     small = images.shrink(plane)
     sharp = ' class="sharp"' if max(plane.shape) <= 128 else ""
-    return (f'<img{sharp} alt="{escape(label)}" width="{small.shape[1]}" '
-            f'height="{small.shape[0]}" src="{images.png(small, low, high, colour)}">')
+    return (
+        f'<img{sharp} alt="{escape(label)}" width="{small.shape[1]}" '
+        f'height="{small.shape[0]}" src="{images.png(small, low, high, colour)}">'
+    )
 
 
-def _lattice(shape: Sequence[int], tile: Sequence[int] | None,
-             trained: Sequence[int] | None) -> str:
+def _lattice(
+    shape: Sequence[int], tile: Sequence[int] | None, trained: Sequence[int] | None
+) -> str:
     """The tiles' edges and the training domain as an overlay in units of cells."""
     rows, columns = shape
     parts = []
@@ -196,18 +212,24 @@ def _lattice(shape: Sequence[int], tile: Sequence[int] | None,
     if trained and trained[0] <= rows and trained[1] <= columns:
         height, width = trained
         # Twice: a white edge keeps the square visible on any colour.
-        parts += [f'<rect class="{kind}" x="0" y="{rows - height}" width="{width}" '
-                  f'height="{height}"/>' for kind in ("edge", "trained")]
+        parts += [
+            f'<rect class="{kind}" x="0" y="{rows - height}" width="{width}" height="{height}"/>'
+            for kind in ("edge", "trained")
+        ]
     if not parts:
         return ""
-    return (f'<svg class="overlay" viewBox="0 0 {columns} {rows}" preserveAspectRatio="none" '
-            f'aria-hidden="true">{"".join(parts)}</svg>')
+    return (
+        f'<svg class="overlay" viewBox="0 0 {columns} {rows}" preserveAspectRatio="none" '
+        f'aria-hidden="true">{"".join(parts)}</svg>'
+    )
 
 
 def scale(low: float, high: float, colour: str, unit: str) -> str:
     """The colour bar below an image."""
     # A limit that is zero but for rounding is said to be zero.
     first, last = (0.0 if abs(value) < 2e-3 * (high - low) else value for value in (low, high))
-    return (f'<div class="scale"><span>{first:.2g}</span>'
-            f'<i style="background:{images.gradient(colour)}"></i>'
-            f"<span>{last:.2g}</span><b>{unit}</b></div>")
+    return (
+        f'<div class="scale"><span>{first:.2g}</span>'
+        f'<i style="background:{images.gradient(colour)}"></i>'
+        f"<span>{last:.2g}</span><b>{unit}</b></div>"
+    )

@@ -7,8 +7,24 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Keys that tell one fact of a name from another; all others are remarks.
-PLACES = ("method", "lead", "jump", "sweep", "k", "channel", "band", "window", "member", "N",
-          "iteration", "start", "noise", "time", "bin", "level")
+PLACES = (
+    "method",
+    "lead",
+    "jump",
+    "sweep",
+    "k",
+    "channel",
+    "band",
+    "window",
+    "member",
+    "N",
+    "iteration",
+    "start",
+    "noise",
+    "time",
+    "bin",
+    "level",
+)
 Series = dict[str, tuple[list[float], list[float]]]
 
 
@@ -52,18 +68,23 @@ class Numbers:
                 continue
             key = str(place[by]) if by else ""
             points.setdefault(key, {})[number(place[over])] = number(fact["value"])
-        return {key: (sorted(line), [line[x] for x in sorted(line)])
-                for key, line in points.items()}
+        return {
+            key: (sorted(line), [line[x] for x in sorted(line)]) for key, line in points.items()
+        }
 
     def by_method(self, name: str) -> dict[str, float]:
         """Values of a name whose only place is the method."""
-        return {fact["method"]: number(fact["value"]) for fact in self.facts
-                if fact["name"] == name and set(places(fact)) == {"method"}}
+        return {
+            fact["method"]: number(fact["value"])
+            for fact in self.facts
+            if fact["name"] == name and set(places(fact)) == {"method"}
+        }
 
     def leads(self, name: str) -> list[int]:
         """All leads at which a name was recorded."""
-        return sorted({int(fact["lead"]) for fact in self.facts
-                       if fact["name"] == name and "lead" in fact})
+        return sorted(
+            {int(fact["lead"]) for fact in self.facts if fact["name"] == name and "lead" in fact}
+        )
 
 
 def places(fact: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,25 +13,35 @@ COLUMNS = ("name", "value", "unit", "stage", "ranks", "tiles")
 ROWS = ("lead", "jump", "k", "sweep")
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool],
-          sortable: bool = False) -> str:
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    numeric: Sequence[bool],
+    sortable: bool = False,
+) -> str:
     """An HTML table of finished cells; numeric columns stand right-aligned."""
     kinds = [' class="number"' if right else "" for right in numeric]
     top = "".join(f"<th{kind}>{text}</th>" for text, kind in zip(head, kinds, strict=True))
     body = "".join(
-        "<tr>" + "".join(f"<td{kind}>{cell}</td>"
-                         for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
-        for row in rows)
+        "<tr>"
+        + "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(row, kinds, strict=True))
+        + "</tr>"
+        for row in rows
+    )
     mark = ' class="sortable"' if sortable else ""
-    return (f'<div class="scroll"><table{mark}><thead><tr>{top}</tr></thead>'
-            f"<tbody>{body}</tbody></table></div>")
+    return (
+        f'<div class="scroll"><table{mark}><thead><tr>{top}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def halo(numbers: Numbers) -> str:
     """Messages and bytes: counted, by formula, and as if each tile were a rank."""
-    columns = (("counted", "messages", "bytes.counted"),
-               ("by formula", "messages.formula", "bytes.formula"),
-               ("if each tile were a rank", "messages.tiles", "bytes.tiles"))
+    columns = (
+        ("counted", "messages", "bytes.counted"),
+        ("by formula", "messages.formula", "bytes.formula"),
+        ("if each tile were a rank", "messages.tiles", "bytes.tiles"),
+    )
     rows = []
     for label, messages, size in columns:
         counts = numbers.value(f"halo.{messages}"), numbers.value(f"halo.{size}")
@@ -45,10 +55,16 @@ def halo(numbers: Numbers) -> str:
 def facts(numbers: Numbers) -> str:
     """Every fact: single ones in one sortable table, series folded, a column a line."""
     single = [fact for fact in numbers.facts if not _is_point(fact)]
-    rows = [[escape(fact["name"]), _exact(fact["value"]), escape(str(fact.get("unit", ""))),
-             *(escape(str(fact.get(key, ""))) for key in ("stage", "ranks", "tiles")),
-             escape(", ".join(f"{k} {v}" for k, v in fact.items() if k not in COLUMNS))]
-            for fact in sorted(single, key=lambda fact: str(fact["name"]))]
+    rows = [
+        [
+            escape(fact["name"]),
+            _exact(fact["value"]),
+            escape(str(fact.get("unit", ""))),
+            *(escape(str(fact.get(key, ""))) for key in ("stage", "ranks", "tiles")),
+            escape(", ".join(f"{k} {v}" for k, v in fact.items() if k not in COLUMNS)),
+        ]
+        for fact in sorted(single, key=lambda fact: str(fact["name"]))
+    ]
     numeric = (False, True, False, False, True, True, False)
     parts = [table((*COLUMNS, "place"), rows, numeric, sortable=True)]
     series: dict[str, list[Mapping[str, Any]]] = {}
@@ -61,8 +77,11 @@ def facts(numbers: Numbers) -> str:
 
 def mapping(entries: Mapping[str, Any]) -> str:
     """Two columns: a key and what it stands for."""
-    return table(("", ""), [[escape(str(k)), f"<code>{escape(str(v))}</code>"]
-                            for k, v in entries.items()], (False, False))
+    return table(
+        ("", ""),
+        [[escape(str(k)), f"<code>{escape(str(v))}</code>"] for k, v in entries.items()],
+        (False, False),
+    )
 
 
 def _is_point(fact: Mapping[str, Any]) -> bool:
@@ -80,8 +99,10 @@ def _folded(name: str, points: Sequence[Mapping[str, Any]]) -> str:
         if column not in columns:
             columns.append(column)
         cells.setdefault(number(fact.get(over)), {})[column] = _exact(fact["value"])
-    rows = [[f"{x:g}", *(line.get(column, "") for column in columns)]
-            for x, line in sorted(cells.items())]
+    rows = [
+        [f"{x:g}", *(line.get(column, "") for column in columns)]
+        for x, line in sorted(cells.items())
+    ]
     head = (over, *(escape(column) for column in columns))
     unit = str(points[0].get("unit", ""))
     label = f"{escape(name)} <span>{len(points)} facts{', ' + escape(unit) if unit else ''}</span>"

@@ -42,8 +42,14 @@ def calibration(numbers: Numbers, labels: dict[str, str]) -> str:
             axes.axhline(1.0, color=INK, linewidth=0.8)
             for key in in_order(list(series)):
                 style, (x, y) = method(key, labels), series[key]
-                axes.step(np.array(x) / max(x), y, where="mid", color=style.colour,
-                          linestyle=style.dash, linewidth=style.width)
+                axes.step(
+                    np.array(x) / max(x),
+                    y,
+                    where="mid",
+                    color=style.colour,
+                    linestyle=style.dash,
+                    linewidth=style.width,
+                )
             axes.set_title(f"rank of the truth, jump {lead}")
             axes.set_ylim(0, max(2.0, min(axes.get_ylim()[1], 6)))
         figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -57,8 +63,11 @@ def scores(numbers: Numbers, labels: dict[str, str]) -> str:
     if not fair:
         return ""
     single = numbers.series("mae.lead", "lead")
-    kept = {key: line for key, line in single.items() if key not in fair and key not in (
-        "halo8", "nosweep", "linear", "quadratic")}
+    kept = {
+        key: line
+        for key, line in single.items()
+        if key not in fair and key not in ("halo8", "nosweep", "linear", "quadratic")
+    }
     return figures.by_lead({**kept, **fair}, "scores", "fair CRPS, or error", labels)
 
 
@@ -68,8 +77,10 @@ def summary(numbers: Numbers) -> str:
     best = numbers.by_method("crps.mean").get("reference")
     parts = []
     if own is not None and other:
-        parts.append(f"Over all leads the fair CRPS is {own:.4f}, {100 * own / other:.0f} % of "
-                     f"the deterministic network's error ({other:.4f})")
+        parts.append(
+            f"Over all leads the fair CRPS is {own:.4f}, {100 * own / other:.0f} % of "
+            f"the deterministic network's error ({other:.4f})"
+        )
     if best is not None:
         parts.append(f"the simulator's own ensemble has {best:.4f}")
     energy = [
@@ -77,8 +88,10 @@ def summary(numbers: Numbers) -> str:
         for place in ("borders", "inside")
     ]
     if all(energy):
-        parts.append("energy score of patches across tile borders over that inside tiles, at the "
-                     f"last lead {energy[0][1][-1] / energy[1][1][-1]:.2f}")
+        parts.append(
+            "energy score of patches across tile borders over that inside tiles, at the "
+            f"last lead {energy[0][1][-1] / energy[1][1][-1]:.2f}"
+        )
     return "; ".join(parts) + "." if parts else ""
 
 
@@ -100,8 +113,10 @@ class MapsPanel:
 
     @property
     def sentence(self) -> str:
-        return (f"{len(self.members)} members after {self.lead} jumps; where the spread is large "
-                "the error of the mean should be, and nowhere else.")
+        return (
+            f"{len(self.members)} members after {self.lead} jumps; where the spread is large "
+            "the error of the mean should be, and nowhere else."
+        )
 
     def content(self) -> str:
         """One strip of six pictures; nothing where the grid has not two axes."""
@@ -113,12 +128,19 @@ class MapsPanel:
         mean, spread = fields.mean(axis=0), fields.std(axis=0, ddof=1)
         error = np.abs(mean - true)
         limit = field_limits([spread, error])[1]
-        shown = [("truth", true), ("mean", mean), *(
-            (f"{100 * level:.0f} % quantile", np.quantile(fields, level, axis=0))
-            for level in QUANTILES)]
+        shown = [
+            ("truth", true),
+            ("mean", mean),
+            *(
+                (f"{100 * level:.0f} % quantile", np.quantile(fields, level, axis=0))
+                for level in QUANTILES
+            ),
+        ]
         panels = [(label, plane, low, high, images.FIELD) for label, plane in shown]
-        panels += [(label, plane, 0.0, limit, SPREAD)
-                   for label, plane in (("|error of the mean|", error), ("spread", spread))]
+        panels += [
+            (label, plane, 0.0, limit, SPREAD)
+            for label, plane in (("|error of the mean|", error), ("spread", spread))
+        ]
         name = escape(str(self.truth.channels[-1]))
         cells = "".join(
             f'<div class="panel"><h4>{escape(label)}</h4><div class="image">'

@@ -72,9 +72,7 @@ class Density:
         position = particles.position
         index = np.zeros(len(position), np.int64)
         spacing = self.blocks.grid.spacing
-        for axis, (start, cells) in enumerate(
-            zip(self.block.start, self.block.size, strict=True)
-        ):
+        for axis, (start, cells) in enumerate(zip(self.block.start, self.block.size, strict=True)):
             # Faces as ownership knows them: a quotient could round to the neighbouring cell.
             faces = np.arange(start + 1, start + cells) * spacing[axis]
             index = index * cells + np.searchsorted(faces, position[:, axis], side="right")
@@ -97,8 +95,10 @@ def order_parameters(particles: Particles, comm: Any) -> dict[str, float]:
     mean = [_sum(comm, term) / n for term in terms]
     spread = _sum(comm, (speed - mean[4]) ** 2) / n
     return {
-        "polarization": math.hypot(mean[0], mean[1]), "mean_speed": mean[4],
-        "nematic": math.hypot(mean[2], mean[3]), "speed_std": math.sqrt(spread),
+        "polarization": math.hypot(mean[0], mean[1]),
+        "mean_speed": mean[4],
+        "nematic": math.hypot(mean[2], mean[3]),
+        "speed_std": math.sqrt(spread),
     }
 
 

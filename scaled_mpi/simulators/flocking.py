@@ -13,7 +13,10 @@ import numba
 import numpy as np
 
 _OPTIONS: dict[str, Any] = {
-    "nogil": True, "fastmath": False, "error_model": "numpy", "cache": True,
+    "nogil": True,
+    "fastmath": False,
+    "error_model": "numpy",
+    "cache": True,
 }
 
 
@@ -48,8 +51,14 @@ def sort_into_cells(
 
 @numba.njit(**_OPTIONS)
 def neighbour_sums(
-    mine: int, position: np.ndarray, heading: np.ndarray, cells: tuple, radius: float,
-    scale: float, morse: tuple, force_scale: float,
+    mine: int,
+    position: np.ndarray,
+    heading: np.ndarray,
+    cells: tuple,
+    radius: float,
+    scale: float,
+    morse: tuple,
+    force_scale: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(headings, forces) summed over neighbours, float64 (mine, 2) each.
 
@@ -90,8 +99,13 @@ def neighbour_sums(
 
 @numba.njit(**_OPTIONS)
 def all_pairs(
-    position: np.ndarray, heading: np.ndarray, shifts: np.ndarray, radius: float, scale: float,
-    morse: tuple, force_scale: float,
+    position: np.ndarray,
+    heading: np.ndarray,
+    shifts: np.ndarray,
+    radius: float,
+    scale: float,
+    morse: tuple,
+    force_scale: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `neighbour_sums`, of a few particles alone on one block, without cells or ghosts.
 
@@ -109,10 +123,12 @@ def all_pairs(
         sum_y, sum_x, force_y, force_x = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
         for shift in shifts:
             # An image that lies beyond reach as a whole, by the sums its particles would take.
-            if (position[i, 0] - (upper_y + shift[0]) > reach
-                    or position[i, 0] - (lower_y + shift[0]) < -reach
-                    or position[i, 1] - (upper_x + shift[1]) > reach
-                    or position[i, 1] - (lower_x + shift[1]) < -reach):
+            if (
+                position[i, 0] - (upper_y + shift[0]) > reach
+                or position[i, 0] - (lower_y + shift[0]) < -reach
+                or position[i, 1] - (upper_x + shift[1]) > reach
+                or position[i, 1] - (lower_x + shift[1]) < -reach
+            ):
                 continue
             for j in range(count):
                 away_y = position[i, 0] - (position[j, 0] + shift[0])

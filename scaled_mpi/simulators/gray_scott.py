@@ -77,8 +77,14 @@ class GrayScott(Spec):
                     f"a pattern, or F and k with pattern {CUSTOM}, is allowed"
                 )
         Du, Dv = diffusivities(self.parameters, pattern)
-        defaults = {"Du": Du, "Dv": Dv, "dt": family.dt, "dx": family.dx,
-                    "clamp": family.clamp, "start": family.start}
+        defaults = {
+            "Du": Du,
+            "Dv": Dv,
+            "dt": family.dt,
+            "dx": family.dx,
+            "clamp": family.clamp,
+            "start": family.start,
+        }
         values = {"pattern": pattern, "F": F, "k": k}
         values |= {key: value for key, value in defaults.items() if getattr(self, key) is None}
         self.__dict__.update(values)
@@ -157,7 +163,10 @@ class GrayScott(Spec):
         return Grid(shape, (self.dx,) * len(shape), self.boundary(len(shape)))
 
     def initial(
-        self, block: Block, grid: Grid, seed: int | tuple[int, int],
+        self,
+        block: Block,
+        grid: Grid,
+        seed: int | tuple[int, int],
         dtype: type[np.floating] = np.float32,
     ) -> np.ndarray:
         """The initial state (2, *block.size), the same values whatever the split.
@@ -193,8 +202,12 @@ class GrayScott(Spec):
         return made.movedim(0, 1) / self.dt
 
     def kicks(
-        self, block: Block, grid: Grid, seed: tuple[int, int],
-        members: Sequence[int] | None = None, steps: int = 0,
+        self,
+        block: Block,
+        grid: Grid,
+        seed: tuple[int, int],
+        members: Sequence[int] | None = None,
+        steps: int = 0,
     ) -> Kicks | None:
         """What forces a run, or the members of an ensemble, after `steps` steps; None: nothing."""
         if not self.noise:
@@ -221,8 +234,10 @@ class GrayScott(Spec):
 
     def with_largest_step(self, span: float, axes: int = 2) -> tuple[int, GrayScott]:
         """(steps, system) to cover `span` in the fewest equal stable steps; without noise."""
-        fastest = max(4 * axes * self.Du / self.dx**2 + self.F,
-                      4 * axes * self.Dv / self.dx**2 + self.F + self.k)
+        fastest = max(
+            4 * axes * self.Du / self.dx**2 + self.F,
+            4 * axes * self.Dv / self.dx**2 + self.F + self.k,
+        )
         steps = max(1, math.ceil(span * fastest / (2 * SAFETY) - 1e-9)) if fastest else 1
         return steps, self._changed(dt=span / steps, noise=0.0)
 
@@ -256,7 +271,10 @@ class GrayScott(Spec):
 
 
 def advance_together(
-    simulators: Sequence[GrayScott], states: Any, steps: int, exchange: Any,
+    simulators: Sequence[GrayScott],
+    states: Any,
+    steps: int,
+    exchange: Any,
     kicks: Callable[[], np.ndarray] | None = None,
 ) -> Any:
     """`steps` steps of several runs (N, 2, *size), run i by simulators[i] -> new states.
@@ -298,7 +316,7 @@ def _march(simulators: Sequence[GrayScott], state: Any, steps: int, exchange: An
         result[...] = state
         return result
     width = tuple(exchange.width)
-    size = tuple(state.shape[-len(width):])
+    size = tuple(state.shape[-len(width) :])
     depth = min(s._steps_an_exchange(width) for s in simulators)
     numbers = [s._numbers() for s in simulators]
 
@@ -319,7 +337,7 @@ def _march(simulators: Sequence[GrayScott], state: Any, steps: int, exchange: An
 
 def _runs(field: Any, axes: int) -> Any:
     """(2, *shape) or (N, 2, *shape) as a view (N, 2, *shape)."""
-    return field.reshape(-1, *field.shape[-axes - 1:])
+    return field.reshape(-1, *field.shape[-axes - 1 :])
 
 
 def _like(values: np.ndarray, field: Any) -> Any:

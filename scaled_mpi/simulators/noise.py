@@ -25,8 +25,12 @@ class Kicks:
     """
 
     def __init__(
-        self, block: Block, shape: Sequence[int], seed: tuple[int, int],
-        members: Sequence[int] | None = None, taken: int = 0,
+        self,
+        block: Block,
+        shape: Sequence[int],
+        seed: tuple[int, int],
+        members: Sequence[int] | None = None,
+        taken: int = 0,
     ) -> None:
         cells = cell_indices(block, shape)
         if members is not None:

@@ -111,8 +111,9 @@ def _bumps(canvas: Canvas, stream: int, count: int) -> np.ndarray:
             cells = np.arange(first, first + 2 * reach + 1)
             squares.append((cells + 0.5 - part * n) ** 2)
             places.append(canvas.places(cells, axis))
-        _paint(painted, squares, places,
-               lambda d2, a=height, s=width: a * np.exp(-d2 / (2 * s * s)))
+        _paint(
+            painted, squares, places, lambda d2, a=height, s=width: a * np.exp(-d2 / (2 * s * s))
+        )
     return painted
 
 

@@ -36,7 +36,10 @@ BESIDE = 8  # of them lie side by side: long rows cost less a cell than short on
 STRIP = 2048  # cells of a row at a time: 3 rows x 2 species x 15 steps are 0.75 MB of float32
 
 _OPTIONS: dict[str, Any] = {
-    "nogil": True, "fastmath": False, "error_model": "numpy", "cache": True,
+    "nogil": True,
+    "fastmath": False,
+    "error_model": "numpy",
+    "cache": True,
 }
 _INLINE: dict[str, Any] = {**_OPTIONS, "cache": False, "inline": "always"}
 _CALLED: dict[str, Any] = {**_OPTIONS, "cache": False}
@@ -55,8 +58,13 @@ def empty_like(field: np.ndarray) -> np.ndarray:
 
 
 def sweep(
-    padded: np.ndarray, target: np.ndarray, corner: Corner, place: Corner, size: Corner,
-    steps: int, numbers: tuple[float, ...],
+    padded: np.ndarray,
+    target: np.ndarray,
+    corner: Corner,
+    place: Corner,
+    size: Corner,
+    steps: int,
+    numbers: tuple[float, ...],
 ) -> None:
     """Put `size` cells, `steps` steps later, into `target` from `place` on.
 
@@ -80,9 +88,7 @@ def sweep(
         source, first = into, (left,) * len(size)
 
 
-def march_periodic(
-    states: np.ndarray, steps: int, numbers: tuple[float, ...]
-) -> np.ndarray:
+def march_periodic(states: np.ndarray, steps: int, numbers: tuple[float, ...]) -> np.ndarray:
     """`steps` steps of many whole periodic grids (N, 2, Y, X), wrapped in compiled code.
 
     The same bits as `sweep` behind an exchange, without a call of Python's for every few steps.
@@ -124,11 +130,9 @@ def _cell(u, v, around_u, around_v, c):
 def _step_1d(source, target, corner, place, size, c):
     i = corner[0] - 1
     u, v = source[0, i:], source[1, i:]
-    new_u, new_v = target[0, place[0]:], target[1, place[0]:]
+    new_u, new_v = target[0, place[0] :], target[1, place[0] :]
     for x in range(size[0]):
-        new_u[x], new_v[x] = _cell(
-            u[x + 1], v[x + 1], u[x] + u[x + 2], v[x] + v[x + 2], c
-        )
+        new_u[x], new_v[x] = _cell(u[x + 1], v[x + 1], u[x] + u[x + 2], v[x] + v[x + 2], c)
 
 
 # Rows are cut out of their arrays here and not in the wave, where the slices would be counted
@@ -141,9 +145,11 @@ def _row(old, north, here, south, west, new, row, column, count, c):
     new_u, new_v = new[0, row, column:], new[1, row, column:]
     for x in range(count):
         new_u[x], new_v[x] = _cell(
-            uc[x + 1], vc[x + 1],
+            uc[x + 1],
+            vc[x + 1],
             (un[x + 1] + us[x + 1]) + (uc[x] + uc[x + 2]),
-            (vn[x + 1] + vs[x + 1]) + (vc[x] + vc[x + 2]), c,
+            (vn[x + 1] + vs[x + 1]) + (vc[x] + vc[x + 2]),
+            c,
         )
 
 
@@ -173,11 +179,31 @@ def _wave(source, target, corner, place, size, steps, strip, c):
                     _row(source, s - 1, s, s + 1, west, scratch, now + here, 0, count, c)
                 elif step < steps:
                     count = (count + _VECTOR - 1) & -_VECTOR
-                    _row(scratch, past + north, past + here, past + south, 0,
-                         scratch, now + here, 0, count, c)
+                    _row(
+                        scratch,
+                        past + north,
+                        past + here,
+                        past + south,
+                        0,
+                        scratch,
+                        now + here,
+                        0,
+                        count,
+                        c,
+                    )
                 else:
-                    _row(scratch, past + north, past + here, past + south, 0,
-                         target, t, out, count, c)
+                    _row(
+                        scratch,
+                        past + north,
+                        past + here,
+                        past + south,
+                        0,
+                        target,
+                        t,
+                        out,
+                        count,
+                        c,
+                    )
 
 
 @numba.njit(**_OPTIONS)
@@ -190,14 +216,16 @@ def _step_3d(source, target, corner, place, size, c):
             ut, vt = source[0, k + z + 1, j + y, i:], source[1, k + z + 1, j + y, i:]
             un, vn = source[0, k + z, j + y - 1, i:], source[1, k + z, j + y - 1, i:]
             us, vs = source[0, k + z, j + y + 1, i:], source[1, k + z, j + y + 1, i:]
-            new_u = target[0, place[0] + z, place[1] + y, place[2]:]
-            new_v = target[1, place[0] + z, place[1] + y, place[2]:]
+            new_u = target[0, place[0] + z, place[1] + y, place[2] :]
+            new_v = target[1, place[0] + z, place[1] + y, place[2] :]
             for x in range(size[2]):
                 p = x + 1
                 new_u[x], new_v[x] = _cell(
-                    u[p], v[p],
+                    u[p],
+                    v[p],
                     ((ub[p] + ut[p]) + (un[p] + us[p])) + (u[x] + u[x + 2]),
-                    ((vb[p] + vt[p]) + (vn[p] + vs[p])) + (v[x] + v[x + 2]), c,
+                    ((vb[p] + vt[p]) + (vn[p] + vs[p])) + (v[x] + v[x + 2]),
+                    c,
                 )
 
 
@@ -213,21 +241,21 @@ def _march_periodic(states, result, steps, depth, beside, strip, c):
         there = np.zeros_like(here)
         for k in range(count):
             a = k * wide + depth
-            here[:, inner, a:a + columns] = states[first + k]
+            here[:, inner, a : a + columns] = states[first + k]
         left = steps
         while left > 0:
             taken = min(left, depth)
             for k in range(count):
                 a = k * wide + depth
                 b = a + columns
-                here[:, inner, a - depth:a] = here[:, inner, b - depth:b]
-                here[:, inner, b:b + depth] = here[:, inner, a:a + depth]
+                here[:, inner, a - depth : a] = here[:, inner, b - depth : b]
+                here[:, inner, b : b + depth] = here[:, inner, a : a + depth]
             here[:, :depth] = here[:, rows:-depth]
-            here[:, -depth:] = here[:, depth:2 * depth]
+            here[:, -depth:] = here[:, depth : 2 * depth]
             size = (rows, count * wide - 2 * depth)
             _wave(here, there, (depth, depth), (depth, depth), size, taken, strip, c)
             here, there = there, here
             left -= taken
         for k in range(count):
             a = k * wide + depth
-            result[first + k] = here[:, inner, a:a + columns]
+            result[first + k] = here[:, inner, a : a + columns]

@@ -25,8 +25,13 @@ def empty_like(field: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def sweep(
-    padded: torch.Tensor, target: torch.Tensor, corner: Sequence[int], place: Sequence[int],
-    size: Sequence[int], steps: int, numbers: Sequence[float],
+    padded: torch.Tensor,
+    target: torch.Tensor,
+    corner: Sequence[int],
+    place: Sequence[int],
+    size: Sequence[int],
+    steps: int,
+    numbers: Sequence[float],
 ) -> None:
     """As `stencil.sweep`: `size` cells of (2, *shape), `steps` steps later, into `target`."""
     field = padded[_box([c - steps for c in corner], [n + 2 * steps for n in size])]
@@ -48,10 +53,12 @@ def change(species: torch.Tensor, numbers: Sequence[float], axes: int) -> torch.
     u, v = species[_box([1] * axes, inner)]
     (around_u, around_v), ends = _neighbours(species, inner), 2.0 * axes
     r = dt * ((u * v) * v)
-    return torch.stack((
-        (a_u * (around_u - ends * u) - r) + f * (1.0 - u),
-        (a_v * (around_v - ends * v) + r) - g * v,
-    ))
+    return torch.stack(
+        (
+            (a_u * (around_u - ends * u) - r) + f * (1.0 - u),
+            (a_v * (around_v - ends * v) + r) - g * v,
+        )
+    )
 
 
 def on_device(
@@ -64,9 +71,7 @@ def on_device(
 
 
 @torch.no_grad()
-def march_periodic(
-    states: torch.Tensor, steps: int, numbers: Sequence[float]
-) -> torch.Tensor:
+def march_periodic(states: torch.Tensor, steps: int, numbers: Sequence[float]) -> torch.Tensor:
     """`steps` steps of many whole periodic grids (N, 2, Y, X) on their device -> new tensor.
 
     Buffers are made once and every pass over them counts, so u + (a lap u - f u) is gathered as
@@ -125,10 +130,12 @@ class DeviceHalo:
     def __call__(self, field: torch.Tensor) -> torch.Tensor:
         """(..., *shape) -> (..., *(shape + 2 width)) with the ring filled."""
         axes = self.grid.axes
-        padded = field.new_empty((
-            *field.shape[:-axes],
-            *(n + 2 * w for n, w in zip(self.grid.shape, self.width, strict=True)),
-        ))
+        padded = field.new_empty(
+            (
+                *field.shape[:-axes],
+                *(n + 2 * w for n, w in zip(self.grid.shape, self.width, strict=True)),
+            )
+        )
         interior = (slice(w, w + n) for n, w in zip(self.grid.shape, self.width, strict=True))
         padded[(..., *interior)] = field
         return self.fill(padded)

@@ -143,8 +143,10 @@ class Vicsek(Spec):
         """The split of that grid: the smallest tiles not under the cut-off, nor `least` cells."""
         grid = self.grid(shape)
         tile = tuple(
-            next((d for d in range(1, n + 1)
-                  if n % d == 0 and d >= least and d * h >= self.cutoff), n)
+            next(
+                (d for d in range(1, n + 1) if n % d == 0 and d >= least and d * h >= self.cutoff),
+                n,
+            )
             for n, h in zip(grid.shape, grid.spacing, strict=True)
         )
         return make_blocks(grid, tile, ranks)
@@ -202,9 +204,7 @@ class Vicsek(Spec):
             flock, particles=moved if alone else exchange.migrate(moved), step=flock.step + 1
         )
 
-    def _sums(
-        self, mine: Particles, exchange: ParticleExchange
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _sums(self, mine: Particles, exchange: ParticleExchange) -> tuple[np.ndarray, np.ndarray]:
         """Headings and forces of neighbours, summed, (N, 2) each."""
         from scaled_mpi.simulators.flocking import all_pairs, neighbour_sums
 
@@ -215,8 +215,13 @@ class Vicsek(Spec):
         point, force_point = self._point(1.0), self._point(strength)
         if exchange.blocks.ranks == 1 and len(mine) <= FEW:
             return all_pairs(
-                mine.position, _unit(mine.payload["velocity"]), self._shifts(), self.radius,
-                point, morse, force_point,
+                mine.position,
+                _unit(mine.payload["velocity"]),
+                self._shifts(),
+                self.radius,
+                point,
+                morse,
+                force_point,
             )
         near = joined([mine, exchange.ghosts(mine, ["velocity"])])
         lower = exchange.lower - self.cutoff
@@ -224,8 +229,14 @@ class Vicsek(Spec):
         counts = np.maximum(1, np.floor(span / self.cutoff)).astype(np.int64)
         cells = lower, span / counts, counts
         return neighbour_sums(
-            len(mine), near.position, _unit(near.payload["velocity"]), cells, self.radius,
-            point, morse, force_point,
+            len(mine),
+            near.position,
+            _unit(near.payload["velocity"]),
+            cells,
+            self.radius,
+            point,
+            morse,
+            force_point,
         )
 
     def _shifts(self) -> np.ndarray:
@@ -239,9 +250,7 @@ class Vicsek(Spec):
         """Fixed-point units of 1 such that no sum over all particles overflows 63 bits."""
         return 2.0 ** min(52, 62 - math.ceil(math.log2(largest * (self.particles + 1))))
 
-    def _direction(
-        self, mine: Particles, heading: np.ndarray, force: np.ndarray
-    ) -> np.ndarray:
+    def _direction(self, mine: Particles, heading: np.ndarray, force: np.ndarray) -> np.ndarray:
         """The unit vectors (N, 2) that the noise then turns."""
         own = _unit(mine.payload["velocity"])
         lost = _length(heading) < LOST

@@ -130,12 +130,13 @@ class Sums:
         except (LinAlgError, LinAlgWarning) as error:
             raise InputError(f"surrogate.alpha: {alpha:g} given; {error}") from error
         residual = (
-            self.squares - weights.T @ self.cross - self.cross.T @ weights
+            self.squares
+            - weights.T @ self.cross
+            - self.cross.T @ weights
             + weights.T @ self.gram @ weights
         )
         free = max(self.rows - len(self.gram), 1.0)
         return weights, (residual + residual.T) / (2 * free)
-
 
     def path(self, alphas: Sequence[float]) -> list[np.ndarray | None]:
         """The weights of `solve` for many alphas by one eigenproblem; None: not determined.
@@ -159,8 +160,13 @@ class Sums:
     def leading(self, rank: int, channels: int, blocks: int) -> Sums:
         """The sums of the first `rank` of `channels` latents; `blocks` is lags x neighbours."""
         kept = [0, *(1 + b * channels + c for b in range(blocks) for c in range(rank))]
-        return Sums(self.gram[np.ix_(kept, kept)], self.cross[np.ix_(kept, range(rank))],
-                    self.total[:rank], self.squares[:rank, :rank], self.rows)
+        return Sums(
+            self.gram[np.ix_(kept, kept)],
+            self.cross[np.ix_(kept, range(rank))],
+            self.total[:rank],
+            self.squares[:rank, :rank],
+            self.rows,
+        )
 
 
 @dataclass(frozen=True)
@@ -192,9 +198,7 @@ class Linear:
         made = features(window[-self.lag :], self.reach) @ self.weights[1:] + self.intercept
         return np.ascontiguousarray(made.T).reshape(self.channels, *cells)
 
-    def forecast(
-        self, known: np.ndarray, steps: int, periodic: Sequence[bool]
-    ) -> np.ndarray:
+    def forecast(self, known: np.ndarray, steps: int, periodic: Sequence[bool]) -> np.ndarray:
         """`steps` further fields (steps, r, *cells) after `known` (>= p, r, *cells)."""
         frames = list(known[-self.lag :])
         for _ in range(steps):
@@ -204,9 +208,7 @@ class Linear:
     def radius(self) -> float:
         """The largest modulus of an eigenvalue of the companion matrix, over wave numbers."""
         r, p = self.channels, self.lag
-        waves = [
-            np.arange(WAVES) * 2 * np.pi / WAVES if reach else [0.0] for reach in self.reach
-        ]
+        waves = [np.arange(WAVES) * 2 * np.pi / WAVES if reach else [0.0] for reach in self.reach]
         largest = 0.0
         for wave in itertools.product(*waves):
             phases = np.exp(1j * np.array(offsets(self.reach)) @ np.array(wave))

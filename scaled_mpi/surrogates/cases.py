@@ -85,8 +85,10 @@ def _plane(
         found.append((f"lyapunov.{kind}.{name}", float(exponents[:, 0].mean())))
         found.append((f"lyapunov.sum.{kind}.{name}", float(exponents.sum(1).mean())))
         found.append((f"density.drift.{kind}.{name}", _drift(mixture, rate, samples[:64])))
-    paths = {f"paths.{kind}": _paths(_as_rate(field, samples, 1.0), samples[:SHOWN], STEP, horizon)
-             for kind, field in fields.items()}
+    paths = {
+        f"paths.{kind}": _paths(_as_rate(field, samples, 1.0), samples[:SHOWN], STEP, horizon)
+        for kind, field in fields.items()
+    }
     return found, {"samples": samples[:1024], **paths, **_on_grid(mixture)}
 
 
@@ -99,8 +101,14 @@ def _lorenz(
     model = seeded(lambda: SingleLevelScore(Dense(3, WIDTH), LORENZ_ALPHA), seed)
     _train(model, lambda m, x: m.loss(x), samples, steps, seed, folder / "lorenz_score")
     score = model.requires_grad_(False).score
-    flow = _flow(score, lambda x: model.noisy(x, torch.randn_like(x)), samples, steps, seed,
-                 folder / "lorenz")
+    flow = _flow(
+        score,
+        lambda x: model.noisy(x, torch.randn_like(x)),
+        samples,
+        steps,
+        seed,
+        folder / "lorenz",
+    )
     true = _standardised(mean, spread)
     some = slice(None, None, len(samples) // 1024)
     speed = float(np.sqrt((true(samples[some]) ** 2).sum(1).mean()))
@@ -112,13 +120,15 @@ def _lorenz(
         pictures[f"path.{kind}"] = _paths(rate, starts[:1], LORENZ_STEP, horizon)[0]
     x = torch.from_numpy(model.signal * samples[some]).float()
     fields = {
-        "flow": flow(x), "score": score(x),
+        "flow": flow(x),
+        "score": score(x),
         **{f"skew{k}": score(x) @ _skew_matrix(seed, k).T for k in range(SKEWS)},
     }
     along = {kind: abs(_cosine(field, true(samples[some]))) for kind, field in fields.items()}
     found += [
         ("stationarity.flow.lorenz", exact_residual(flow, x, score(x))),
-        ("cos.flow.lorenz", along["flow"]), ("cos.score.lorenz", along["score"]),
+        ("cos.flow.lorenz", along["flow"]),
+        ("cos.score.lorenz", along["score"]),
         ("cos.trainingfree.lorenz", float(np.mean([along[f"skew{k}"] for k in range(SKEWS)]))),
     ]
     return found, pictures
@@ -136,13 +146,15 @@ def _chaos(
 
     Of paths that stay near the attractor, `lyapunov.kept` of all; of none, where all leave.
     """
-    exponents = lyapunov_exponents(rate, starts, LORENZ_STEP, round(horizon / LORENZ_STEP),
-                                   bound=BOUND)
+    exponents = lyapunov_exponents(
+        rate, starts, LORENZ_STEP, round(horizon / LORENZ_STEP), bound=BOUND
+    )
     kept = exponents[np.isfinite(exponents[:, 0])]
     speeds = np.sqrt((rate(samples) ** 2).sum(1))
     slow = np.sqrt(samples.shape[1]) / np.sqrt((speeds**2).mean())  # |v|^2 / dims = 1
-    apart = separation(lambda x: slow * rate(x), samples[:: len(samples) // APART][:APART],
-                       APART_STEP, steps)
+    apart = separation(
+        lambda x: slow * rate(x), samples[:: len(samples) // APART][:APART], APART_STEP, steps
+    )
     found = [(f"lyapunov.kept.{kind}.lorenz", len(kept) / len(exponents))]
     if len(kept):
         largest = float(kept[:, 0].mean())
@@ -170,6 +182,7 @@ def _flow(
     score: Module, noisy: Module, samples: np.ndarray, steps: int, seed: int, folder: Path
 ) -> Module:
     """A dense network under the stationarity loss of the score."""
+
     def loss(model: Any, x: torch.Tensor) -> torch.Tensor:
         at = noisy(x)
         with torch.no_grad():
@@ -187,12 +200,30 @@ def _train(
     folder.mkdir(exist_ok=True)
     border = len(samples) * 7 // 8
     training = Training(
-        steps=steps, batch=256, micro_batches=1, learning_rate=3e-3, warmup=50, device="cpu",
-        validate_every=max(1, steps // 5), checkpoint_every=steps, ema=0.99,
+        steps=steps,
+        batch=256,
+        micro_batches=1,
+        learning_rate=3e-3,
+        warmup=50,
+        device="cpu",
+        validate_every=max(1, steps // 5),
+        checkpoint_every=steps,
+        ema=0.99,
     )
     values = samples.astype(np.float32)
-    train_on(model, loss, values[:border], values[border:], training, SerialComm(), folder, None,
-             seed, {"kind": "case"}, judged=JUDGED)
+    train_on(
+        model,
+        loss,
+        values[:border],
+        values[border:],
+        training,
+        SerialComm(),
+        folder,
+        None,
+        seed,
+        {"kind": "case"},
+        judged=JUDGED,
+    )
 
 
 def _as_rate(field: Module, samples: np.ndarray, speed: float) -> Rate:

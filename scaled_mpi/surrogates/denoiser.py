@@ -40,7 +40,12 @@ class FieldDenoiser(Spec):
     smooth: bool = True
     network: UNetSize = UNetSize(widths=(32, 64, 64), norm="cell", padding="replicate")
     training: Training = Training(
-        steps=300, batch=16, micro_batches=4, learning_rate=4e-3, ema=0.98, validate_every=50,
+        steps=300,
+        batch=16,
+        micro_batches=4,
+        learning_rate=4e-3,
+        ema=0.98,
+        validate_every=50,
         warmup=20,
     )
 
@@ -55,8 +60,9 @@ class FieldDenoiser(Spec):
         from scaled_mpi.learning.networks.gathered import Filtered, Gathered
         from scaled_mpi.learning.networks.unet import UNet
 
-        size = self.network.model_copy(update={"padding": "circular"}) if periodic else (
-            self.network)
+        size = (
+            self.network.model_copy(update={"padding": "circular"}) if periodic else (self.network)
+        )
         channels = CHANNELS * self.coarsen**2
         if self.smooth:
             inner = UNet(2, 2 * channels, size, outputs=channels)
@@ -79,8 +85,15 @@ class FieldDenoiser(Spec):
 
 
 def fit_windows(
-    spec: FieldDenoiser, schedule: Schedule, boxes: np.ndarray, held_out: np.ndarray,
-    extents: Sequence[Extent], comm: Comm, folder: Path, events: Any, seed: int,
+    spec: FieldDenoiser,
+    schedule: Schedule,
+    boxes: np.ndarray,
+    held_out: np.ndarray,
+    extents: Sequence[Extent],
+    comm: Comm,
+    folder: Path,
+    events: Any,
+    seed: int,
 ) -> Any:
     """Train on windows of the `extents`, each as often; weights in `folder`. Collective."""
     import torch
@@ -92,13 +105,21 @@ def fit_windows(
         return moved(x)[:, :, :rows, :columns]
 
     largest = max(extents)
-    exam = held_out[:JUDGED, :, :largest[0], :largest[1]]
+    exam = held_out[:JUDGED, :, : largest[0], : largest[1]]
     return _fit(spec, schedule, 1.0, (boxes, exam, cut, False), comm, folder, events, seed)
 
 
 def fit_means(
-    spec: FieldDenoiser, schedule: Schedule, boxes: np.ndarray, held_out: np.ndarray,
-    block: int, spread: float, comm: Comm, folder: Path, events: Any, seed: int,
+    spec: FieldDenoiser,
+    schedule: Schedule,
+    boxes: np.ndarray,
+    held_out: np.ndarray,
+    block: int,
+    spread: float,
+    comm: Comm,
+    folder: Path,
+    events: Any,
+    seed: int,
 ) -> Any:
     """Train on `block` R x of whole boxes, data of `spread`; weights in `folder`. Collective."""
     import torch
@@ -109,22 +130,45 @@ def fit_means(
         return block * torch.nn.functional.avg_pool2d(moved(x), block)
 
     exam = block * torch.nn.functional.avg_pool2d(torch.from_numpy(held_out[:JUDGED]), block)
-    return _fit(spec, schedule, spread, (boxes, exam.numpy(), pooled, True), comm, folder, events,
-                seed)
+    return _fit(
+        spec, schedule, spread, (boxes, exam.numpy(), pooled, True), comm, folder, events, seed
+    )
 
 
 def _fit(
-    spec: FieldDenoiser, schedule: Schedule, spread: float, lesson: tuple[Any, ...], comm: Comm,
-    folder: Path, events: Any, seed: int,
+    spec: FieldDenoiser,
+    schedule: Schedule,
+    spread: float,
+    lesson: tuple[Any, ...],
+    comm: Comm,
+    folder: Path,
+    events: Any,
+    seed: int,
 ) -> Any:
     boxes, exam, altered, periodic = lesson
     told = plain(spec)
     del told["training"]["checkpoint_every"]
-    meta = {"kind": "denoiser", "denoiser": told, "schedule": plain(schedule), "spread": spread,
-            "periodic": periodic}
+    meta = {
+        "kind": "denoiser",
+        "denoiser": told,
+        "schedule": plain(schedule),
+        "spread": spread,
+        "periodic": periodic,
+    }
     model = seeded(lambda: spec.build(schedule, spread, periodic), seed)
-    return train_on(model, denoising_loss, boxes, exam, spec.training, comm, folder, events, seed,
-                    meta, altered)
+    return train_on(
+        model,
+        denoising_loss,
+        boxes,
+        exam,
+        spec.training,
+        comm,
+        folder,
+        events,
+        seed,
+        meta,
+        altered,
+    )
 
 
 def denoising_loss(model: Any, x: Any) -> Any:

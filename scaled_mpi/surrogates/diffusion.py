@@ -51,7 +51,12 @@ class Diffusion(JumpSpec):
     """
 
     architecture: ClassVar[tuple[str, ...]] = (
-        *JumpSpec.architecture, "network", "schedule", "parametrization", "sampler", "steps",
+        *JumpSpec.architecture,
+        "network",
+        "schedule",
+        "parametrization",
+        "sampler",
+        "steps",
     )
 
     kind: Literal["diffusion"] = "diffusion"
@@ -64,7 +69,12 @@ class Diffusion(JumpSpec):
     told: float = Field(0.5, ge=0, le=1, description="share of steps that know the halo's future")
     patch: PositiveInt = Field(32, description="cells an axis of a training sample")
     training: Training = Training(
-        steps=1200, batch=16, micro_batches=4, optimizer="muon", learning_rate=4e-3, warmup=60,
+        steps=1200,
+        batch=16,
+        micro_batches=4,
+        optimizer="muon",
+        learning_rate=4e-3,
+        warmup=60,
         ema=0.99,
     )
 
@@ -111,11 +121,14 @@ def network_of(meta: Mapping[str, Any], seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ConditionalJump(
-            meta["channels"], spec["memory"],
-            whole_per_axis("surrogate.reach", spec["reach"], meta["axes"], 1), meta["change"],
+            meta["channels"],
+            spec["memory"],
+            whole_per_axis("surrogate.reach", spec["reach"], meta["axes"], 1),
+            meta["change"],
             size=size_of(spec["network"]),
             schedule=SCHEDULES[spec["schedule"]["kind"]](**spec["schedule"]),
-            parametrization=spec["parametrization"], factor=spec["coarsen"],
+            parametrization=spec["parametrization"],
+            factor=spec["coarsen"],
             conditions=len(meta["conditions"]),
         )
 
@@ -124,8 +137,13 @@ class DiffusionLesson:
     """Samples and losses of one diffusion surrogate; see `learning.training.Task`."""
 
     def __init__(
-        self, spec: Diffusion, runs: list[Trajectory], moments: slice, scale: Any,
-        names: Sequence[str], seed: int,
+        self,
+        spec: Diffusion,
+        runs: list[Trajectory],
+        moments: slice,
+        scale: Any,
+        names: Sequence[str],
+        seed: int,
     ) -> None:
         self.spec, self.seed = spec, seed
         self.single = patches_of(spec, (runs, moments, scale, names), 1)
@@ -134,12 +152,12 @@ class DiffusionLesson:
     def sample(self, step: int, micro: int, size: int) -> dict[str, Any]:
         """A batch for `loss`: frames, conditions, the halo known, whether its future is."""
         width, told = uniform(self.seed, step, np.array([micro]), draws=2, stream=HALOS)[:, 0]
-        frames, named = self.single.draw(
-            self.seed, step, range(micro * size, (micro + 1) * size)
-        )
+        frames, named = self.single.draw(self.seed, step, range(micro * size, (micro + 1) * size))
         halos = self.spec.halos
         return {
-            "frames": frames, "condition": named, "halo": halos[int(width * len(halos))],
+            "frames": frames,
+            "condition": named,
+            "halo": halos[int(width * len(halos))],
             "told": bool(told < self.spec.told),
         }
 
@@ -150,8 +168,9 @@ class DiffusionLesson:
         known, truth = self._known(batch)
         count = len(truth)
         # One time in each of `count` equal parts of [0, 1]: less noise than independent ones.
-        time = (torch.arange(count, device=truth.device) + torch.rand(
-            count, device=truth.device)) / count
+        time = (
+            torch.arange(count, device=truth.device) + torch.rand(count, device=truth.device)
+        ) / count
         return model.loss(known, truth, time, torch.randn_like(truth))
 
     def _known(self, batch: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -183,8 +202,12 @@ class DiffusionLesson:
                     torch.from_numpy(one).to(device)
                     for one in self.single.draw(self.seed, JUDGE_STEP, [number])
                 )
-                batch = {"frames": frames, "condition": told, "halo": self.spec.halos[0],
-                         "told": number % 2 == 1}
+                batch = {
+                    "frames": frames,
+                    "condition": told,
+                    "halo": self.spec.halos[0],
+                    "told": number % 2 == 1,
+                }
                 known, truth = self._known(batch)
                 time = torch.full((1,), (number + 0.5) / JUDGED, device=device)
                 noise = torch.randn(truth.shape).to(device)
@@ -205,8 +228,7 @@ class DiffusionLesson:
         batch = {"frames": frames, "condition": told, "halo": self.spec.halos[0], "told": False}
         known, truth = self._known(batch)
         fields = noise_channels(self.spec.sampler, self.spec.steps, 1)
-        noise = torch.randn(
-            len(truth), fields * truth.shape[1], *truth.shape[2:]).to(device)
+        noise = torch.randn(len(truth), fields * truth.shape[1], *truth.shape[2:]).to(device)
         made = model.sample(known, noise, self.spec.steps, self.spec.sampler)
         members = made.unflatten(0, (SAMPLED, EXAMINED))
         true = crop(truth, self.reach)[::EXAMINED]
@@ -242,8 +264,12 @@ class DiffusionOperator(JumpOperator):
         return network_of(meta, 0)
 
     def _made(
-        self, window: np.ndarray, mask: np.ndarray, told: Any,
-        future: tuple[np.ndarray, np.ndarray] | None, noise: np.ndarray,
+        self,
+        window: np.ndarray,
+        mask: np.ndarray,
+        told: Any,
+        future: tuple[np.ndarray, np.ndarray] | None,
+        noise: np.ndarray,
     ) -> Any:
         from scaled_mpi.learning.networks.conditional import Known
 

@@ -112,7 +112,11 @@ def in_slices(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def marched(
-    fields: Sequence[Field], score: Score, start: Tensor, march: March, seed: int,
+    fields: Sequence[Field],
+    score: Score,
+    start: Tensor,
+    march: March,
+    seed: int,
     seen: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Displacements (F, B, 2, Y, X) of `start` under every field, the same noise.
@@ -178,8 +182,15 @@ class Contest:
     """All fields of one preset, compared with the truth by both protocols."""
 
     def __init__(
-        self, score: Score, flow: Callable[[Tensor], Tensor], lesson: Truth, test: Truth,
-        sizes: Sequence[int], draws: int, seed: int, device: Any,
+        self,
+        score: Score,
+        flow: Callable[[Tensor], Tensor],
+        lesson: Truth,
+        test: Truth,
+        sizes: Sequence[int],
+        draws: int,
+        seed: int,
+        device: Any,
     ) -> None:
         self.score, self.seed, self.draws, self.device = score, seed, draws, device
         self.test, self.snapshots = test, self._there(test.snapshots)
@@ -194,8 +205,13 @@ class Contest:
             "unscored": [lambda x, _: skew.convolve(without_score, x)],
             "score": [lambda _, s: s],
             "random": [kernel_field(random_linear(seed, d), device) for d in range(draws)],
-            **{f"random{size}": [kernel_field(random_skew(size, seed, d), device)
-                                 for d in range(draws)] for size in sizes if size > 1},
+            **{
+                f"random{size}": [
+                    kernel_field(random_skew(size, seed, d), device) for d in range(draws)
+                ]
+                for size in sizes
+                if size > 1
+            },
             "reweighted": [network_field(reweighted(score, seed, draw)) for draw in range(draws)],
         }
 
@@ -218,10 +234,11 @@ class Contest:
         `film.NAME` (T, Y, X), the denoised states on the way at `film.steps`, of the last
         channel. A draw of a random field starts from one sample, the next from the next.
         """
-        start = self.snapshots[:len(self.test.moved)]
+        start = self.snapshots[: len(self.test.moved)]
         named = ["trainingfree", "flow"]
-        fields = [f for name in named
-                  for f in (self.fields[name][0], opposite(self.fields[name][0]))]
+        fields = [
+            f for name in named for f in (self.fields[name][0], opposite(self.fields[name][0]))
+        ]
         film: list[Tensor] = []
 
         def keep(step: int, x: Tensor) -> None:
@@ -233,8 +250,8 @@ class Contest:
         along = np.abs([cosines(one, self.test.moved) for one in moved])
         found, pictures = {}, {"film.steps": FILMED * np.arange(len(film))}
         for place, name in zip(range(0, len(fields), 2), named, strict=True):
-            found[name] = along[place:place + 2].max(0)
-            better = place + int(along[place:place + 2, 0].argmax())
+            found[name] = along[place : place + 2].max(0)
+            better = place + int(along[place : place + 2, 0].argmax())
             pictures["marched." + name] = moved[better, 0].cpu().numpy()
             pictures["film." + name] = torch.stack(film)[:, better].numpy()
         for name in ("random", "reweighted"):

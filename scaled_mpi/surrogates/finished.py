@@ -36,8 +36,11 @@ class Told(Spec):
     @model_validator(mode="after")
     def _lengths_fit(self) -> Told:
         for name, count in (
-            ("mean", self.channels), ("spread", self.channels), ("change", self.channels),
-            ("condition_mean", len(self.conditions)), ("condition_spread", len(self.conditions)),
+            ("mean", self.channels),
+            ("spread", self.channels),
+            ("change", self.channels),
+            ("condition_mean", len(self.conditions)),
+            ("condition_spread", len(self.conditions)),
         ):
             if len(getattr(self, name)) != count:
                 raise InputError(f"{name}: {len(getattr(self, name))} given; {count} are needed")

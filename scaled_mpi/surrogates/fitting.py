@@ -50,7 +50,11 @@ class JumpSpec(Spec):
     device: Literal["cpu", "cuda"] = Field("cpu", description="where a forecast runs")
 
     def fit(
-        self, trajectories: Sequence[Trajectory], comm: Comm, folder: str | Path, events: Any,
+        self,
+        trajectories: Sequence[Trajectory],
+        comm: Comm,
+        folder: str | Path,
+        events: Any,
         seed: int,
     ) -> None:
         """Train on stored runs and leave the weights in `folder`. Collective over `comm`.
@@ -59,9 +63,11 @@ class JumpSpec(Spec):
         `seed` decides everything. Errors: `InputError` for runs that cannot be used.
         """
         self._check(trajectories)
-        on_team(comm, self.training, lambda team: self._train(
-            list(trajectories), team, Path(folder), events, seed
-        ))
+        on_team(
+            comm,
+            self.training,
+            lambda team: self._train(list(trajectories), team, Path(folder), events, seed),
+        )
 
     def take(self, source: Path, folder: Path, seen: Mapping[str, Any]) -> None:
         """Leave finished weights in `folder`, as `fit` would; `seen` as `agree` says. Serial.
@@ -112,18 +118,31 @@ class JumpSpec(Spec):
         del told["device"], told["weights"]
         del told["training"]["checkpoint_every"]  # decides nothing: equal weights, equal files
         meta = {
-            "kind": self.kind, "stepper": told, "axes": runs[0].grid.axes,
-            "channels": runs[0].shape[1], "mean": scale.mean.tolist(),
-            "spread": scale.spread.tolist(), "change": scale.change.tolist(),
-            "conditions": list(names), "condition_mean": scale.condition_mean.tolist(),
+            "kind": self.kind,
+            "stepper": told,
+            "axes": runs[0].grid.axes,
+            "channels": runs[0].shape[1],
+            "mean": scale.mean.tolist(),
+            "spread": scale.spread.tolist(),
+            "change": scale.change.tolist(),
+            "conditions": list(names),
+            "condition_mean": scale.condition_mean.tolist(),
             "condition_spread": scale.condition_spread.tolist(),
         }
         lesson = self._lesson(learned, moments[0], scale, names, seed)
         self.training.check_batch(lesson.single.distinct)
         exam = self._lesson(judged, moments[1], scale, names, seed)
         train(
-            self._network(meta, seed), lesson.loss, lesson.sample, exam.judge, self.training, comm,
-            folder, events, seed, meta=meta,
+            self._network(meta, seed),
+            lesson.loss,
+            lesson.sample,
+            exam.judge,
+            self.training,
+            comm,
+            folder,
+            events,
+            seed,
+            meta=meta,
         )
 
 
@@ -137,7 +156,9 @@ def hold_out(runs: list[Trajectory], count: int) -> tuple[list, list, tuple[slic
 
 
 def patches_of(
-    spec: JumpSpec, of: tuple[list[Trajectory], slice, Any, Sequence[str]], jumps: int,
+    spec: JumpSpec,
+    of: tuple[list[Trajectory], slice, Any, Sequence[str]],
+    jumps: int,
     whole: bool = False,
 ) -> Patches:
     """Patches of `jumps` jumps and what they read of the ring; or the whole periodic box.
@@ -154,7 +175,13 @@ def patches_of(
     if whole:  # closes on itself after every jump
         core, ring = grid.shape, [0] * grid.axes
     return Patches(
-        runs, scale, names, frames=spec.memory + jumps, core=core, ring=ring, moments=moments,
+        runs,
+        scale,
+        names,
+        frames=spec.memory + jumps,
+        core=core,
+        ring=ring,
+        moments=moments,
         # The channels of a latent field do not turn with the field.
         symmetric=spec.symmetric and all(run.attributes.get("scalars", True) for run in runs),
     )
@@ -190,8 +217,7 @@ class JumpOperator:
         self.coarsen: int = meta["stepper"]["coarsen"]
         self.conditions = tuple(meta["conditions"])
         self._mean, self._spread = (
-            np.array(meta[key], np.float32).reshape(-1, *[1] * axes)
-            for key in ("mean", "spread")
+            np.array(meta[key], np.float32).reshape(-1, *[1] * axes) for key in ("mean", "spread")
         )
         self._condition_mean = np.array(meta["condition_mean"])
         self._condition_spread = np.array(meta["condition_spread"])
@@ -232,8 +258,12 @@ class JumpOperator:
         raise TypeError(f"{self.kind}: no network of its own")
 
     def _made(
-        self, window: np.ndarray, mask: np.ndarray, told: Any,
-        future: tuple[np.ndarray, np.ndarray] | None, noise: np.ndarray | None,
+        self,
+        window: np.ndarray,
+        mask: np.ndarray,
+        told: Any,
+        future: tuple[np.ndarray, np.ndarray] | None,
+        noise: np.ndarray | None,
     ) -> Any:
         raise TypeError(f"{self.kind}: no network of its own")
 

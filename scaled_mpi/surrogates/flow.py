@@ -35,7 +35,12 @@ class Flow(Spec):
     unit: NonNegativeFloat = Field(1.0, description="weight that keeps the field of unit size")
     weights: str | None = Field(None, description="folder of finished weights, not trained here")
     training: Training = Training(
-        steps=600, batch=8, micro_batches=4, learning_rate=5e-3, weight_decay=1e-5, warmup=50,
+        steps=600,
+        batch=8,
+        micro_batches=4,
+        learning_rate=5e-3,
+        weight_decay=1e-5,
+        warmup=50,
         validate_every=100,
     )
 
@@ -67,8 +72,14 @@ class Kernels(Spec):
 
 
 def fit_flow(
-    spec: Flow, score: Any, snapshots: np.ndarray, held_out: np.ndarray, comm: Comm, folder: Path,
-    events: Any, seed: int,
+    spec: Flow,
+    score: Any,
+    snapshots: np.ndarray,
+    held_out: np.ndarray,
+    comm: Comm,
+    folder: Path,
+    events: Any,
+    seed: int,
 ) -> Any:
     """Train on snapshots (N, 2, Y, X) under a trained score model; weights in `folder`."""
     import torch
@@ -85,8 +96,17 @@ def fit_flow(
         return stationarity_loss(found, spec.symmetry, spec.unit)
 
     return train_on(
-        seeded(spec.build, seed), loss, snapshots, held_out, spec.training, comm, folder, events,
-        seed, {"kind": "flow", "flow": without_checkpoints(spec)}, moved,
+        seeded(spec.build, seed),
+        loss,
+        snapshots,
+        held_out,
+        spec.training,
+        comm,
+        folder,
+        events,
+        seed,
+        {"kind": "flow", "flow": without_checkpoints(spec)},
+        moved,
     )
 
 

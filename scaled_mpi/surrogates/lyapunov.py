@@ -21,7 +21,12 @@ ASIDE = 255  # stream of the directions that paths are set apart in
 
 
 def lyapunov_exponents(
-    rate: Rate, start: np.ndarray, dt: float, steps: int, burn: int = 0, size: float = 1e-6,
+    rate: Rate,
+    start: np.ndarray,
+    dt: float,
+    steps: int,
+    burn: int = 0,
+    size: float = 1e-6,
     bound: float = math.inf,
 ) -> np.ndarray:
     """Exponents (B, d) in 1/time, the largest first, of each start (B, d).
@@ -41,8 +46,7 @@ def lyapunov_exponents(
         left |= np.abs(bundle[:, 0]).max(axis=1) > bound
         bundle[left] = 0.0
         state = bundle[:, 0]
-        frame, triangle = np.linalg.qr(
-            np.swapaxes((bundle[:, 1:] - bundle[:, :1]) / size, 1, 2))
+        frame, triangle = np.linalg.qr(np.swapaxes((bundle[:, 1:] - bundle[:, :1]) / size, 1, 2))
         frame = np.swapaxes(frame, 1, 2)
         if step >= burn:
             growth += np.log(np.abs(np.einsum("bii->bi", triangle)) + 1e-300)
@@ -50,8 +54,14 @@ def lyapunov_exponents(
 
 
 def separation(
-    rate: Rate, start: np.ndarray, dt: float, steps: int, parts: int = 2, size: float = 1e-5,
-    seed: int = 0, bound: float = 4.0,
+    rate: Rate,
+    start: np.ndarray,
+    dt: float,
+    steps: int,
+    parts: int = 2,
+    size: float = 1e-5,
+    seed: int = 0,
+    bound: float = 4.0,
 ) -> float | None:
     """log(d_end / d_0) / time of the mean distance d of paths to paths that began `size` aside.
 

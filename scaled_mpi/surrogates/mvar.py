@@ -46,7 +46,11 @@ class Mvar(Spec):
     bound: Annotated[float, Field(gt=0)] | None = None
 
     def fit(
-        self, trajectories: Sequence[Trajectory], comm: Comm, folder: str | Path, events: Any,
+        self,
+        trajectories: Sequence[Trajectory],
+        comm: Comm,
+        folder: str | Path,
+        events: Any,
         seed: int,
     ) -> None:
         """Fit to latent runs and leave the model in `folder`. Collective.
@@ -72,7 +76,8 @@ class Mvar(Spec):
             model = model.bounded(self.bound)
         total = np.trace(sums.squares) - np.sum(sums.total**2) / sums.rows
         told = {
-            "memory": self.memory, "alpha": alpha,
+            "memory": self.memory,
+            "alpha": alpha,
             "train_r2": 1.0 - _residual(sums, model) / float(total),
             "train_rmse": (max(_residual(sums, model), 0.0) / (sums.rows * rank)) ** 0.5,
             "scores": [[*candidate, value] for candidate, value in sorted(scores.items())],
@@ -112,10 +117,18 @@ def save_mvar(
     """Leave a model in `folder` for `MvarOperator`; `told` has memory, alpha, train_r2,
     train_rmse and scores, `mean` (latents,) that of every latent channel."""
     arrays = {"weights": model.weights, "covariance": covariance, "mean": mean}
-    save_arrays(folder / FILE, arrays, {
-        **told, "reach": list(model.reach), "lag": model.lag, "rank": model.channels,
-        "radius": model.radius(), "latents": len(mean),
-    })
+    save_arrays(
+        folder / FILE,
+        arrays,
+        {
+            **told,
+            "reach": list(model.reach),
+            "lag": model.lag,
+            "rank": model.channels,
+            "radius": model.radius(),
+            "latents": len(mean),
+        },
+    )
 
 
 def _latents(run: Trajectory, rank: int) -> np.ndarray:
@@ -124,8 +137,12 @@ def _latents(run: Trajectory, rank: int) -> np.ndarray:
 
 
 def _all_sums(
-    runs: Sequence[Trajectory], rank: int, lag: int, reach: Sequence[int],
-    periodic: Sequence[bool], comm: Any,
+    runs: Sequence[Trajectory],
+    rank: int,
+    lag: int,
+    reach: Sequence[int],
+    periodic: Sequence[bool],
+    comm: Any,
 ) -> Sums:
     """The normal equations of all runs, each rank reading its share; the same bits on any."""
     parts = parts_of(len(runs))
@@ -175,8 +192,12 @@ class MvarOperator:
         return np.zeros(0)
 
     def advance(
-        self, window: np.ndarray, mask: np.ndarray, condition: np.ndarray,
-        future: tuple[np.ndarray, np.ndarray] | None = None, noise: np.ndarray | None = None,
+        self,
+        window: np.ndarray,
+        mask: np.ndarray,
+        condition: np.ndarray,
+        future: tuple[np.ndarray, np.ndarray] | None = None,
+        noise: np.ndarray | None = None,
     ) -> np.ndarray:
         """The tile one jump later, (latents, *tile), in the type of `window`.
 

@@ -48,15 +48,23 @@ class Probabilistic(Stepper):
     )
     unrolled: float = Field(0.3, ge=0, le=1, description="last share of steps, of two jumps")
     training: Training = Training(
-        steps=1200, batch=4, micro_batches=4, optimizer="muon", learning_rate=4e-3, warmup=60,
+        steps=1200,
+        batch=4,
+        micro_batches=4,
+        optimizer="muon",
+        learning_rate=4e-3,
+        warmup=60,
         ema=0.99,
     )
 
     @model_validator(mode="after")
     def _scales_fit(self) -> Probabilistic:
         # A resolved configuration, as results folders hold, writes out every default.
-        unread = [key for key in sorted(UNREAD)
-                  if getattr(self, key) != type(self).model_fields[key].default]
+        unread = [
+            key
+            for key in sorted(UNREAD)
+            if getattr(self, key) != type(self).model_fields[key].default
+        ]
         if unread:
             raise InputError(
                 f"surrogate.{unread[0]}: given; it is of a stepper with masks, which makes no "
@@ -81,8 +89,13 @@ class ProbabilisticLesson(Lesson):
     """Samples and losses of one such stepper; see `learning.training.Task`."""
 
     def __init__(
-        self, spec: Probabilistic, runs: list[Trajectory], moments: slice, scale: Any,
-        names: Sequence[str], seed: int,
+        self,
+        spec: Probabilistic,
+        runs: list[Trajectory],
+        moments: slice,
+        scale: Any,
+        names: Sequence[str],
+        seed: int,
     ) -> None:
         super().__init__(spec, runs, moments, scale, names, seed)
         self.chain = patches_of(spec, (runs, moments, scale, names), 2)
@@ -149,8 +162,11 @@ class ProbabilisticLesson(Lesson):
         ratios = np.sqrt(spreads.mean(1) / errors.mean(1))
         crps = [float(np.mean(one)) for one in scores]
         return {
-            "loss": sum(crps) / 2, "crps.jump1": crps[0], "crps.jump2": crps[1],
-            "spread.skill.jump1": float(ratios[0]), "spread.skill.jump2": float(ratios[1]),
+            "loss": sum(crps) / 2,
+            "crps.jump1": crps[0],
+            "crps.jump2": crps[1],
+            "spread.skill.jump1": float(ratios[0]),
+            "spread.skill.jump2": float(ratios[1]),
         }
 
 

@@ -46,7 +46,12 @@ class SingleNoise(Spec):
     dilations: tuple[PositiveInt, ...] | None = None
     weights: str | None = Field(None, description="folder of finished weights, not trained here")
     training: Training = Training(
-        steps=2000, batch=16, micro_batches=4, learning_rate=1e-3, weight_decay=1e-5, warmup=500,
+        steps=2000,
+        batch=16,
+        micro_batches=4,
+        learning_rate=1e-3,
+        weight_decay=1e-5,
+        warmup=500,
     )
 
     @model_validator(mode="after")
@@ -80,8 +85,9 @@ class SingleNoise(Spec):
         from scaled_mpi.learning.scores import SingleLevelScore
 
         network = ResidualField(CHANNELS, self.widths, self.kernels, self.dilations)
-        return SingleLevelScore(network, self.alpha, self.gaussian_weight,
-                                predicts=self.predicts, clip=self.clip)
+        return SingleLevelScore(
+            network, self.alpha, self.gaussian_weight, predicts=self.predicts, clip=self.clip
+        )
 
 
 class DiffusionScore(Spec):
@@ -100,8 +106,13 @@ class DiffusionScore(Spec):
     network: UNetSize = UNetSize(widths=(16, 32, 64), blocks=2)
     weights: str | None = Field(None, description="folder of finished weights, not trained here")
     training: Training = Training(
-        steps=12_000, batch=64, micro_batches=4, learning_rate=1e-3, weight_decay=0.01,
-        warmup=500, ema=0.999,
+        steps=12_000,
+        batch=64,
+        micro_batches=4,
+        learning_rate=1e-3,
+        weight_decay=0.01,
+        warmup=500,
+        ema=0.999,
     )
 
     @model_validator(mode="after")
@@ -135,16 +146,30 @@ AnyScore = SingleNoise | DiffusionScore
 
 
 def fit_score(
-    spec: AnyScore, snapshots: np.ndarray, held_out: np.ndarray, comm: Comm, folder: Path,
-    events: Any, seed: int,
+    spec: AnyScore,
+    snapshots: np.ndarray,
+    held_out: np.ndarray,
+    comm: Comm,
+    folder: Path,
+    events: Any,
+    seed: int,
 ) -> Any:
     """Train on snapshots (N, 2, Y, X); weights in `folder`. Collective over the training ranks."""
     from scaled_mpi.learning.scores import moved
 
     meta = {"kind": "score", "score": without_checkpoints(spec)}
     return train_on(
-        seeded(spec.build, seed), lambda model, x: model.loss(x), snapshots, held_out,
-        spec.training, comm, folder, events, seed, meta, moved,
+        seeded(spec.build, seed),
+        lambda model, x: model.loss(x),
+        snapshots,
+        held_out,
+        spec.training,
+        comm,
+        folder,
+        events,
+        seed,
+        meta,
+        moved,
     )
 
 
@@ -154,9 +179,18 @@ def load_score(spec: AnyScore, folder: Path, device: Any = "cpu") -> Any:
 
 
 def train_on(
-    model: Any, loss: Any, snapshots: np.ndarray, held_out: np.ndarray, training: Training,
-    comm: Comm, folder: Path, events: Any, seed: int, meta: dict[str, Any],
-    altered: Callable[[Any], Any] = lambda x: x, judged: int = JUDGED,
+    model: Any,
+    loss: Any,
+    snapshots: np.ndarray,
+    held_out: np.ndarray,
+    training: Training,
+    comm: Comm,
+    folder: Path,
+    events: Any,
+    seed: int,
+    meta: dict[str, Any],
+    altered: Callable[[Any], Any] = lambda x: x,
+    judged: int = JUDGED,
 ) -> Any:
     """One training whose batches are snapshots; `loss(model, x)` draws its noise itself.
 
@@ -187,8 +221,16 @@ def train_on(
         return {"loss": float(np.mean(losses))}
 
     return train(
-        model, lambda m, numbers: loss(m, altered(chosen(numbers))), sample, validate, training,
-        comm, folder, events, seed, meta=meta,
+        model,
+        lambda m, numbers: loss(m, altered(chosen(numbers))),
+        sample,
+        validate,
+        training,
+        comm,
+        folder,
+        events,
+        seed,
+        meta=meta,
     )
 
 

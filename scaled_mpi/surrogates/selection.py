@@ -33,8 +33,12 @@ Candidate = tuple[int, int, float]
 
 
 def choose(
-    spec: Selection, runs: Sequence[np.ndarray], memory: int, reach: Sequence[int],
-    periodic: Sequence[bool], comm: Any,
+    spec: Selection,
+    runs: Sequence[np.ndarray],
+    memory: int,
+    reach: Sequence[int],
+    periodic: Sequence[bool],
+    comm: Any,
 ) -> tuple[Candidate, dict[Candidate, float]]:
     """The best (rank, lag, alpha) and the mean score of every candidate; collective.
 
@@ -58,7 +62,8 @@ def choose(
             found.setdefault(candidate, []).extend(values)
     means = {
         candidate: float(np.mean([value for _, value in sorted(values)]))
-        for candidate, values in found.items() if len(values) == len(runs)
+        for candidate, values in found.items()
+        if len(values) == len(runs)
     }
     if not means:
         raise InputError(
@@ -69,8 +74,13 @@ def choose(
 
 
 def _score(
-    spec: Selection, runs: Sequence[np.ndarray], left_out: Sequence[int], lag: int,
-    memory: int, reach: Sequence[int], periodic: Sequence[bool],
+    spec: Selection,
+    runs: Sequence[np.ndarray],
+    left_out: Sequence[int],
+    lag: int,
+    memory: int,
+    reach: Sequence[int],
+    periodic: Sequence[bool],
 ) -> dict[Candidate, list[tuple[int, float]]]:
     """Scores of all ranks and penalties for one fold and one lag: candidate -> (run, score)."""
     learned = [run for number, run in enumerate(runs) if number not in set(left_out)]

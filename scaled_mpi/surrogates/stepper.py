@@ -38,7 +38,11 @@ class Stepper(JumpSpec):
     """A convolutional stepper of declared reach; lengths are in cells of its own grid."""
 
     architecture: ClassVar[tuple[str, ...]] = (
-        *JumpSpec.architecture, "width", "depth", "masked", "agreement",
+        *JumpSpec.architecture,
+        "width",
+        "depth",
+        "masked",
+        "agreement",
     )
 
     kind: Literal["stepper"] = "stepper"
@@ -55,7 +59,12 @@ class Stepper(JumpSpec):
     )
     noise: float = Field(0.0, ge=0, description="noise on the frames read, in spreads")
     training: Training = Training(
-        steps=1400, batch=4, micro_batches=4, optimizer="muon", learning_rate=4e-3, warmup=60,
+        steps=1400,
+        batch=4,
+        micro_batches=4,
+        optimizer="muon",
+        learning_rate=4e-3,
+        warmup=60,
         ema=0.99,
     )
 
@@ -114,10 +123,16 @@ def network_of(meta: Mapping[str, Any], seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return JumpNetwork(
-            meta["channels"], spec["memory"],
-            whole_per_axis("surrogate.reach", spec["reach"], meta["axes"], 1), meta["change"],
-            masked=spec["masked"], agreement=spec["agreement"], noises=spec.get("noises", 0),
-            factor=spec["coarsen"], width=spec["width"], depth=spec["depth"],
+            meta["channels"],
+            spec["memory"],
+            whole_per_axis("surrogate.reach", spec["reach"], meta["axes"], 1),
+            meta["change"],
+            masked=spec["masked"],
+            agreement=spec["agreement"],
+            noises=spec.get("noises", 0),
+            factor=spec["coarsen"],
+            width=spec["width"],
+            depth=spec["depth"],
             conditions=len(meta["conditions"]),
         )
 
@@ -126,8 +141,13 @@ class Lesson:
     """Samples and losses of one stepper on some runs; see `learning.training.Task`."""
 
     def __init__(
-        self, spec: Stepper, runs: list[Trajectory], moments: slice, scale: Any,
-        names: Sequence[str], seed: int,
+        self,
+        spec: Stepper,
+        runs: list[Trajectory],
+        moments: slice,
+        scale: Any,
+        names: Sequence[str],
+        seed: int,
     ) -> None:
         grid = runs[0].grid
         self.spec, self.seed = spec, seed
@@ -147,7 +167,8 @@ class Lesson:
         source = self.chain if full else self.single
         frames, told = source.draw(self.seed, step, range(micro * size, (micro + 1) * size))
         return {
-            "frames": frames, "condition": told,
+            "frames": frames,
+            "condition": told,
             "halo": 0 if full else spec.halos[int(width * len(spec.halos))],
             "passes": spec.passes[int(passes * len(spec.passes))],
         }
@@ -185,7 +206,9 @@ class Lesson:
             frames, told = self.single.draw(self.seed, JUDGE_STEP, [number])
             batch = {
                 "frames": torch.from_numpy(frames).to(device),
-                "condition": torch.from_numpy(told).to(device), "halo": 0, "passes": 1,
+                "condition": torch.from_numpy(told).to(device),
+                "halo": 0,
+                "passes": 1,
             }
             squares["full"] += self._errors(model, batch["frames"], batch)
             if self.spec.masked:
@@ -207,8 +230,12 @@ class StepperOperator(JumpOperator):
         return network_of(meta, 0)
 
     def _made(
-        self, window: np.ndarray, mask: np.ndarray, told: Any,
-        future: tuple[np.ndarray, np.ndarray] | None, noise: np.ndarray | None,
+        self,
+        window: np.ndarray,
+        mask: np.ndarray,
+        told: Any,
+        future: tuple[np.ndarray, np.ndarray] | None,
+        noise: np.ndarray | None,
     ) -> Any:
         known = [self._put(self._normal(window)), told]
         if self.network.masked:

@@ -16,8 +16,10 @@ from tests.compressors.waves import frame, runs
 def adversarial(steps=6, critic=None, **keys):
     """A small adversarial autoencoder, otherwise as `spec`."""
     tree = {**plain(spec(steps, **keys)), "kind": "adversarial"}
-    return parse(MEMBERS["adversarial"],
-                 {**tree, "critic": {"width": 8, "depth": 2, "start": 2, **(critic or {})}})
+    return parse(
+        MEMBERS["adversarial"],
+        {**tree, "critic": {"width": 8, "depth": 2, "start": 2, **(critic or {})}},
+    )
 
 
 def fields(count=6):
@@ -89,8 +91,11 @@ def test_a_short_training_costs_little_and_keeps_the_coder_alone(tmp_path):
     one.fit(made, ALONE, tmp_path / "judged", EventLog(tmp_path / "judged", "run", 0), 0)
     before, coder = spec().load(tmp_path / "plain"), one.load(tmp_path / "judged")
     assert coder.scores["vrmse"] < 1.5 * before.scores["vrmse"]
-    told = [e["metrics"]["critic"] for e in read_events(tmp_path / "judged")
-            if e["moment"] == "on_epoch_end"]
+    told = [
+        e["metrics"]["critic"]
+        for e in read_events(tmp_path / "judged")
+        if e["moment"] == "on_epoch_end"
+    ]
     assert coder.scores["critic"] == pytest.approx(told[-1], rel=1e-6) and told[-1] < 0.99
     names = [set(c.network.state_dict()) for c in (before, coder)]
     assert names[0] == names[1]
@@ -112,11 +117,14 @@ def test_before_its_start_the_critic_changes_nothing(tmp_path):
     assert np.abs(found[0] - found[1]).max() < 0.1
 
 
-@pytest.mark.parametrize(("critic", "words"), [
-    ({"depth": 4}, r"critic.depth: 4 layers judge 48 cells; compressor.patch \(16\)"),
-    ({"start": 6}, r"critic.start: 6 given; less than training.steps \(6\)"),
-    ({"width": 0}, "critic.width"),
-])
+@pytest.mark.parametrize(
+    ("critic", "words"),
+    [
+        ({"depth": 4}, r"critic.depth: 4 layers judge 48 cells; compressor.patch \(16\)"),
+        ({"start": 6}, r"critic.start: 6 given; less than training.steps \(6\)"),
+        ({"width": 0}, "critic.width"),
+    ],
+)
 def test_keys_that_cannot_be_are_refused(critic, words):
     with pytest.raises(InputError, match=words):
         adversarial(6, critic)

@@ -18,8 +18,14 @@ FACTORS = [(2, 1), (4, 2), (8, 2), ((2, 4), 2), ((1, 4), 2), ((2, 2, 4), 3), (8,
 def spec(steps=20, **keys):
     """A small autoencoder."""
     training = {
-        "steps": steps, "batch": 4, "micro_batches": 2, "learning_rate": 4e-3, "warmup": 5,
-        "ema": 0.9, "validate_every": max(1, steps // 2), "checkpoint_every": 1000,
+        "steps": steps,
+        "batch": 4,
+        "micro_batches": 2,
+        "learning_rate": 4e-3,
+        "warmup": 5,
+        "ema": 0.9,
+        "validate_every": max(1, steps // 2),
+        "checkpoint_every": 1000,
         "device": "cpu",
     }
     tree = {"width": 8, "latent_channels": 4, "patch": 16, "held_out": 1, "training": training}
@@ -78,8 +84,10 @@ def test_tiles_with_halo_give_what_the_whole_domain_gives(factor, axes, depth):
     assert back.shape == field.shape
     padded, latents = wrap(field, encode), wrap(whole, decode)
     for corner in np.ndindex(*(2,) * axes):
-        fine = [slice(c * 3 * n, c * 3 * n + 3 * n + 2 * e)
-                for c, n, e in zip(corner, f, encode, strict=True)]
+        fine = [
+            slice(c * 3 * n, c * 3 * n + 3 * n + 2 * e)
+            for c, n, e in zip(corner, f, encode, strict=True)
+        ]
         coarse = [slice(3 * c, 3 * c + 3) for c in corner]
         part = apply(network.encode, padded[(slice(None), *fine)])
         scale = np.abs(whole).max()
@@ -141,8 +149,9 @@ def test_training_improves_on_the_linear_code(tmp_path):
         latent = coder.encode(made[-1].read(t, halo=coder.encode_reach))
         assert latent.shape == (4, 8, 8) and latent.size * 8 == truth.size
         errors.append(vrmse(coder.decode(wrap(latent, coder.decode_reach)), truth).mean())
-    linear = spec(1, width=16, training={**spec(1).training.model_dump(mode="json"),
-                                         "learning_rate": 1e-12})
+    linear = spec(
+        1, width=16, training={**spec(1).training.model_dump(mode="json"), "learning_rate": 1e-12}
+    )
     linear.fit(made, ALONE, tmp_path / "linear", None, 0)
     start = linear.load(tmp_path / "linear")
     truth = made[-1].read(3)
@@ -184,7 +193,8 @@ def test_the_same_coder_on_any_ranks_and_after_loading(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "factor", "boundary"),
     [
-        ((64,), 4, "periodic"), ((16, 32), (2, 4), "neumann"),
+        ((64,), 4, "periodic"),
+        ((16, 32), (2, 4), "neumann"),
         ((16, 16, 16), (2, 2, 4), "dirichlet"),
     ],
 )
@@ -229,8 +239,12 @@ def test_a_further_term_changes_the_weights(tmp_path):
 
 @pytest.mark.parametrize(
     ("keys", "words"),
-    [({"factor": 3}, r"compressor.factor: \[3\] given"), ({"factor": [1, 1]}, "2, 4 or 8 an axis"),
-     ({"patch": 18}, "a multiple of the factor 4"), ({"terms": {"mass": 1}}, "terms")],
+    [
+        ({"factor": 3}, r"compressor.factor: \[3\] given"),
+        ({"factor": [1, 1]}, "2, 4 or 8 an axis"),
+        ({"patch": 18}, "a multiple of the factor 4"),
+        ({"terms": {"mass": 1}}, "terms"),
+    ],
 )
 def test_keys_that_cannot_be_are_refused(keys, words):
     with pytest.raises(InputError, match=words):

@@ -35,8 +35,12 @@ def random_network(factor, conserve=False, **keys):
     shape = {"coarsen": 2, "width": 8, "depth": 2, "sampler": "ddim", "steps": 3, **keys}
     latent = 5 if conserve else 3
     network = DrawingNetwork(
-        CodingNetwork(2, latent, factor, 8, 1, conserve=conserve), channels=2, latent=latent,
-        schedule=Rectified(), parametrization="edm", **shape,
+        CodingNetwork(2, latent, factor, 8, 1, conserve=conserve),
+        channels=2,
+        latent=latent,
+        schedule=Rectified(),
+        parametrization="edm",
+        **shape,
     )
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, 0.0, 0.7 * parameter[0].numel() ** -0.5)
@@ -44,10 +48,17 @@ def random_network(factor, conserve=False, **keys):
     return network.eval()
 
 
-@pytest.mark.parametrize(("factor", "keys"), [
-    ((4,), {}), ((4, 4), {}), ((2, 4), {"sampler": "heun", "steps": 2}),
-    ((1, 4), {"coarsen": 1}), ((2, 2, 2), {"depth": 1, "steps": 1}), ((4, 4), {"conserve": True}),
-])
+@pytest.mark.parametrize(
+    ("factor", "keys"),
+    [
+        ((4,), {}),
+        ((4, 4), {}),
+        ((2, 4), {"sampler": "heun", "steps": 2}),
+        ((1, 4), {"coarsen": 1}),
+        ((2, 2, 2), {"depth": 1, "steps": 1}),
+        ((4, 4), {"conserve": True}),
+    ],
+)
 def test_tiles_with_halo_and_their_noise_give_what_the_whole_domain_gives(factor, keys):
     network, axes = random_network(factor, **keys), len(factor)
     draw, reach = np.random.default_rng(0), network.decode_reach
@@ -70,7 +81,8 @@ def test_tiles_with_halo_and_their_noise_give_what_the_whole_domain_gives(factor
         core = [slice(4 * c * f, 4 * (c + 1) * f) for c, f in zip(corner, factor, strict=True)]
         part = decode(wide[(slice(None), *cut)], loud[(slice(None), *fine)])
         np.testing.assert_allclose(
-            part, whole[(slice(None), *core)], atol=2e-6 * np.abs(whole).max())
+            part, whole[(slice(None), *core)], atol=2e-6 * np.abs(whole).max()
+        )
     quiet = decode(wide)
     assert np.abs(whole - quiet).max() > 0.1
     np.testing.assert_array_equal(decode(wide, 0 * loud), quiet)
@@ -80,8 +92,9 @@ def test_integrals_are_kept_exactly_also_by_what_is_drawn():
     network = random_network((4, 4), conserve=True)
     torch.manual_seed(3)
     field = torch.randn(1, 2, *(16 + 2 * r for r in network.whole_ring))
-    noise = torch.randn(1, 2, *(n - 2 * e for n, e in zip(
-        field.shape[2:], network.encode_reach, strict=True)))
+    noise = torch.randn(
+        1, 2, *(n - 2 * e for n, e in zip(field.shape[2:], network.encode_reach, strict=True))
+    )
     with torch.no_grad():
         made = network(field, noise)
     r = network.whole_ring
@@ -184,20 +197,31 @@ def test_one_field_belongs_to_a_latent_field_whatever_the_tiles_and_ranks(mpi_tm
     comm.barrier()
 
 
-@pytest.mark.parametrize(("keys", "decoder", "words"), [
-    ({"factor": [1, 4]}, {}, r"decoder.coarsen: 2 given; a divisor of the factor .* \[1, 4\]"),
-    ({}, {"parametrization": "epsilon", "schedule": {"kind": "vp", "zero_terminal_snr": True}},
-     "parametrization: epsilon with zero_terminal_snr"),
-    ({}, {"sampler": "sde"}, "decoder.sampler"),
-])
+@pytest.mark.parametrize(
+    ("keys", "decoder", "words"),
+    [
+        ({"factor": [1, 4]}, {}, r"decoder.coarsen: 2 given; a divisor of the factor .* \[1, 4\]"),
+        (
+            {},
+            {"parametrization": "epsilon", "schedule": {"kind": "vp", "zero_terminal_snr": True}},
+            "parametrization: epsilon with zero_terminal_snr",
+        ),
+        ({}, {"sampler": "sde"}, "decoder.sampler"),
+    ],
+)
 def test_keys_that_cannot_be_are_refused(keys, decoder, words):
     with pytest.raises(InputError, match=words):
         drawing(4, decoder, **keys)
 
 
-@pytest.mark.parametrize(("factor", "decoder"), [
-    (4, {}), ((2, 4), {"depth": 2, "sampler": "heun"}), ((2, 2, 2), {"steps": 1}),
-])
+@pytest.mark.parametrize(
+    ("factor", "decoder"),
+    [
+        (4, {}),
+        ((2, 4), {"depth": 2, "sampler": "heun"}),
+        ((2, 2, 2), {"steps": 1}),
+    ],
+)
 def test_the_reach_is_known_without_a_network(factor, decoder):
     from scaled_mpi.compressors.coder import network_of
 

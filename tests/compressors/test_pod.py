@@ -32,8 +32,9 @@ def stored(folder, data):
     runs = []
     for number, run in enumerate(data):
         name = f"train-{number:04d}"
-        with TrajectoryWriter(folder, name, blocks, SerialComm(), ("a", "b"),
-                              dtype=np.float64) as writer:
+        with TrajectoryWriter(
+            folder, name, blocks, SerialComm(), ("a", "b"), dtype=np.float64
+        ) as writer:
             for time, frame in enumerate(run):
                 writer.append(time, frame)
         runs.append(Trajectory(folder, name))
@@ -138,11 +139,15 @@ def test_the_simplex_projection_is_the_nearest_point():
     assert np.sum((found - values) ** 2) <= np.sum((others - values) ** 2, axis=1).min()
 
 
-@pytest.mark.parametrize("keys,word", [
-    ({"factor": [5, 5]}, "compressor.factor"), ({"factor": [16, 24], "rank": 20}, "rank: 20"),
-    ({"factor": [8, 8], "mass": "simplex"}, "compressor.mass"),
-    ({"factor": [8, 8], "align": "periodic"}, "compressor.align"),
-])
+@pytest.mark.parametrize(
+    "keys,word",
+    [
+        ({"factor": [5, 5]}, "compressor.factor"),
+        ({"factor": [16, 24], "rank": 20}, "rank: 20"),
+        ({"factor": [8, 8], "mass": "simplex"}, "compressor.mass"),
+        ({"factor": [8, 8], "align": "periodic"}, "compressor.align"),
+    ],
+)
 def test_what_cannot_be_fitted_is_said_in_one_line(tmp_path, keys, word):
     runs = stored(tmp_path, fields((16, 24), 2))
     with pytest.raises(InputError, match=word) as caught:
@@ -203,8 +208,14 @@ def test_a_travelling_pulse_has_one_mode_where_it_is_followed(shared):
 
 def store_pulses(folder, data):
     grid = Grid(data.shape[3:], 1.0)
-    with TrajectoryWriter(folder, "train-0000", make_blocks(grid, grid.shape, 1), SerialComm(),
-                          ("density",), dtype=np.float64) as writer:
+    with TrajectoryWriter(
+        folder,
+        "train-0000",
+        make_blocks(grid, grid.shape, 1),
+        SerialComm(),
+        ("density",),
+        dtype=np.float64,
+    ) as writer:
         for time, frame in enumerate(data[0]):
             writer.append(time, frame)
 

@@ -26,8 +26,10 @@ def refused(words, work):
 @ALL
 def test_a_batch_larger_than_the_data(tmp_path, kind):
     made = runs(tmp_path, (16, 16), count=2, frames=3)
-    refused("training.batch: 4 is larger than the data set; at most its 3 samples",
-            lambda: KINDS[kind](4).fit(made, ALONE, tmp_path / "fit", None, 0))
+    refused(
+        "training.batch: 4 is larger than the data set; at most its 3 samples",
+        lambda: KINDS[kind](4).fit(made, ALONE, tmp_path / "fit", None, 0),
+    )
     assert not (tmp_path / "fit" / "coder.safetensors").exists()
 
 
@@ -42,8 +44,10 @@ def test_data_that_are_not_finite(tmp_path, kind, where):
                 field[0, 3, 3] = np.nan if run == where and t == 1 else field[0, 3, 3]
                 writer.append(float(t), field)
     made = [Trajectory(tmp_path, f"train-{run:04d}") for run in range(2)]
-    refused("data: .* holds? values that are not finite",
-            lambda: KINDS[kind](4).fit(made, ALONE, tmp_path / "fit", None, 0))
+    refused(
+        "data: .* holds? values that are not finite",
+        lambda: KINDS[kind](4).fit(made, ALONE, tmp_path / "fit", None, 0),
+    )
     assert not (tmp_path / "fit" / "coder.safetensors").exists()
 
 
@@ -60,7 +64,8 @@ def test_weights_that_are_cut_altered_or_of_another_network(tmp_path, kind):
     wider = {**meta, "autoencoder": {**meta["autoencoder"], "width": 16}}
     broken = {**meta, "autoencoder": {**meta["autoencoder"], "width": -3}}
     for told, words in (
-        (wider, "weights of another architecture: "), (broken, "no coder can be built"),
+        (wider, "weights of another architecture: "),
+        (broken, "no coder can be built"),
         ({**meta, "kind": "stepper"}, "weights of a stepper; autoencoder, adversarial, diff"),
         ({"kind": kind}, "no coder can be built from what it tells"),
         ({**meta, "kind": ["x"]}, "weights of a"),
@@ -72,8 +77,12 @@ def test_weights_that_are_cut_altered_or_of_another_network(tmp_path, kind):
 def test_the_state_of_another_training_is_not_gone_on_with(tmp_path):
     made = runs(tmp_path, count=2, frames=3)
     adversarial(4).fit(made, ALONE, tmp_path / "a", None, 0)
-    refused("a.state.safetensors: state of another training",
-            lambda: adversarial(4, {"width": 4}).fit(made, ALONE, tmp_path / "a", None, 0))
+    refused(
+        "a.state.safetensors: state of another training",
+        lambda: adversarial(4, {"width": 4}).fit(made, ALONE, tmp_path / "a", None, 0),
+    )
     drawing(4).fit(made, ALONE, tmp_path / "b", None, 0)
-    refused("b.decoder.state.safetensors: state of another training",
-            lambda: drawing(4, {"width": 8}).fit(made, ALONE, tmp_path / "b", None, 0))
+    refused(
+        "b.decoder.state.safetensors: state of another training",
+        lambda: drawing(4, {"width": 8}).fit(made, ALONE, tmp_path / "b", None, 0),
+    )

@@ -32,8 +32,9 @@ def simulated(folder, simulator, count=3, frames=4, shape=(32, 32), every=40):
     for run in range(count):
         state = simulator.initial(blocks.block(0), grid, (7, run))
         state = simulator.advance(state, 400, exchange)
-        with TrajectoryWriter(folder, f"train-{run:04d}", blocks, SerialComm(), ("u", "v"),
-                              attributes=attributes) as writer:
+        with TrajectoryWriter(
+            folder, f"train-{run:04d}", blocks, SerialComm(), ("u", "v"), attributes=attributes
+        ) as writer:
             for frame in range(frames):
                 writer.append(float(frame), state)
                 state = simulator.advance(state, every, exchange)
@@ -64,16 +65,22 @@ def test_the_residual_is_the_error_of_the_rates_in_their_spreads(tmp_path):
     one = made[0].grid
     laplace = [
         sum(f.roll(s, d) for s in (1, -1) for d in (2, 3))[..., 1:-1, 1:-1]
-        - 4 * f[..., 1:-1, 1:-1] for f in fields
+        - 4 * f[..., 1:-1, 1:-1]
+        for f in fields
     ]
     gs, rates = system(), []
     for f, lap in zip(fields, laplace, strict=True):
         u, v = f[:, 0, 1:-1, 1:-1], f[:, 1, 1:-1, 1:-1]
         lap = lap / one.spacing[0] ** 2
-        rates.append(torch.stack((
-            gs.Du * lap[:, 0] - u * v**2 + gs.F * (1 - u),
-            gs.Dv * lap[:, 1] + u * v**2 - (gs.F + gs.k) * v,
-        ), 1))
+        rates.append(
+            torch.stack(
+                (
+                    gs.Du * lap[:, 0] - u * v**2 + gs.F * (1 - u),
+                    gs.Dv * lap[:, 1] + u * v**2 - (gs.F + gs.k) * v,
+                ),
+                1,
+            )
+        )
     scaled = (rates[0] - rates[1]) / known.scale
     assert float(term(*normal, known)) == pytest.approx(float(scaled.square().mean()), rel=1e-6)
     assert float(term(normal[0], normal[0], known)) == 0.0
@@ -100,6 +107,7 @@ def test_runs_without_one_known_equation_are_refused(tmp_path):
     with pytest.raises(InputError, match="residual: the run train-0000 tells no equation; runs"):
         one.fit(runs(tmp_path / "a", count=2, frames=3), ALONE, tmp_path, None, 0)
     mixed = simulated(tmp_path / "b", system(), 2, 2) + simulated(
-        tmp_path / "c", GrayScott(pattern="waves"), 2, 2)
+        tmp_path / "c", GrayScott(pattern="waves"), 2, 2
+    )
     with pytest.raises(InputError, match="residual: the runs obey different equations"):
         one.fit(mixed, ALONE, tmp_path, None, 0)

@@ -117,11 +117,14 @@ class Strengthened:
         self.count += 1
 
 
-@pytest.mark.parametrize("norms, count", [
-    ([1.0, 0.99, 0.5, 0.499, 0.2], 0),  # now and then an iteration gains little
-    ([1.0, 0.99, 0.985, 0.5], 1),
-    ([1.0, 1.0, 1.0, 1.0], 2),
-])
+@pytest.mark.parametrize(
+    "norms, count",
+    [
+        ([1.0, 0.99, 0.5, 0.499, 0.2], 0),  # now and then an iteration gains little
+        ([1.0, 0.99, 0.985, 0.5], 1),
+        ([1.0, 1.0, 1.0, 1.0], 2),
+    ],
+)
 def test_tiles_become_exact_after_two_poor_iterations_in_a_row(norms, count):
     preconditioner = Strengthened()
     watch = Stall(preconditioner, 0.02)

@@ -32,8 +32,10 @@ def test_galerkin_matrix(spec, edge):
     comm = first_ranks(world(), blocks.ranks)
     stencil = problem.stencil(blocks, comm, 1)
     operators = TileOperators(stencil, blocks, comm, 2)
-    with LinearSystem(stencil, blocks, comm) as system, \
-            CoarseSpace(system, operators, spec) as space:
+    with (
+        LinearSystem(stencil, blocks, comm) as system,
+        CoarseSpace(system, operators, spec) as space,
+    ):
         matrix = space.matrix.toarray()
         np.testing.assert_allclose(matrix, matrix.T, atol=1e-9 * abs(matrix).max())
         lowest = np.linalg.eigvalsh(matrix)[:2] / abs(matrix).max()
@@ -62,8 +64,10 @@ def test_hats_add_up_to_one_away_from_dirichlet_faces():
     comm = first_ranks(world(), blocks.ranks)
     stencil = problem.stencil(blocks, comm, 1)
     operators = TileOperators(stencil, blocks, comm, 2)
-    with LinearSystem(stencil, blocks, comm) as system, \
-            CoarseSpace(system, operators, Coarse()) as space:
+    with (
+        LinearSystem(stencil, blocks, comm) as system,
+        CoarseSpace(system, operators, Coarse()) as space,
+    ):
         np.testing.assert_allclose(space.basis.prolong(np.ones(space.vectors)), 1.0)
 
 

@@ -41,13 +41,18 @@ def test_the_gain_is_the_least_squares_mixture_of_two_estimates():
 def test_measured_gains_keep_the_covariance_of_a_gaussian_field():
     """What is measured on boxes of 16 cells corrects a domain of 32, all denoisers exact."""
     kernel, length, halo, block = "exponential", 6.0, 2, 2
-    noise = block ** -1.0
+    noise = block**-1.0
 
     def denoisers(shape):
         covariance = field_covariance(kernel, length, shape)
         local = TiledDenoiser(
-            make_blocks(Grid(shape), TILE, 1), SerialComm(), "crop",
-            lambda extent: WindowDenoiser(covariance, extent, SCHEDULE), halo=halo, overlap=4)
+            make_blocks(Grid(shape), TILE, 1),
+            SerialComm(),
+            "crop",
+            lambda extent: WindowDenoiser(covariance, extent, SCHEDULE),
+            halo=halo,
+            overlap=4,
+        )
         small = StationaryDenoiser(block_covariance(covariance, block), SCHEDULE, noise)
         return covariance, local, small
 
@@ -60,8 +65,12 @@ def test_measured_gains_keep_the_covariance_of_a_gaussian_field():
         near = block_means(local(noisy, t), 2, block)
         far = small(block_means(noisy, 2, block), t)
         true = block_means(fields, 2, block)
-        sums.append([gain_sums(*(one[None] for one in three))
-                     for three in zip(true, near, far, strict=True)])
+        sums.append(
+            [
+                gain_sums(*(one[None] for one in three))
+                for three in zip(true, near, far, strict=True)
+            ]
+        )
     gains = Gains.of(times, sums, 16 // block)
     assert gains.values[-2:, 1].min() > 0.7
     covariance, local, small = denoisers((32, 32))

@@ -38,8 +38,12 @@ def fused(fusion, kernel, length, blocks, comm, *, halo, overlap, block=0):
     """The denoiser of a field from tiles; with `block`, corrected."""
     covariance = field_covariance(kernel, length, blocks.grid.shape)
     local = TiledDenoiser(
-        blocks, comm, fusion, lambda extent: WindowDenoiser(covariance, extent, SCHEDULE),
-        halo=halo, overlap=overlap,
+        blocks,
+        comm,
+        fusion,
+        lambda extent: WindowDenoiser(covariance, extent, SCHEDULE),
+        halo=halo,
+        overlap=overlap,
     )
     if not block:
         return local
@@ -76,15 +80,14 @@ def test_covariance_from_one_tile_is_that_of_all_cells(fusion, shape, tile):
     answers = sample(denoise, lambda k: every, SCHEDULE, 6).reshape(cells, cells)
     truth = field_covariance("exponential", 3.0, shape)
     index = np.indices(shape).reshape(len(shape), -1)
-    wanted = truth[tuple(
-        (i[:, None] - i[None]) % n for i, n in zip(index, shape, strict=True)
-    )]
+    wanted = truth[tuple((i[:, None] - i[None]) % n for i, n in zip(index, shape, strict=True))]
     made = answers.T @ answers
     which = symmetry(shape, tile)
     responses = sample(denoise, Impulses(which, blocks.block(0)), SCHEDULE, 6)
     found = compare(responses, truth, which)
     assert found.error == pytest.approx(
-        np.linalg.norm(made - wanted) / np.linalg.norm(wanted), rel=1e-8)
+        np.linalg.norm(made - wanted) / np.linalg.norm(wanted), rel=1e-8
+    )
     assert found.ratio == pytest.approx(np.trace(made) / np.trace(wanted), rel=1e-8)
     assert found.curve[0] == pytest.approx(np.trace(made) / cells, rel=1e-8)
 
@@ -93,16 +96,23 @@ def test_covariance_from_one_tile_is_that_of_all_cells(fusion, shape, tile):
 @pytest.mark.parametrize("kernel", ["squared_exponential", "exponential"])
 def test_the_coarse_correction_keeps_the_covariance(kernel, length):
     """Tile / 8 to tile, blocks of a quarter of the length: error <= .03, variance within 2 %."""
-    found = judged("crop", kernel, float(length), (256,), (32,), halo=8, overlap=16,
-                   block=length // 4)
+    found = judged(
+        "crop", kernel, float(length), (256,), (32,), halo=8, overlap=16, block=length // 4
+    )
     assert found.error <= 0.03
     assert 0.98 <= found.ratio <= 1.02
 
 
 def test_what_one_level_loses():
     """At a correlation length of a tile nothing local does; nor do blocks wider than a quarter."""
-    common = {"kernel": "exponential", "length": 32.0, "shape": (256,), "tile": (32,), "halo": 8,
-              "overlap": 16}
+    common = {
+        "kernel": "exponential",
+        "length": 32.0,
+        "shape": (256,),
+        "tile": (32,),
+        "halo": 8,
+        "overlap": 16,
+    }
     errors = {fusion: judged(fusion, **common).error for fusion in FUSIONS}
     assert errors["average"] > errors["window"] > errors["crop"] > errors["collage"] > 0.25
     assert judged("crop", **common, block=8).error < 0.1 * errors["collage"]
@@ -112,8 +122,14 @@ def test_what_one_level_loses():
 
 
 def test_two_axes():
-    common = {"kernel": "exponential", "length": 8.0, "shape": (32, 32), "tile": (8, 8), "halo": 2,
-              "overlap": 4}
+    common = {
+        "kernel": "exponential",
+        "length": 8.0,
+        "shape": (32, 32),
+        "tile": (8, 8),
+        "halo": 2,
+        "overlap": 4,
+    }
     found = judged("crop", **common, block=2)
     assert found.error <= 0.03
     assert 0.98 <= found.ratio <= 1.02
@@ -151,10 +167,15 @@ def test_any_number_of_ranks_makes_the_same_sample(fusion):
         assert alone.std() > 0.3
 
 
-@pytest.mark.parametrize(("key", "change"), [
-    ("halo", {"halo": 9}), ("overlap", {"overlap": 5}), ("overlap", {"overlap": 3}),
-    ("fusion", {"name": "mean"}),
-])
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("halo", {"halo": 9}),
+        ("overlap", {"overlap": 5}),
+        ("overlap", {"overlap": 3}),
+        ("fusion", {"name": "mean"}),
+    ],
+)
 def test_windows_that_do_not_fit_are_refused(key, change):
     with pytest.raises(InputError, match=f"generation.{key}: "):
         check_fusion(**{"name": "crop", "tile": (8, 8), "halo": 2, "overlap": 4, **change})
@@ -162,8 +183,16 @@ def test_windows_that_do_not_fit_are_refused(key, change):
 
 def test_blocks_that_do_not_fill_a_tile_are_refused():
     with pytest.raises(InputError, match="block: 3 given; a divisor of the tile"):
-        fused("crop", "exponential", 8.0, make_blocks(Grid((24,)), (8,), 1), SerialComm(),
-              halo=2, overlap=4, block=3)
+        fused(
+            "crop",
+            "exponential",
+            8.0,
+            make_blocks(Grid((24,)), (8,), 1),
+            SerialComm(),
+            halo=2,
+            overlap=4,
+            block=3,
+        )
 
 
 def refused(*overrides):
@@ -183,8 +212,10 @@ def test_bad_input_is_one_line():
 def test_the_experiment_from_end_to_end(tmp_path):
     assert main([str(SMOKE), "--outputs", str(tmp_path)]) == 0
     folder = tmp_path / "smoke-gaussian_fields"
-    facts = {(f["name"], f.get("method")): f["value"]
-             for f in read_facts(folder / "facts" / "facts.jsonl")}
+    facts = {
+        (f["name"], f.get("method")): f["value"]
+        for f in read_facts(folder / "facts" / "facts.jsonl")
+    }
     assert facts["cov.error.tiled", None] < 0.05
     assert 0.95 < facts["variance.ratio", None] < 1.05
     assert facts["cov.error.tiled.1d.exponential.l16", "average"] > 0.3

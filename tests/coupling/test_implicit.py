@@ -22,8 +22,7 @@ SPEC = Solving(overlap=2, tolerance=1e-9)
 
 
 def bump(grid):
-    y, x = np.meshgrid(*(grid.centres(axis) / grid.extent[axis] for axis in (0, 1)),
-                       indexing="ij")
+    y, x = np.meshgrid(*(grid.centres(axis) / grid.extent[axis] for axis in (0, 1)), indexing="ij")
     bump = np.exp(-40 * ((x - 0.5) ** 2 + (y - 0.4) ** 2))
     return np.stack([1 - 0.5 * bump, 0.25 * bump])
 
@@ -44,7 +43,7 @@ class Case:
         self.blocks = make_blocks(self.simulator.grid((cells, cells)), (8, 8), comm.size)
         self.comm = first_ranks(comm, self.blocks.ranks)
         self.rates = Rates(self.simulator, self.blocks, self.comm)
-        whole = (pattern(self.simulator, self.blocks, steps) if steps else bump(self.blocks.grid))
+        whole = pattern(self.simulator, self.blocks, steps) if steps else bump(self.blocks.grid)
         self.old = whole[(slice(None), *self.blocks.block(self.comm.rank).slices)].copy()
 
     def make(self, old, length, scale=None):
@@ -73,8 +72,9 @@ def test_jacobian_is_the_derivative():
     with case.make(case.old, 10.0) as step:
         random = np.random.default_rng(0)
         state, way = case.old + 0.01 * random.normal(size=(2, *case.old.shape))
-        by_differences = (step.residual(state + 1e-6 * way)
-                          - step.residual(state - 1e-6 * way)) / 2e-6
+        by_differences = (
+            step.residual(state + 1e-6 * way) - step.residual(state - 1e-6 * way)
+        ) / 2e-6
         np.testing.assert_allclose(step.jacobian(state, way), by_differences, atol=1e-7)
 
 
@@ -103,8 +103,9 @@ def test_the_root_is_that_of_a_dense_newton():
     np.testing.assert_allclose(found.state, state, atol=1e-10)
 
 
-@pytest.mark.parametrize("scheme, low, high", [("backward_euler", 1.7, 2.3),
-                                               ("tr_bdf2", 3.3, 4.6)])
+@pytest.mark.parametrize(
+    "scheme, low, high", [("backward_euler", 1.7, 2.3), ("tr_bdf2", 3.3, 4.6)]
+)
 def test_order_in_time(scheme, low, high):
     case = Case(cells=16, spec=Solving(overlap=2, tolerance=1e-7))
     truth, h = case.old, 0.1

@@ -24,7 +24,12 @@ def run(heat, field, tile, halo, jumps, comm, sweeping=None):
         return None, []
     block = blocks.block(part.rank)
     march = March(
-        heat, blocks, part, halo=halo, condition=np.zeros(0), sweeping=sweeping,
+        heat,
+        blocks,
+        part,
+        halo=halo,
+        condition=np.zeros(0),
+        sweeping=sweeping,
         scale=field.std(axis=tuple(range(1, axes + 1))),
     )
     done = list(march.jumps([field[(..., *block.slices)].copy()], jumps))
@@ -37,8 +42,9 @@ def run(heat, field, tile, halo, jumps, comm, sweeping=None):
     return whole, done
 
 
-@pytest.mark.parametrize(("shape", "tile"), [((24,), (8,)), ((24, 16), (8, 8)),
-                                             ((16, 8, 16), (8, 8, 8))])
+@pytest.mark.parametrize(
+    ("shape", "tile"), [((24,), (8,)), ((24, 16), (8, 8)), ((16, 8, 16), (8, 8, 8))]
+)
 def test_a_halo_as_wide_as_the_reach_is_exact(shape, tile):
     heat, field = Heat(steps=3, r=0.1, axes=len(shape)), random_field(shape)
     found, done = run(heat, field, tile, (3,) * len(shape), 4, SerialComm())
@@ -99,8 +105,15 @@ def test_counted_bytes_equal_the_formula():
     part = first_ranks(comm, blocks.ranks)
     if part is None:
         return
-    march = March(heat, blocks, part, halo=(2, 2), condition=np.zeros(0), scale=np.ones(2),
-                  sweeping=Sweeping(4, 1e-9))
+    march = March(
+        heat,
+        blocks,
+        part,
+        halo=(2, 2),
+        condition=np.zeros(0),
+        scale=np.ones(2),
+        sweeping=Sweeping(4, 1e-9),
+    )
     frames = [random_field((16, 16))[(..., *blocks.block(part.rank).slices)].copy()]
     sweeps = sum(jump.sweeps for jump in march.jumps(frames, 2))
     assert march.exchanges == 1 + sweeps

@@ -31,8 +31,10 @@ class Biased(ExactSolver):
         from scipy.ndimage import gaussian_filter
 
         fields = [
-            gaussian_filter(np.random.default_rng([self.seed, *index]).normal(
-                size=operators.window), 4.0) for index in operators.tiles
+            gaussian_filter(
+                np.random.default_rng([self.seed, *index]).normal(size=operators.window), 4.0
+            )
+            for index in operators.tiles
         ]
         self.factor = np.stack([1 + self.eps * field / field.std() for field in fields])
 
@@ -58,8 +60,9 @@ def test_every_form_finds_the_solution(form, combination, edge):
     ready, load = prepared(problem, 24, 8, comm=world())
     with ready:
         exact = ready.solve(load).solution
-        swept = iterate(Sweeper(ready, form, combination, True), load, tolerance=1e-9, most=150,
-                        depth=8)
+        swept = iterate(
+            Sweeper(ready, form, combination, True), load, tolerance=1e-9, most=150, depth=8
+        )
         assert swept.converged and swept.sweeps == len(swept.residuals)
         whole = gather_field(ready.blocks, ready.comm, swept.solution - exact)
     if whole is not None:
@@ -69,9 +72,15 @@ def test_every_form_finds_the_solution(form, combination, edge):
 def test_colours_need_fewer_sweeps_and_anderson_fewer_still():
     ready, load = prepared(Poisson(), 64, 16)
     with ready:
+
         def sweeps(combination, depth, coarse=False):
-            found = iterate(Sweeper(ready, "residual", combination, coarse), load,
-                            tolerance=1e-6, most=600, depth=depth)
+            found = iterate(
+                Sweeper(ready, "residual", combination, coarse),
+                load,
+                tolerance=1e-6,
+                most=600,
+                depth=depth,
+            )
             assert found.converged
             return found.sweeps
 

@@ -62,9 +62,15 @@ def test_an_array_a_channel(tmp_path, kind):
     for name, shift in (("a", 0), ("b", 1), ("c", 2)):
         save(tmp_path / f"{name}.{SUFFIX[kind]}", kind, {"density": u + shift, "v": v + shift})
     member = dataset(
-        kind, train=[str(tmp_path / f"*.{SUFFIX[kind]}")], axes="tyx", time_step=0.5,
-        channels={"u": "density", "v": "v"}, spacing=[0.25, 2.0],
-        boundary=["periodic", "dirichlet"], boundary_value=[0, 1.5], condition={"F": 0.04},
+        kind,
+        train=[str(tmp_path / f"*.{SUFFIX[kind]}")],
+        axes="tyx",
+        time_step=0.5,
+        channels={"u": "density", "v": "v"},
+        spacing=[0.25, 2.0],
+        boundary=["periodic", "dirichlet"],
+        boundary_value=[0, 1.5],
+        condition={"F": 0.04},
     )
     assert parse(MEMBERS[kind], plain(member)) == member
     runs = imported(member, tmp_path / "store")
@@ -87,9 +93,18 @@ def test_any_order_of_axes_with_crop_and_stride(tmp_path, kind, axes):
     path = tmp_path / f"a.{SUFFIX[kind]}"
     save(path, kind, {"fields": stored, "feed": np.array([0.1, 0.2, 0.3]), "rate": np.array(7.0)})
     member = dataset(
-        kind, train=[str(path)], axes=axes, array="fields", channels=["p", "q"], dtype="float64",
-        crop={"t": [1, 8], "x": [2, 10]}, stride={"t": 3, "y": 2}, time_step=2.0, held_out=2,
-        spacing=0.5, condition={"F": "feed", "k": "rate"},
+        kind,
+        train=[str(path)],
+        axes=axes,
+        array="fields",
+        channels=["p", "q"],
+        dtype="float64",
+        crop={"t": [1, 8], "x": [2, 10]},
+        stride={"t": 3, "y": 2},
+        time_step=2.0,
+        held_out=2,
+        spacing=0.5,
+        condition={"F": "feed", "k": "rate"},
     )
     runs = imported(member, tmp_path / "store")
     assert sorted(runs) == ["test-0000", "test-0001", "train-0000"]
@@ -313,11 +328,14 @@ def test_files_that_point_to_others_are_refused(tmp_path, kind):
     layout[:] = h5py.VirtualSource(secret, "u", values.shape)
     made = {
         "external": lambda f: f.__setitem__("u", h5py.ExternalLink(str(secret), "/u")),
-        "soft": lambda f: (f.create_dataset("w", data=values),
-                           f.__setitem__("u", h5py.SoftLink("/w"))),
+        "soft": lambda f: (
+            f.create_dataset("w", data=values),
+            f.__setitem__("u", h5py.SoftLink("/w")),
+        ),
         "virtual": lambda f: f.create_virtual_dataset("u", layout),
         "raw": lambda f: f.create_dataset(
-            "u", values.shape, "f8", external=[(str(tmp_path / "raw"), 0, values.nbytes)]),
+            "u", values.shape, "f8", external=[(str(tmp_path / "raw"), 0, values.nbytes)]
+        ),
     }
     for name, make in made.items():
         path = tmp_path / f"{name}.h5"

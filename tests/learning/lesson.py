@@ -8,8 +8,15 @@ import numpy as np
 from scaled_mpi.learning.training import Training, train
 
 SMALL = {
-    "steps": 12, "batch": 8, "micro_batches": 4, "learning_rate": 1e-2, "warmup": 2,
-    "validate_every": 4, "checkpoint_every": 3, "device": "cpu", "ema": 0.9,
+    "steps": 12,
+    "batch": 8,
+    "micro_batches": 4,
+    "learning_rate": 1e-2,
+    "warmup": 2,
+    "validate_every": 4,
+    "checkpoint_every": 3,
+    "device": "cpu",
+    "ema": 0.9,
 }
 
 
@@ -19,7 +26,9 @@ def network(layout=None):
 
     torch.manual_seed(5)
     net = torch.nn.Sequential(
-        torch.nn.Conv2d(2, 8, 3), torch.nn.GELU(), torch.nn.Dropout(0.1),
+        torch.nn.Conv2d(2, 8, 3),
+        torch.nn.GELU(),
+        torch.nn.Dropout(0.1),
         torch.nn.Conv2d(8, 2, 3),
     )
     return net.to(memory_format=layout) if layout else net
@@ -54,7 +63,15 @@ def learn(folder, comm, *, net=None, events=None, seed=3, should_stop=None, **ch
     spec = Training(**{**SMALL, **changes})
     net = network() if net is None else net
     result = train(
-        net, calls["loss"], calls["sample"], calls["validate"], spec, comm, folder, events, seed,
+        net,
+        calls["loss"],
+        calls["sample"],
+        calls["validate"],
+        spec,
+        comm,
+        folder,
+        events,
+        seed,
         should_stop=should_stop,
     )
     return result, net

@@ -28,9 +28,11 @@ def test_a_latent_takes_the_nearest_code_and_the_gradient_passes():
     distance = ((vectors[:, None] - one.book.numpy()[None]) ** 2).sum(-1)
     nearest = one.book.numpy()[distance.argmin(1)]
     np.testing.assert_allclose(
-        coded.detach().movedim(1, -1).reshape(-1, 3).numpy(), nearest, atol=1e-6)
+        coded.detach().movedim(1, -1).reshape(-1, 3).numpy(), nearest, atol=1e-6
+    )
     np.testing.assert_allclose(
-        float(penalty.detach()), 0.25 * ((vectors - nearest) ** 2).mean(), rtol=1e-5)
+        float(penalty.detach()), 0.25 * ((vectors - nearest) ** 2).mean(), rtol=1e-5
+    )
     coded.sum().backward()
     np.testing.assert_array_equal(z.grad.numpy(), np.ones(z.shape, np.float32))
 

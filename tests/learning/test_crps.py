@@ -27,8 +27,7 @@ def test_the_fair_crps_of_gaussians_is_the_closed_form_for_any_number_of_members
     exact = math.sqrt(2 * (1 + spread**2) / math.pi) - spread / math.sqrt(math.pi)
     found = float(almost_fair_crps(members, truth, alpha=1.0))
     assert found == pytest.approx(exact, abs=0.006)
-    assert found == pytest.approx(
-        metrics.crps(members[0].numpy(), truth[0].numpy()), rel=1e-12)
+    assert found == pytest.approx(metrics.crps(members[0].numpy(), truth[0].numpy()), rel=1e-12)
 
 
 def test_alpha_0_is_the_crps_of_the_finite_ensemble():

@@ -40,9 +40,7 @@ def test_stationary_and_window_are_gaussian(kernel, shape):
     exact = GaussianDenoiser(np.zeros(covariance.size), dense(covariance), schedule)
     x = np.random.default_rng(0).standard_normal((3, *shape))
     wanted = exact(x.reshape(3, -1), T).reshape(x.shape)
-    np.testing.assert_allclose(
-        StationaryDenoiser(covariance, schedule)(x, T), wanted, atol=1e-10
-    )
+    np.testing.assert_allclose(StationaryDenoiser(covariance, schedule)(x, T), wanted, atol=1e-10)
     extent = (6, 5)[:axes]
     part = (slice(None), *(slice(0, n) for n in extent))
     inside = np.zeros(shape, bool)
@@ -85,9 +83,9 @@ def test_mixture_of_one_is_a_gaussian_and_scores_are_gradients():
             total = total + share * np.exp(-0.5 * form) / np.linalg.det(noisy) ** 0.5
         return np.log(total)
 
-    gradient = np.stack([
-        (log_density(x + h * e) - log_density(x - h * e)) / (2 * h) for e in np.eye(2)
-    ], -1)
+    gradient = np.stack(
+        [(log_density(x + h * e) - log_density(x - h * e)) / (2 * h) for e in np.eye(2)], -1
+    )
     mixture = MixtureDenoiser(SHARES, MEANS, COVARIANCES, schedule)
     np.testing.assert_allclose(mixture.score(x, T), gradient, atol=1e-7)
 
@@ -99,8 +97,13 @@ class Perceptron(torch.nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.layers = torch.nn.Sequential(
-            torch.nn.Linear(6, 64), torch.nn.SiLU(), torch.nn.Linear(64, 64), torch.nn.SiLU(),
-            torch.nn.Linear(64, 64), torch.nn.SiLU(), torch.nn.Linear(64, 2),
+            torch.nn.Linear(6, 64),
+            torch.nn.SiLU(),
+            torch.nn.Linear(64, 64),
+            torch.nn.SiLU(),
+            torch.nn.Linear(64, 64),
+            torch.nn.SiLU(),
+            torch.nn.Linear(64, 2),
         )
 
     def forward(self, x, level, condition):
@@ -124,7 +127,8 @@ def test_a_trained_network_has_the_score_of_the_mixture(tmp_path):
     def sample(step, micro, size):
         rng = np.random.default_rng((step, micro))
         return {
-            "x": draw(rng, size), "t": rng.random(size, np.float32),
+            "x": draw(rng, size),
+            "t": rng.random(size, np.float32),
             "noise": rng.standard_normal((size, 2), np.float32),
         }
 
@@ -135,14 +139,23 @@ def test_a_trained_network_has_the_score_of_the_mixture(tmp_path):
         batch = {key: torch.from_numpy(value) for key, value in sample(10**6, 0, 4096).items()}
         return {"loss": float(loss(model, batch))}
 
-    spec = Training(steps=500, batch=512, micro_batches=1, learning_rate=6e-3, device="cpu",
-                    validate_every=250, checkpoint_every=500, ema=0.99)
+    spec = Training(
+        steps=500,
+        batch=512,
+        micro_batches=1,
+        learning_rate=6e-3,
+        device="cpu",
+        validate_every=250,
+        checkpoint_every=500,
+        ema=0.99,
+    )
     train(denoiser, loss, sample, validate, spec, SerialComm(), tmp_path, None, 0)
     exact = MixtureDenoiser(SHARES, MEANS, COVARIANCES, schedule)
     rng = np.random.default_rng(5)
     for t in (0.2, 0.4, 0.6, 0.8):
         x = schedule.alpha(t) * draw(rng, 4000) + schedule.sigma(t) * rng.standard_normal(
-            (4000, 2))
+            (4000, 2)
+        )
         with torch.no_grad():
             made = denoiser.score(torch.from_numpy(x).float(), t).numpy()
         wanted = exact.score(x, t)

@@ -23,8 +23,9 @@ def test_spread_undoes_gather_and_blocks_become_channels(shape: tuple[int, ...])
     assert coarse.shape == (2, 3 * 2 ** len(shape), *(n // 2 for n in shape))
     assert torch.equal(spread(coarse, 2), x)
     first = x[(0, 0, *(slice(0, 2) for _ in shape))]
-    assert torch.equal(coarse[(0, slice(0, 2 ** len(shape)), *(0 for _ in shape))],
-                       first.flatten())
+    assert torch.equal(
+        coarse[(0, slice(0, 2 ** len(shape)), *(0 for _ in shape))], first.flatten()
+    )
 
 
 def test_gather_of_two_axes_is_torch_s_pixel_unshuffle() -> None:

@@ -20,8 +20,15 @@ from tests.compressors.waves import frame
 ALONE = SerialComm()
 RING, CELLS = 14, 12  # of a coding network of factor 4
 KEYS = {
-    "steps": 8, "batch": 8, "micro_batches": 4, "learning_rate": 2e-3, "warmup": 2, "ema": 0.9,
-    "validate_every": 4, "checkpoint_every": 100, "device": "cpu",
+    "steps": 8,
+    "batch": 8,
+    "micro_batches": 4,
+    "learning_rate": 2e-3,
+    "warmup": 2,
+    "ema": 0.9,
+    "validate_every": 4,
+    "checkpoint_every": 100,
+    "device": "cpu",
 }
 
 
@@ -79,6 +86,7 @@ def coding():
 
 def book():
     """An autoencoder whose latents are codes."""
+
     def loss(model, fields):
         made, penalty = model.reconstruct(fields[:, 0])
         return (made - fields[:, 0, :, RING:-RING, RING:-RING]).square().mean() + penalty
@@ -126,8 +134,16 @@ def learn(name, folder, comm, should_stop=None, **changes):
     """Train a case; returns its network."""
     case = CASES[name]()
     train(
-        case.network, case.loss, case.sample, validation(case), Training(**{**KEYS, **changes}),
-        comm, folder, None, 3, should_stop=should_stop,
+        case.network,
+        case.loss,
+        case.sample,
+        validation(case),
+        Training(**{**KEYS, **changes}),
+        comm,
+        folder,
+        None,
+        3,
+        should_stop=should_stop,
     )
     return case.network
 
@@ -177,7 +193,13 @@ def test_weights_book_average_and_moments_are_the_same_bits_everywhere(mpi_tmp_p
         case, told = CASES[name](), []
         task = Task(case.loss, case.sample, validation(case))
         loop = Loop(
-            case.network, task, Training(**KEYS), comm, folder, None, 3,
+            case.network,
+            task,
+            Training(**KEYS),
+            comm,
+            folder,
+            None,
+            3,
             lambda: bool(told.append(bits(case.network.state_dict()))),
         )
         loop.run()

@@ -32,7 +32,10 @@ def test_three_interruptions_change_no_bit_and_no_event(tmp_path, layout):
         asked = iter([False] * (stop_after - 1) + [True])
         with pytest.raises(Stopped, match=r"stopped after step \d+"):
             learn(
-                tmp_path / "b", ALONE, net=net(), events=log("b"),
+                tmp_path / "b",
+                ALONE,
+                net=net(),
+                events=log("b"),
                 should_stop=lambda asked=asked: next(asked),
             )
     pieces, resumed = learn(tmp_path / "b", ALONE, net=net(), events=log("b"))
@@ -52,7 +55,8 @@ def test_a_stop_asked_of_one_rank_stops_all_and_resumes_on_fewer(tmp_path):
     calls = iter(range(100))
     with pytest.raises(Stopped, match="after step 5"):
         learn(
-            folder, comm,
+            folder,
+            comm,
             should_stop=lambda: next(calls) == 4 and comm.rank == comm.size - 1,
         )
     comm.barrier()

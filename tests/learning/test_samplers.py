@@ -18,7 +18,8 @@ MEAN = np.array([0.5, -0.3])
 COVARIANCE = np.array([[1.1, 0.6], [0.6, 0.5]])
 SCHEDULED = [
     pytest.param(member(zero_terminal_snr=stretched), id=f"{name}{'-zero' * stretched}")
-    for name, member in SCHEDULES.items() for stretched in (False, True)
+    for name, member in SCHEDULES.items()
+    for stretched in (False, True)
     if not (stretched and name == "ve")
 ]
 # Relative error of mean and covariance after 300 steps: first-order methods, and Heun's.
@@ -43,9 +44,7 @@ def affine(denoise, schedule, steps, kind):
 @pytest.mark.parametrize("kind", SAMPLERS)
 @pytest.mark.parametrize("schedule", SCHEDULED)
 def test_mean_and_covariance(schedule, kind):
-    mean, covariance = affine(
-        GaussianDenoiser(MEAN, COVARIANCE, schedule), schedule, 300, kind
-    )
+    mean, covariance = affine(GaussianDenoiser(MEAN, COVARIANCE, schedule), schedule, 300, kind)
     scale = np.linalg.norm(COVARIANCE)
     assert np.linalg.norm(covariance - COVARIANCE) < TOLERANCE[kind] * scale
     assert np.abs(mean - MEAN).max() < max(TOLERANCE[kind], 1e-2)  # alpha(1) is not 0 everywhere
@@ -60,8 +59,9 @@ def test_order_of_convergence_to_the_exact_flow(kind, order):
     end = COVARIANCE + schedule.sigma_min**2 * np.eye(2)
     begin = alpha**2 * COVARIANCE + sigma**2 * np.eye(2)
     values, vectors = np.linalg.eigh(COVARIANCE)
-    flow = (vectors * ((values + schedule.sigma_min**2) / (alpha**2 * values + sigma**2)) ** 0.5
-            ) @ vectors.T
+    flow = (
+        vectors * ((values + schedule.sigma_min**2) / (alpha**2 * values + sigma**2)) ** 0.5
+    ) @ vectors.T
     np.testing.assert_allclose(flow @ begin @ flow.T, end, atol=1e-12)
     start = np.array([[1.0, 2.0]])
     wanted = MEAN + (start * sigma - alpha * MEAN) @ flow.T

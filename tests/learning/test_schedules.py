@@ -8,7 +8,8 @@ from scaled_mpi.learning.schedules import SCHEDULES, Levels, VarianceExploding
 
 ROWS = [
     pytest.param(member(zero_terminal_snr=stretched), id=f"{name}{'-zero' * stretched}")
-    for name, member in SCHEDULES.items() for stretched in (False, True)
+    for name, member in SCHEDULES.items()
+    for stretched in (False, True)
     if not (stretched and name == "ve")
 ]
 
@@ -28,8 +29,10 @@ def test_from_data_to_noise(schedule):
 def test_rates_are_the_derivatives(schedule):
     h = 1e-6
     for t in (0.0312, 0.4037, 0.9041):  # between the levels of ddpm
-        for value, rate in ((schedule.alpha, schedule.alpha_rate),
-                            (schedule.sigma, schedule.sigma_rate)):
+        for value, rate in (
+            (schedule.alpha, schedule.alpha_rate),
+            (schedule.sigma, schedule.sigma_rate),
+        ):
             slope = (value(t + h) - value(t - h)) / (2 * h)
             assert rate(t) == pytest.approx(slope, rel=1e-5, abs=1e-7)
 

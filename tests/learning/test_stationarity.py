@@ -94,8 +94,11 @@ def test_the_flow_turns_and_mirrors_with_its_input(centred):
     torch.manual_seed(0)
     flow, x = IsotropicFlow(2, 4, centred), torch.randn(1, 2, 6, 6)
     assert (float(flow(x).mean((2, 3)).abs().max().detach()) < 1e-6) is centred
-    for change in (lambda y: y.flip(2), lambda y: y.transpose(2, 3),
-                   lambda y: y.roll((2, 1), (2, 3))):
+    for change in (
+        lambda y: y.flip(2),
+        lambda y: y.transpose(2, 3),
+        lambda y: y.roll((2, 1), (2, 3)),
+    ):
         torch.testing.assert_close(flow(change(x)), change(flow(x)), atol=1e-5, rtol=1e-5)
 
 

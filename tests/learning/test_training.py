@@ -87,7 +87,12 @@ def test_clipping_bounds_the_step(tmp_path):
     keys = {"optimizer": "sgd", "momentum": 0, "scheduler": "none", "warmup": 0, "ema": 0}
     start = [p.detach().clone() for p in network().parameters()]
     _, net = learn(
-        tmp_path, ALONE, **keys, weight_decay=0, clip=0.5, steps=1,
+        tmp_path,
+        ALONE,
+        **keys,
+        weight_decay=0,
+        clip=0.5,
+        steps=1,
         loss=lambda model, fields: 1000 * loss(model, fields),
     )
     steps = [p.detach() - s for p, s in zip(net.parameters(), start, strict=True)]
@@ -127,7 +132,12 @@ def test_best_and_last_hold_the_averaged_weights(tmp_path):
 def test_early_stopping_keeps_the_best(tmp_path):
     losses = iter([5.0, 4.0, 3.0, 2.95, 2.94, 2.93])
     result, _ = learn(
-        tmp_path, ALONE, steps=100, validate_every=2, patience=2, min_delta=0.1,
+        tmp_path,
+        ALONE,
+        steps=100,
+        validate_every=2,
+        patience=2,
+        min_delta=0.1,
         validate=lambda model: {"loss": next(losses)},
     )
     assert result.stopped_early and result.steps == 10
@@ -234,8 +244,14 @@ def test_one_rank_a_core_trains_and_the_others_wait(monkeypatch):
 
 @pytest.mark.parametrize(
     ("mode", "ranks", "useful"),
-    [("ordered", 1, 1), ("ordered", 3, 2), ("ordered", 4, 4), ("ordered", 64, 4),
-     ("ddp", 3, 2), ("ddp", 64, 4)],
+    [
+        ("ordered", 1, 1),
+        ("ordered", 3, 2),
+        ("ordered", 4, 4),
+        ("ordered", 64, 4),
+        ("ddp", 3, 2),
+        ("ddp", 64, 4),
+    ],
 )
 def test_no_more_ranks_than_shorten_a_step(mode, ranks, useful):
     assert useful_ranks(Training(batch=8, micro_batches=4, mode=mode), ranks) == useful

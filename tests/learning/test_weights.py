@@ -15,9 +15,13 @@ def tensors():
 
     torch.manual_seed(0)
     return {
-        "a.weight": torch.randn(3, 4), "b": torch.randn(5).double(), "n": torch.tensor(7),
-        "h": torch.randn(2, 2).bfloat16(), "flag": torch.tensor([True, False]),
-        "none": torch.zeros(0, 3), "turned": torch.randn(4, 6).T,
+        "a.weight": torch.randn(3, 4),
+        "b": torch.randn(5).double(),
+        "n": torch.tensor(7),
+        "h": torch.randn(2, 2).bfloat16(),
+        "flag": torch.tensor([True, False]),
+        "none": torch.zeros(0, 3),
+        "turned": torch.randn(4, 6).T,
     }
 
 
@@ -56,7 +60,9 @@ def test_files_that_are_not_ours_are_refused(tmp_path, monkeypatch, tensors):
 
     monkeypatch.chdir(tmp_path)
     cases = {
-        "empty": b"", "text": b"weights", "pickle": pickle.dumps(Hostile()),
+        "empty": b"",
+        "text": b"weights",
+        "pickle": pickle.dumps(Hostile()),
         "header": (2**62).to_bytes(8, "little") + b"{}",
         "claims": (60).to_bytes(8, "little")
         + b'{"a":{"dtype":"F32","shape":[99999999],"data_offsets":[0,4]}}'[:60],

@@ -24,8 +24,16 @@ from scaled_mpi.problems.tiles import TileOperators
 ALONE = SerialComm()
 MIX = (Poisson(), Darcy(coefficient=LogNormal(contrast=30, length=4)))
 SOLVING = Solving(overlap=2, tolerance=1e-6)
-TRAINING = {"steps": 60, "batch": 8, "micro_batches": 2, "validate_every": 30, "warmup": 10,
-            "checkpoint_every": 60, "ema": 0.9, "learning_rate": 4e-3}
+TRAINING = {
+    "steps": 60,
+    "batch": 8,
+    "micro_batches": 2,
+    "validate_every": 30,
+    "warmup": 10,
+    "checkpoint_every": 60,
+    "ema": 0.9,
+    "learning_rate": 4e-3,
+}
 
 
 def operators_of(problem, cells=16, tile=8, overlap=2, seed=3):
@@ -102,8 +110,9 @@ def test_sizes_outside_the_range_of_float32(trained):
     solver, operators = spec.load(folder), operators_of(MIX[0])
     solver.prepare(operators)
     r = np.random.default_rng(1).normal(size=(4, 12, 12))
-    np.testing.assert_allclose(1e60 * solver.correct(1e-60 * r), solver.correct(r), rtol=1e-4,
-                               atol=1e-5)
+    np.testing.assert_allclose(
+        1e60 * solver.correct(1e-60 * r), solver.correct(r), rtol=1e-4, atol=1e-5
+    )
     assert (solver.correct(0 * r) == 0).all()
 
 

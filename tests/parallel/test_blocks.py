@@ -93,12 +93,16 @@ def test_local_slices_cut_a_tile_and_its_halo_out_of_the_padded_block():
     wide = np.pad(whole, [(w, w) for w in width], mode="wrap")
     for rank in range(4):
         block = blocks.block(rank)
-        mine = wide[tuple(slice(a, b + 2 * w)
-                          for a, b, w in zip(block.start, block.stop, width, strict=True))]
+        mine = wide[
+            tuple(
+                slice(a, b + 2 * w) for a, b, w in zip(block.start, block.stop, width, strict=True)
+            )
+        ]
         for tile in blocks.tiles(rank):
             piece = mine[blocks.local_slices(rank, tile, (2, 3), width)]
-            rows, columns = (np.arange(i * 4 - h, i * 4 + 4 + h) % 24
-                             for i, h in zip(tile, (2, 3), strict=True))
+            rows, columns = (
+                np.arange(i * 4 - h, i * 4 + 4 + h) % 24 for i, h in zip(tile, (2, 3), strict=True)
+            )
             assert np.array_equal(piece, whole[np.ix_(rows, columns)])
 
 
@@ -108,23 +112,26 @@ def test_centres_lie_half_a_cell_from_the_face():
     assert grid.extent == (1.0, 6.0)
 
 
-@pytest.mark.parametrize("make,words", [
-    (lambda: Grid((8, 8, 8, 8)), "shape: "),
-    (lambda: Grid((8, 0)), "shape: "),
-    (lambda: Grid((8, 8.5)), "shape: "),
-    (lambda: Grid((8, 8), -1.0), "spacing: "),
-    (lambda: Grid((8, 8), (1.0, 1.0, 1.0)), "spacing: "),
-    (lambda: Grid((8, 8), 1.0, (Boundary(),)), "boundary: "),
-    (lambda: Grid((8, 8), 1.0, "periodic"), "boundary: "),
-    (lambda: Boundary("robin"), "boundary: 'robin'"),
-    (lambda: Boundary("dirichlet", math.nan), "boundary value: "),
-    (lambda: make_blocks(Grid((8, 8)), 3, 1), "tile: .*divide the grid"),
-    (lambda: make_blocks(Grid((8, 8)), (4, 4, 4), 1), "tile: "),
-    (lambda: Blocks(Grid((8, 8)), (4, 4), (3, 1)), "split: "),
-    (lambda: make_blocks(Grid((8, 8)), 4, 1).coarsen(3), "factor: "),
-    (lambda: make_blocks(Grid((8, 8)), 4, 0), "ranks: "),
-    (lambda: make_blocks(Grid((8, 8)), 4, 1).local_slices(0, (0, 0), 3, 2), "halo: "),
-])
+@pytest.mark.parametrize(
+    "make,words",
+    [
+        (lambda: Grid((8, 8, 8, 8)), "shape: "),
+        (lambda: Grid((8, 0)), "shape: "),
+        (lambda: Grid((8, 8.5)), "shape: "),
+        (lambda: Grid((8, 8), -1.0), "spacing: "),
+        (lambda: Grid((8, 8), (1.0, 1.0, 1.0)), "spacing: "),
+        (lambda: Grid((8, 8), 1.0, (Boundary(),)), "boundary: "),
+        (lambda: Grid((8, 8), 1.0, "periodic"), "boundary: "),
+        (lambda: Boundary("robin"), "boundary: 'robin'"),
+        (lambda: Boundary("dirichlet", math.nan), "boundary value: "),
+        (lambda: make_blocks(Grid((8, 8)), 3, 1), "tile: .*divide the grid"),
+        (lambda: make_blocks(Grid((8, 8)), (4, 4, 4), 1), "tile: "),
+        (lambda: Blocks(Grid((8, 8)), (4, 4), (3, 1)), "split: "),
+        (lambda: make_blocks(Grid((8, 8)), 4, 1).coarsen(3), "factor: "),
+        (lambda: make_blocks(Grid((8, 8)), 4, 0), "ranks: "),
+        (lambda: make_blocks(Grid((8, 8)), 4, 1).local_slices(0, (0, 0), 3, 2), "halo: "),
+    ],
+)
 def test_bad_input_is_named(make, words):
     with pytest.raises(InputError, match=f"^{words}"):
         make()

@@ -33,9 +33,19 @@ def everywhere(comm):
     n = comm.size
     part = comm.Split(0, comm.rank)
     return [
-        comm.Get_rank() == comm.rank, comm.Get_size() == n, comm.bcast("x"), comm.gather(1),
-        comm.allgather(2), comm.scatter([3] * n), comm.reduce(4), comm.allreduce(5),
-        comm.alltoall([6] * n), comm.barrier(), comm.Barrier(), part.size, comm.Dup().size,
+        comm.Get_rank() == comm.rank,
+        comm.Get_size() == n,
+        comm.bcast("x"),
+        comm.gather(1),
+        comm.allgather(2),
+        comm.scatter([3] * n),
+        comm.reduce(4),
+        comm.allreduce(5),
+        comm.alltoall([6] * n),
+        comm.barrier(),
+        comm.Barrier(),
+        part.size,
+        comm.Dup().size,
     ]
 
 
@@ -55,17 +65,24 @@ def test_without_mpi4py_there_is_one_rank(monkeypatch):
         world.cache_clear()
 
 
-@pytest.mark.parametrize("size,environment,fails", [
-    (1, {}, False),
-    (1, {"SLURM_NTASKS": "4"}, True),
-    (1, {"SLURM_NTASKS": "1"}, False),
-    (4, {"SLURM_NTASKS": "4"}, False),
-    (1, {"OMPI_COMM_WORLD_SIZE": "2"}, True),
-    (1, {"PMI_SIZE": "3"}, True),
-    (1, {"WORLD_SIZE": "2"}, True),
-    (1, {"OMPI_COMM_WORLD_SIZE": "1", "SLURM_NTASKS": "4"}, False),  # mpirun -n 1 in a job of 4
-    (1, {"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "4"}, False),  # srun -n 1 in a job of 4
-])
+@pytest.mark.parametrize(
+    "size,environment,fails",
+    [
+        (1, {}, False),
+        (1, {"SLURM_NTASKS": "4"}, True),
+        (1, {"SLURM_NTASKS": "1"}, False),
+        (4, {"SLURM_NTASKS": "4"}, False),
+        (1, {"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        (1, {"PMI_SIZE": "3"}, True),
+        (1, {"WORLD_SIZE": "2"}, True),
+        (
+            1,
+            {"OMPI_COMM_WORLD_SIZE": "1", "SLURM_NTASKS": "4"},
+            False,
+        ),  # mpirun -n 1 in a job of 4
+        (1, {"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "4"}, False),  # srun -n 1 in a job of 4
+    ],
+)
 def test_a_launcher_that_mpi_does_not_see_is_named(size, environment, fails):
     if not fails:
         return check_launcher(size, environment)
@@ -145,10 +162,18 @@ ENDINGS = [
     ("pass", 0, None, 0),
     ("raise InputError('tile: 3')", 2, "scaled_mpi: tile: 3", 1),
     ("raise SystemExit(3)", 3, None, 0),
-    ("if world().rank == 1: raise ValueError('broken')\n    world().Barrier()",
-     1, "scaled_mpi: rank 1 of 3: ValueError: broken", 1),
-    ("if world().rank == 2: raise InputError('tile: 3')\n    world().Barrier()",
-     2, "scaled_mpi: rank 2 of 3: tile: 3", 1),
+    (
+        "if world().rank == 1: raise ValueError('broken')\n    world().Barrier()",
+        1,
+        "scaled_mpi: rank 1 of 3: ValueError: broken",
+        1,
+    ),
+    (
+        "if world().rank == 2: raise InputError('tile: 3')\n    world().Barrier()",
+        2,
+        "scaled_mpi: rank 2 of 3: tile: 3",
+        1,
+    ),
     ("if world().rank == 0: raise SystemExit(4)\n    world().Barrier()", 4, None, 0),
 ]
 
@@ -165,21 +190,34 @@ def test_a_job_ends_on_all_ranks(body, code, words, times):
     )
     # An MPI that is already up in this process has left its variables behind.
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PMIX_", "PMI_"))}
-    clean |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-              "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMP_NUM_THREADS": "1"}
-    job = subprocess.run(["mpirun", "-n", "3", sys.executable, "-c", program],
-                         env=clean, capture_output=True, text=True, timeout=60, check=False)
+    clean |= {
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    job = subprocess.run(
+        ["mpirun", "-n", "3", sys.executable, "-c", program],
+        env=clean,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert job.returncode == code, job.stderr
     if words:
         assert job.stderr.count(words + "\n") == times, job.stderr
 
 
-@pytest.mark.parametrize("error,code,words", [
-    (InputError("tile: 3"), 2, "scaled_mpi: tile: 3\n"),
-    (SystemExit(0), 0, ""),
-    (SystemExit("stop here"), 1, "scaled_mpi: stop here\n"),
-    (KeyboardInterrupt(), 130, "scaled_mpi: rank 0 of 1: KeyboardInterrupt\n"),
-])
+@pytest.mark.parametrize(
+    "error,code,words",
+    [
+        (InputError("tile: 3"), 2, "scaled_mpi: tile: 3\n"),
+        (SystemExit(0), 0, ""),
+        (SystemExit("stop here"), 1, "scaled_mpi: stop here\n"),
+        (KeyboardInterrupt(), 130, "scaled_mpi: rank 0 of 1: KeyboardInterrupt\n"),
+    ],
+)
 def test_one_rank_ends_with_the_same_codes(error, code, words, monkeypatch, capsys):
     monkeypatch.setattr(ranks, "world", SerialComm)
     with pytest.raises(SystemExit) as raised, ranks.abort_on_error():

@@ -75,8 +75,13 @@ def ends_at(point: int, fault: str, action: Callable[[], None]) -> bool:
     return code == 9
 
 
-def every_point(tmp_path: Path, fault: str, scene: Callable[[Path], None],
-                action: Callable[[Path], None], check: Callable[[Path], None]) -> None:
+def every_point(
+    tmp_path: Path,
+    fault: str,
+    scene: Callable[[Path], None],
+    action: Callable[[Path], None],
+    check: Callable[[Path], None],
+) -> None:
     """Set the scene, end the action at point 1, 2, ..., and check what is left, each time anew."""
     for point in range(1, 200):
         folder = tmp_path / str(point)
@@ -109,8 +114,11 @@ def test_checkpoint(tmp_path, fault):
         assert len(list(folder.glob("march.*.h5*"))) == 2
 
     every_point(
-        tmp_path, fault, lambda folder: [save(folder, seed) for seed in range(2)],
-        lambda folder: save(folder, 2), check,
+        tmp_path,
+        fault,
+        lambda folder: [save(folder, seed) for seed in range(2)],
+        lambda folder: save(folder, 2),
+        check,
     )
 
 
@@ -149,7 +157,8 @@ def test_a_trajectory_that_goes_on(tmp_path, fault, finished, keep):
         named = {f"run.{i:05d}.h5" for i in range(10)}
         assert len([path for path in folder.iterdir() if path.name in named]) == len(run._files)
         assert sorted(path.name for path in folder.iterdir() if path.name not in named) == [
-            "run.json", "run.xdmf",
+            "run.json",
+            "run.xdmf",
         ]
 
     every_point(tmp_path, fault, scene, lambda folder: go_on(folder, keep), check)
@@ -174,6 +183,9 @@ def test_an_artefact_that_is_redone(tmp_path, fault):
         assert (artefact.path / "inner" / "c").read_text() == "again"
 
     every_point(
-        tmp_path, fault, lambda folder: build(folder, "old"),
-        lambda folder: build(folder, "new"), check,
+        tmp_path,
+        fault,
+        lambda folder: build(folder, "old"),
+        lambda folder: build(folder, "new"),
+        check,
     )

@@ -77,8 +77,9 @@ def test_the_layout_of_travel_loses_nothing():
 def test_every_place_has_one_owner(grid, ranks):
     blocks = make_blocks(grid, TILE, ranks)
     centres = np.stack(np.meshgrid(*map(grid.centres, range(grid.axes)), indexing="ij"), -1)
-    owners = owner_of(blocks, Particles(np.arange(centres[..., 0].size),
-                                        centres.reshape(-1, grid.axes))).reshape(grid.shape)
+    owners = owner_of(
+        blocks, Particles(np.arange(centres[..., 0].size), centres.reshape(-1, grid.axes))
+    ).reshape(grid.shape)
     corners = [(0.0, length) for length in grid.extent]
     for rank in range(blocks.ranks):
         assert np.all(owners[blocks.block(rank).slices] == rank)
@@ -141,8 +142,9 @@ def images_of(grid, everyone):
         image = everyone.take(np.arange(len(everyone)))
         image.position += np.array(turn) * grid.extent
         copies.append(image)
-    return Particles(np.concatenate([c.ids for c in copies]),
-                     np.concatenate([c.position for c in copies]))
+    return Particles(
+        np.concatenate([c.ids for c in copies]), np.concatenate([c.position for c in copies])
+    )
 
 
 @pytest.mark.mpi
@@ -159,10 +161,12 @@ def test_pairs_with_ghosts_are_all_pairs(grid, cutoff):
     assert list(ghosts.payload) == ["kind"]
     kinds = dict(zip(everyone.ids, everyone.payload["kind"], strict=True))
     assert ghosts.payload["kind"].tolist() == [kinds[i] for i in ghosts.ids]
-    around = Particles(np.concatenate([mine.ids, ghosts.ids]),
-                       np.concatenate([mine.position, ghosts.position]))
-    reference = neighbours(everyone.take(np.isin(everyone.ids, mine.ids)),
-                           images_of(grid, everyone), cutoff)
+    around = Particles(
+        np.concatenate([mine.ids, ghosts.ids]), np.concatenate([mine.position, ghosts.position])
+    )
+    reference = neighbours(
+        everyone.take(np.isin(everyone.ids, mine.ids)), images_of(grid, everyone), cutoff
+    )
     assert neighbours(mine, around, cutoff) == reference
     assert np.all(np.diff(ghosts.ids) >= 0)
     beyond = np.maximum(exchange.lower - ghosts.position, ghosts.position - exchange.upper)

@@ -47,10 +47,12 @@ def test_solvers_agree_with_a_dense_solve(name):
     blocks = make_blocks(grid, (3, 3), world().size)
     comm = first_ranks(world(), blocks.ranks)
     load = manufactured.source(grid)
-    with LinearSystem(rows(grid, make_blocks(grid, (3, 3), 1), 0), make_blocks(grid, (3, 3), 1),
-                      SerialComm()) as alone:
-        matrix = np.stack([alone.multiply(e.reshape(grid.shape)).ravel()
-                           for e in np.eye(144)], axis=1)
+    with LinearSystem(
+        rows(grid, make_blocks(grid, (3, 3), 1), 0), make_blocks(grid, (3, 3), 1), SerialComm()
+    ) as alone:
+        matrix = np.stack(
+            [alone.multiply(e.reshape(grid.shape)).ravel() for e in np.eye(144)], axis=1
+        )
     exact = np.linalg.solve(matrix, load.ravel()).reshape(grid.shape)
     part = blocks.block(comm.rank).slices
     with LinearSystem(rows(grid, blocks, comm.rank), blocks, comm) as system:

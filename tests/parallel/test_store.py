@@ -142,8 +142,7 @@ def test_every_tile_with_halo_in_three_axes(tmp_path):
     for rank in range(blocks.ranks):
         block = blocks.block(rank)
         cut = tuple(
-            slice(a, a + n + 2 * w)
-            for a, n, w in zip(block.start, block.size, width, strict=True)
+            slice(a, a + n + 2 * w) for a, n, w in zip(block.start, block.size, width, strict=True)
         )
         got = run.read(slice(0, 2), block.slices, width)
         np.testing.assert_array_equal(got, whole[(..., *cut)])
@@ -357,7 +356,8 @@ def test_a_killed_writer_leaves_nothing_wrong_that_opens(tmp_path):
             run.verify()
             values = run.read(slice(None))
             expected = values[0, 0, 0, 0] + np.arange(5)
-            np.testing.assert_array_equal(values, np.broadcast_to(
-                expected[:, None, None, None], (5, 1, 16, 16)))
+            np.testing.assert_array_equal(
+                values, np.broadcast_to(expected[:, None, None, None], (5, 1, 16, 16))
+            )
             opened += 1
     assert opened > 0

@@ -15,12 +15,21 @@ from scaled_mpi.parallel.streams import (
 
 # The kat_vectors file of Random123 1.14 (D. E. Shaw Research), rows "philox4x32 10".
 KNOWN = [
-    ("00000000 00000000 00000000 00000000", "00000000 00000000",
-     "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
-    ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff",
-     "408f276d 41c83b0e a20bc7c6 6d5451fd"),
-    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0",
-     "d16cfe09 94fdcceb 5001e420 24126ea1"),
+    (
+        "00000000 00000000 00000000 00000000",
+        "00000000 00000000",
+        "6627e8d5 e169c58d bc57ac4c 9b00dbd8",
+    ),
+    (
+        "ffffffff ffffffff ffffffff ffffffff",
+        "ffffffff ffffffff",
+        "408f276d 41c83b0e a20bc7c6 6d5451fd",
+    ),
+    (
+        "243f6a88 85a308d3 13198a2e 03707344",
+        "a4093822 299f31d0",
+        "d16cfe09 94fdcceb 5001e420 24126ea1",
+    ),
 ]
 
 
@@ -69,10 +78,16 @@ def test_draws_extend_and_keys_differ():
     assert np.array_equal(normal(1, 2, cells, 5)[:3], normal(1, 2, cells, 3))
     assert np.array_equal(normal(1, 2, cells, 1)[0], normal(1, 2, cells))
     base = uniform(1, 2, cells)
-    for other in (uniform(2, 2, cells), uniform(1, 3, cells), uniform(1, 2, cells + 1000),
-                  uniform(1, 2, cells, stream=1), uniform(1, 2, cells, 2)[1],
-                  uniform(1, 2, cells, 3)[2], uniform(1 << 32 | 1, 2, cells),
-                  uniform(1, 2, cells + (1 << 32))):
+    for other in (
+        uniform(2, 2, cells),
+        uniform(1, 3, cells),
+        uniform(1, 2, cells + 1000),
+        uniform(1, 2, cells, stream=1),
+        uniform(1, 2, cells, 2)[1],
+        uniform(1, 2, cells, 3)[2],
+        uniform(1 << 32 | 1, 2, cells),
+        uniform(1, 2, cells + (1 << 32)),
+    ):
         assert abs(np.corrcoef(base, other)[0, 1]) < 0.13
 
 
@@ -109,10 +124,17 @@ def test_permutation():
     assert not np.array_equal(order, permutation(4, 2, 5000))
 
 
-@pytest.mark.parametrize("arguments", [
-    dict(seed=-1), dict(step=1 << 32), dict(cells=np.array([-1])), dict(cells=np.array([0.5])),
-    dict(draws=0), dict(stream=65536),
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        dict(seed=-1),
+        dict(step=1 << 32),
+        dict(cells=np.array([-1])),
+        dict(cells=np.array([0.5])),
+        dict(draws=0),
+        dict(stream=65536),
+    ],
+)
 def test_keys_out_of_range_are_refused(arguments):
     with pytest.raises(ValueError):
         uniform(**{"seed": 0, "step": 0, "cells": np.arange(3), **arguments})

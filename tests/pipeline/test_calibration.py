@@ -27,8 +27,13 @@ def finished(tmp_path_factory):
 
 
 def value(facts, name, **place):
-    found = [f["value"] for f in facts if f["name"] == name and "channel" not in f
-             and all(f.get(key) == one for key, one in place.items())]
+    found = [
+        f["value"]
+        for f in facts
+        if f["name"] == name
+        and "channel" not in f
+        and all(f.get(key) == one for key, one in place.items())
+    ]
     assert found, name
     return found[-1]
 
@@ -40,14 +45,16 @@ def test_scores_of_the_ensemble_are_those_of_the_stored_fields(finished):
     members = np.stack([Trajectory(coupled, name).read(0) for name in names])
     true = Trajectory(simulated, "test-0000").read(3)
     assert value(facts, "crps.lead", method="surrogate", lead=1) == pytest.approx(
-        metrics.crps(members, true), rel=1e-5)
+        metrics.crps(members, true), rel=1e-5
+    )
     units = true.astype(float).std((1, 2))[:, None, None]
     ratio = metrics.spread_skill(members / units, true / units)
     assert value(facts, "spread.skill.lead1") == pytest.approx(ratio, rel=1e-3)
     deterministic = Trajectory(coupled, "deterministic").read(slice(None))
     truth = Trajectory(simulated, "test-0000").read(slice(3, 5))
     assert value(facts, "mae.deterministic") == pytest.approx(
-        np.abs(deterministic.astype(float) - truth).mean(), rel=1e-5)
+        np.abs(deterministic.astype(float) - truth).mean(), rel=1e-5
+    )
 
 
 def test_a_member_in_one_piece_is_the_member_over_tiles(finished):
@@ -82,14 +89,20 @@ def test_patches_across_an_edge_and_inside_are_those_cells():
     np.testing.assert_array_equal(inside[0], tile[:, 8:12, 2:6].ravel())
 
 
-@pytest.mark.parametrize(("override", "words"), [
-    ("simulator.noise=0", "test.members: 4 given; 0 is allowed"),
-    ("coupling.halo=4", "coupling.halo: 4 given; at least 8"),
-    ("surrogate.jump=15", "surrogate.jump: 15 steps; with noise multiples of 10"),
-    ("rivals.surrogate={kind: stepper, jump: 20}", "rivals.surrogate: a name of small letters"),
-    ("rivals.other={kind: stepper, jump: 30}", "rivals.other: jump 30"),
-    ("coupling.halo=17", "coupling.halo: 17 given; at most a tile"),
-])
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("simulator.noise=0", "test.members: 4 given; 0 is allowed"),
+        ("coupling.halo=4", "coupling.halo: 4 given; at least 8"),
+        ("surrogate.jump=15", "surrogate.jump: 15 steps; with noise multiples of 10"),
+        (
+            "rivals.surrogate={kind: stepper, jump: 20}",
+            "rivals.surrogate: a name of small letters",
+        ),
+        ("rivals.other={kind: stepper, jump: 30}", "rivals.other: jump 30"),
+        ("coupling.halo=17", "coupling.halo: 17 given; at most a tile"),
+    ],
+)
 def test_an_experiment_that_does_not_fit_is_refused(override, words):
     with pytest.raises(InputError, match=words):
         load(SMOKE, [override])

@@ -19,8 +19,13 @@ from scaled_mpi.pipeline.scores import horizon, scores
 from scaled_mpi.run import main
 
 SMOKE = str(Path(__file__).parents[2] / "configs" / "smoke" / "oscar.yaml")
-FEW = ["ensemble.training=8", "ensemble.test=2", "forecast.limit=2", "ensemble.duration=0.9",
-       "surrogate.selection.ranks=[2,4]"]
+FEW = [
+    "ensemble.training=8",
+    "ensemble.test=2",
+    "forecast.limit=2",
+    "ensemble.duration=0.9",
+    "surrogate.selection.ranks=[2,4]",
+]
 
 
 def facts_of(folder):
@@ -49,8 +54,14 @@ def test_every_member_is_made_once_and_scored(finished):
     assert facts["mass.error"] < 1e-12
     assert facts["r2.limit"] > facts["r2.mean"] == 0.0
     assert facts["r2.ceiling"] > facts["r2.forecast"]
-    for name in ("r2.persistence", "r2.energy", "r2.stepper", "time.ensemble", "pod.rank",
-                 "mvar.radius"):
+    for name in (
+        "r2.persistence",
+        "r2.energy",
+        "r2.stepper",
+        "time.ensemble",
+        "pod.rank",
+        "mvar.radius",
+    ):
         assert np.isfinite(facts[name])
     assert (finished / "smoke-oscar" / "report.html").stat().st_size > 10_000
 
@@ -81,8 +92,10 @@ def test_a_results_folder_is_shown_again(finished, tmp_path):
     (tmp_path / "copy" / "report.html").unlink()
     assert main([str(tmp_path / "copy"), "--redo", "evaluate"]) == 0
     assert (tmp_path / "copy" / "report.html").exists()
-    assert facts_of(tmp_path / "copy")["r2.forecast"] == facts_of(
-        finished / "smoke-oscar")["r2.forecast"]
+    assert (
+        facts_of(tmp_path / "copy")["r2.forecast"]
+        == facts_of(finished / "smoke-oscar")["r2.forecast"]
+    )
 
 
 def test_the_exported_models_forecast_without_an_intercept(finished):
@@ -90,8 +103,10 @@ def test_the_exported_models_forecast_without_an_intercept(finished):
     folder = finished / "smoke-oscar"
     assert main([SMOKE, *FEW, "--outputs", str(finished), "--export", "npz"]) == 0
     tree = folder / "npz"
-    pod, mvar = (np.load(tree / "models" / f"{name}_model.npz", allow_pickle=False)
-                 for name in ("pod", "mvar"))
+    pod, mvar = (
+        np.load(tree / "models" / f"{name}_model.npz", allow_pickle=False)
+        for name in ("pod", "mvar")
+    )
     density = np.load(tree / "test" / "test_001" / "density.npz", allow_pickle=False)
     rho = density["rho"]
     latent = list((rho[:3].reshape(3, -1) - pod["mean"]) @ pod["U"])
@@ -110,8 +125,11 @@ def test_the_exported_models_forecast_without_an_intercept(finished):
 
 
 def hashes(root):
-    return {path.name: sha256(path) for folder in sorted((root / "artefacts").iterdir())
-            for path in folder.glob("*.h5")}
+    return {
+        path.name: sha256(path)
+        for folder in sorted((root / "artefacts").iterdir())
+        for path in folder.glob("*.h5")
+    }
 
 
 def test_two_ranks_give_the_same_bytes(finished, tmp_path, mpirun):
@@ -163,26 +181,35 @@ def test_members_start_in_turn_and_are_named():
 def test_the_page_shows_orders_bands_and_the_transition(finished):
     folder = finished / "smoke-oscar"
     page = (folder / "report.html").read_text()
-    for heading in ("Order of the flocks", "From order to disorder", "What the modes hold",
-                    "Error in time", "Does the autoregression know"):
+    for heading in (
+        "Order of the flocks",
+        "From order to disorder",
+        "What the modes hold",
+        "Error in time",
+        "Does the autoregression know",
+    ):
         assert f"<h2>{heading}" in page
     facts = read_facts(folder / "facts" / "facts.jsonl")
     order = {f["noise"]: f["value"] for f in facts if f["name"] == "transition.order"}
     assert order[0.2] > 0.9 and order[6.0] < 0.4  # 20 random headings have 0.2 on average
     low, mean, high = (
         [f["value"] for f in facts if f["name"] == name and f["method"] == "surrogate"]
-        for name in ("e2.p10", "e2.lead", "e2.p90"))
+        for name in ("e2.p10", "e2.lead", "e2.p90")
+    )
     assert np.all(np.array(low) <= mean) and np.all(np.array(mean) <= high)
     particles, _ = load_arrays(folder / "simulate" / "test-0001.particles.h5")
-    told = [f["value"] for f in facts if f["name"] == "order.polarization"
-            and f["start"] == "gaussian_cluster"]
+    told = [
+        f["value"]
+        for f in facts
+        if f["name"] == "order.polarization" and f["start"] == "gaussian_cluster"
+    ]
     np.testing.assert_allclose(told, particles["orders"][:, 0])
 
 
 def test_latents_are_those_of_the_coder(finished):
     folder = finished / "smoke-oscar"
     stored = Trajectory(folder / "simulate", "train-0003")
-    run, = latent_runs(folder / "compress", [stored])
+    (run,) = latent_runs(folder / "compress", [stored])
     coder = load(SMOKE).compressor.load(folder / "compress")
     expected = np.stack([coder.encode(frame) for frame in stored.read(slice(None))])
     assert run.shape == expected.shape and run.grid.extent == stored.grid.extent
@@ -212,12 +239,19 @@ def test_scores_of_known_forecasts():
     assert horizon(np.array([0.0, 0.05, 0.1, 0.3, 0.4]), 0.1, 2) == 3
 
 
-@pytest.mark.parametrize("wrong,word", [
-    ("ensemble.duration=0.2", "ensemble.duration"), ("compressor.factor=[8,8]", "factor"),
-    ("ensemble.starts=[star]", "ensemble.starts"), ("launch=cloud", "launch"),
-    ("surrogate.reach=1", "surrogate"), ("rival.memory=4", "rival.memory"),
-    ("rival.masked=true", "rollout"), ("transition.noises=[-1]", "noises"),
-])
+@pytest.mark.parametrize(
+    "wrong,word",
+    [
+        ("ensemble.duration=0.2", "ensemble.duration"),
+        ("compressor.factor=[8,8]", "factor"),
+        ("ensemble.starts=[star]", "ensemble.starts"),
+        ("launch=cloud", "launch"),
+        ("surrogate.reach=1", "surrogate"),
+        ("rival.memory=4", "rival.memory"),
+        ("rival.masked=true", "rollout"),
+        ("transition.noises=[-1]", "noises"),
+    ],
+)
 def test_bad_input_is_one_line(wrong, word):
     with pytest.raises(InputError, match=word) as caught:
         load(SMOKE, [wrong])

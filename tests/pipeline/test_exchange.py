@@ -20,8 +20,14 @@ from scaled_mpi.pipeline.members import Member, write_member
 from scaled_mpi.run import main
 
 SMOKE = str(Path(__file__).parents[2] / "configs" / "smoke" / "oscar.yaml")
-FEW = ["ensemble.training=8", "ensemble.test=2", "forecast.limit=2", "ensemble.duration=0.9",
-       "surrogate.selection.ranks=[2,4]", "forecast.band=0"]
+FEW = [
+    "ensemble.training=8",
+    "ensemble.test=2",
+    "forecast.limit=2",
+    "ensemble.duration=0.9",
+    "surrogate.selection.ranks=[2,4]",
+    "forecast.band=0",
+]
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +66,14 @@ def test_an_imported_member_is_the_simulated_one(made, tmp_path):
 def test_models_of_the_tree_forecast_as_they_did(made, tmp_path):
     """Nothing is simulated or fitted, and the forecasts are the same."""
     stages, tree = made
-    command = [SMOKE, *FEW, f"ensemble.source={tree}", "ensemble.models=true",
-               "--outputs", str(tmp_path)]
+    command = [
+        SMOKE,
+        *FEW,
+        f"ensemble.source={tree}",
+        "ensemble.models=true",
+        "--outputs",
+        str(tmp_path),
+    ]
     assert main(command) == 0
     assert (tmp_path / "smoke-oscar" / "report.html").stat().st_size > 10_000
     new = next((tmp_path / "artefacts").glob("forecast-*"))
@@ -105,18 +117,32 @@ def spoiled(tree, what):
         np.savez(place / "density.npz", **arrays)
 
 
-@pytest.mark.parametrize("what,word", [
-    ("missing", r"train_005/density.npz is not there; ensemble.training = 8"),
-    ("cut", "train_005/density.npz: not a readable NPZ"), ("json", "metadata.json: not JSON"),
-    ("pickled", r"density.npz:config: pickled, .*scaled_mpi.datasets.plain"),
-    ("shape", r"rho \[10, 8, 16\]; \[10, 16, 16\]"), ("nan", "not finite"),
-    ("key", "rho: not there"),
-])
+@pytest.mark.parametrize(
+    "what,word",
+    [
+        ("missing", r"train_005/density.npz is not there; ensemble.training = 8"),
+        ("cut", "train_005/density.npz: not a readable NPZ"),
+        ("json", "metadata.json: not JSON"),
+        ("pickled", r"density.npz:config: pickled, .*scaled_mpi.datasets.plain"),
+        ("shape", r"rho \[10, 8, 16\]; \[10, 16, 16\]"),
+        ("nan", "not finite"),
+        ("key", "rho: not there"),
+    ],
+)
 def test_what_is_wrong_with_a_tree_is_one_line_and_exit_code_2(tree, capsys, what, word, tmp_path):
     spoiled(tree, what)
     with pytest.raises(SystemExit) as ended:
-        main([SMOKE, *FEW, f"ensemble.source={tree}", "--outputs", str(tmp_path / "out"),
-              "--stage", "simulate"])
+        main(
+            [
+                SMOKE,
+                *FEW,
+                f"ensemble.source={tree}",
+                "--outputs",
+                str(tmp_path / "out"),
+                "--stage",
+                "simulate",
+            ]
+        )
     assert ended.value.code == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1
@@ -153,8 +179,12 @@ def test_the_converter_leaves_out_what_is_pickled_and_copies_the_rest(tree, tmp_
     spoiled(tree, "pickled")
     path = tree / "training" / "train_005" / "density.npz"
     assert pickled_members(path) == ["config"]
-    done = subprocess.run([sys.executable, "-m", "scaled_mpi.datasets.plain", tree,
-                           tmp_path / "plain"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "scaled_mpi.datasets.plain", tree, tmp_path / "plain"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "train_005/density.npz:config" in done.stdout.splitlines()[0]
     copy = tmp_path / "plain" / "training" / "train_005"
     with np.load(path) as old, np.load(copy / "density.npz") as new:
@@ -173,13 +203,26 @@ def test_a_second_export_replaces_the_first_as_a_whole(made):
     assert main([SMOKE, *FEW, "--outputs", str(tree.parents[1]), "--export", "npz"]) == 0
     assert not (tree / "stale.txt").exists() and (tree / "models" / "pod_model.npz").exists()
     with pytest.raises(SystemExit):
-        main([SMOKE, *FEW, "compressor.align=periodic", "--outputs", str(tree.parents[1]),
-              "--export", "npz"])
+        main(
+            [
+                SMOKE,
+                *FEW,
+                "compressor.align=periodic",
+                "--outputs",
+                str(tree.parents[1]),
+                "--export",
+                "npz",
+            ]
+        )
 
 
-@pytest.mark.parametrize("what,word", [
-    ("missing", "train-0002.json: not there"), ("cut", "train-0002.00000.h5"),
-])
+@pytest.mark.parametrize(
+    "what,word",
+    [
+        ("missing", "train-0002.json: not there"),
+        ("cut", "train-0002.00000.h5"),
+    ],
+)
 def test_a_member_that_is_missing_or_cut_short_stops_the_fit(made, tmp_path, capsys, what, word):
     root = tmp_path / "out"
     shutil.copytree(made[0]["simulate"].parent, root / "artefacts")

@@ -25,8 +25,19 @@ SMOKE = CONFIGS / "smoke" / "implicit.yaml"
 
 
 def test_steps_leave_their_facts_and_states(tmp_path):
-    assert main([str(SMOKE), "local_solver=exact", "implicit.methods=[newton]",
-                 "implicit.burn_in=600", "--outputs", str(tmp_path)]) == 0
+    assert (
+        main(
+            [
+                str(SMOKE),
+                "local_solver=exact",
+                "implicit.methods=[newton]",
+                "implicit.burn_in=600",
+                "--outputs",
+                str(tmp_path),
+            ]
+        )
+        == 0
+    )
     folder = tmp_path / "smoke-implicit"
     facts = latest(read_facts(folder / "facts" / "facts.jsonl"))
     for dt in (10, 100):
@@ -64,12 +75,15 @@ def test_a_surrogate_of_another_system_is_refused(tmp_path):
         Forecaster(told, blocks, SerialComm())
 
 
-@pytest.mark.parametrize("override, words", [
-    ("implicit.guess={kind: surrogate}", "path: None given with kind surrogate"),
-    ("implicit.guess={kind: none, path: here}", "given with kind none"),
-    ("implicit.dts=[10.5]", "multiples of the simulator's step, 1"),
-    ("implicit.scheme=euler", "implicit.scheme"),
-])
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("implicit.guess={kind: surrogate}", "path: None given with kind surrogate"),
+        ("implicit.guess={kind: none, path: here}", "given with kind none"),
+        ("implicit.dts=[10.5]", "multiples of the simulator's step, 1"),
+        ("implicit.scheme=euler", "implicit.scheme"),
+    ],
+)
 def test_what_does_not_fit_is_refused(override, words):
     with pytest.raises(InputError, match=words):
         load(SMOKE, [override])

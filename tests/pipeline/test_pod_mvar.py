@@ -26,8 +26,18 @@ def test_it_is_nearer_than_extrapolation(finished):
 
 
 def test_two_ranks_give_the_same_bytes(finished, tmp_path, mpirun):
-    done = mpirun(2, sys.executable, "-m", "scaled_mpi.run", SMOKE, "--stage", "couple",
-                  "--outputs", tmp_path, timeout=280)
+    done = mpirun(
+        2,
+        sys.executable,
+        "-m",
+        "scaled_mpi.run",
+        SMOKE,
+        "--stage",
+        "couple",
+        "--outputs",
+        tmp_path,
+        timeout=280,
+    )
     assert done.returncode == 0, done.stderr
     files = {}
     for root in (finished, tmp_path):

@@ -18,8 +18,13 @@ from scaled_mpi.pipeline.members import ledger, write_member
 from tests.slurm import Slurm, missing
 
 ROOT = Path(__file__).parents[2]
-FEW = ["ensemble.training=8", "ensemble.test=2", "forecast.limit=1", "ensemble.duration=0.9",
-       "surrogate.selection.ranks=[2,4]"]
+FEW = [
+    "ensemble.training=8",
+    "ensemble.test=2",
+    "forecast.limit=1",
+    "ensemble.duration=0.9",
+    "surrogate.selection.ranks=[2,4]",
+]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +50,8 @@ def site(slurm, tmp_path, monkeypatch):
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / "configs" / "machines" / "here.yaml").write_text(
         f"interface: lo\ndirectives: ['--mem=0']\nmemory: 1GB\njobs: 3\nminutes: 10\n"
-        f"prologue: ['export PYTHONPATH={ROOT}']\n")
+        f"prologue: ['export PYTHONPATH={ROOT}']\n"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -65,18 +71,25 @@ SMOKE = str(ROOT / "configs" / "smoke" / "oscar.yaml")
 @pytest.mark.timeout(600)
 def test_the_chain_of_array_jobs_finishes(slurm, site, serial):
     text = (site / "configs" / "smoke" / "oscar.yaml").read_text()
-    small = text.replace("training: 12, test: 4, duration: 1.2",
-                         "training: 8, test: 2, duration: 0.9")
+    small = text.replace(
+        "training: 12, test: 4, duration: 1.2", "training: 8, test: 2, duration: 0.9"
+    )
     (site / "small.yaml").write_text(small.replace("limit: 4", "limit: 1"))
-    slurm.environment |= {"CONFIG": "small.yaml", "TRAIN": "0-7", "TEST": "0-1",
-                          "PYTHONPATH": str(ROOT)}
+    slurm.environment |= {
+        "CONFIG": "small.yaml",
+        "TRAIN": "0-7",
+        "TEST": "0-1",
+        "PYTHONPATH": str(ROOT),
+    }
     done = slurm.run("bash", "jobs/00_submit_all.sh", cwd=site)
     assert done.returncode == 0, done.stderr
     slurm.wait_for_jobs(540)
     log = (site / "logs" / "training.out").read_text()
     assert "report.html" in log, log[-2000:]
-    facts = {f["name"]: f["value"]
-             for f in read_facts(site / "outputs" / "smoke-oscar" / "facts" / "facts.jsonl")}
+    facts = {
+        f["name"]: f["value"]
+        for f in read_facts(site / "outputs" / "smoke-oscar" / "facts" / "facts.jsonl")
+    }
     assert facts["members.done"] == facts["members.starts"] == 10
     assert facts["members.repeated"] == 0
     folder = site / "outputs" / "smoke-oscar" / "simulate"
@@ -104,8 +117,9 @@ def test_killed_workers_lose_nothing_and_repeat_nothing(slurm, site, serial):
     thread = threading.Thread(target=killer)
     thread.start()
     try:
-        told = farm(write_member, [(experiment, folder, m) for m in experiment.members()],
-                    "slurm", "here")
+        told = farm(
+            write_member, [(experiment, folder, m) for m in experiment.members()], "slurm", "here"
+        )
     finally:
         ended.set()
         thread.join()

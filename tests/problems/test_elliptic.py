@@ -9,8 +9,14 @@ from scaled_mpi.parallel.comm import SerialComm, world
 from scaled_mpi.problems import MEMBERS, Darcy, Poisson, coefficients, manufactured
 from scaled_mpi.problems.stencil import diffusion_stencil
 
-KINDS = [("dirichlet",) * 2, ("neumann", "dirichlet"), ("periodic", "neumann"),
-         ("periodic",) * 2, ("dirichlet",), ("dirichlet", "periodic", "neumann")]
+KINDS = [
+    ("dirichlet",) * 2,
+    ("neumann", "dirichlet"),
+    ("periodic", "neumann"),
+    ("periodic",) * 2,
+    ("dirichlet",),
+    ("dirichlet", "periodic", "neumann"),
+]
 
 
 def dense(stencil, grid):
@@ -75,8 +81,12 @@ def test_layers_are_exact():
 @pytest.mark.parametrize("kind", ["log_normal", "two_phase", "channels", "constant"])
 @pytest.mark.parametrize("edge", ["dirichlet", "periodic"])
 def test_field_does_not_depend_on_the_split(kind, edge):
-    member = {"log_normal": coefficients.LogNormal, "two_phase": coefficients.TwoPhase,
-              "channels": coefficients.Channels, "constant": coefficients.Constant}[kind]
+    member = {
+        "log_normal": coefficients.LogNormal,
+        "two_phase": coefficients.TwoPhase,
+        "channels": coefficients.Channels,
+        "constant": coefficients.Constant,
+    }[kind]
     problem, comm = Darcy(coefficient=member(), boundary=edge), world()
     grid = problem.grid((32, 48))
     alone, blocks = (make_blocks(grid, (8, 8), size) for size in (1, comm.size))
@@ -86,7 +96,9 @@ def test_field_does_not_depend_on_the_split(kind, edge):
     np.testing.assert_array_equal(problem.coefficient_values(blocks, comm, 5), whole[part])
     np.testing.assert_allclose(
         problem.source.values(grid, blocks, comm.rank, 5),
-        problem.source.values(grid, alone, 0, 5)[block.slices], rtol=1e-13, atol=1e-13,
+        problem.source.values(grid, alone, 0, 5)[block.slices],
+        rtol=1e-13,
+        atol=1e-13,
     )
     if edge == "periodic":
         np.testing.assert_array_equal(whole[0], whole[-2])

@@ -8,20 +8,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-METHODS = {"surrogate": 0.04, "halo8": 0.03, "nosweep": 0.07, "persistence": 0.5,
-           "simulator_half_grid": 0.1}
+METHODS = {
+    "surrogate": 0.04,
+    "halo8": 0.03,
+    "nosweep": 0.07,
+    "persistence": 0.5,
+    "simulator_half_grid": 0.1,
+}
 
 
 def trajectory(frames: np.ndarray, times: np.ndarray) -> SimpleNamespace:
     """What the report asks of a stored trajectory."""
     channels = ("u", "v")[: frames.shape[1]]
-    return SimpleNamespace(shape=frames.shape, times=times, channels=channels,
-                           read=lambda frame: frames[frame])
+    return SimpleNamespace(
+        shape=frames.shape, times=times, channels=channels, read=lambda frame: frames[frame]
+    )
 
 
 @pytest.fixture
 def pair() -> Callable[..., tuple[Any, Any]]:
     """Truth with frames at t = 0, 10, ... and a prediction that begins at t = 20, off by 0.1."""
+
     def make(shape: tuple[int, ...] = (32, 48), jumps: int = 6) -> tuple[Any, Any]:
         times = 10.0 * np.arange(jumps + 2)
         axis = np.linspace(0, 2 * np.pi, shape[-1], endpoint=False)
@@ -40,8 +47,17 @@ def facts() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
 
     def add(name: str, value: Any, unit: str = "", stage: str = "evaluate", **place: Any) -> None:
-        found.append({"name": name, "value": value, "unit": unit, "stage": stage, "ranks": 2,
-                      "tiles": 6, **place})
+        found.append(
+            {
+                "name": name,
+                "value": value,
+                "unit": unit,
+                "stage": stage,
+                "ranks": 2,
+                "tiles": 6,
+                **place,
+            }
+        )
 
     for method, first in METHODS.items():
         for lead in range(1, 7):
@@ -59,10 +75,15 @@ def facts() -> list[dict[str, Any]]:
         for sweep in range(2, 3 + jump % 2):
             add("mismatch", 0.1**sweep, stage="couple", jump=jump, sweep=sweep)
     for name, value, unit in (
-            ("sweeps.mean", 2.5, "sweeps"), ("sweeps.max", 3, "sweeps"),
-            ("mismatch.tolerance", 0.01, ""), ("halo.messages", 24, "messages"),
-            ("halo.bytes.counted", 12288, "bytes"), ("halo.bytes.formula", 12288, "bytes"),
-            ("halo.bytes.tiles", 3 * 2**20, "bytes"), ("time.couple", 4.0, "s")):
+        ("sweeps.mean", 2.5, "sweeps"),
+        ("sweeps.max", 3, "sweeps"),
+        ("mismatch.tolerance", 0.01, ""),
+        ("halo.messages", 24, "messages"),
+        ("halo.bytes.counted", 12288, "bytes"),
+        ("halo.bytes.formula", 12288, "bytes"),
+        ("halo.bytes.tiles", 3 * 2**20, "bytes"),
+        ("time.couple", 4.0, "s"),
+    ):
         add(name, value, unit, stage="couple")
     add("seam.index", 1.0042)
     add("time.surrogate.jump", 0.04, "s")
@@ -74,6 +95,14 @@ def facts() -> list[dict[str, Any]]:
 @pytest.fixture
 def events() -> list[dict[str, Any]]:
     """Events of a training of 5 epochs."""
-    losses = [{"moment": "on_epoch_end", "epoch": e, "step": 10 * (e + 1),
-               "train_loss": 0.5**e, "val_loss": 0.6**e} for e in range(5)]
+    losses = [
+        {
+            "moment": "on_epoch_end",
+            "epoch": e,
+            "step": 10 * (e + 1),
+            "train_loss": 0.5**e,
+            "val_loss": 0.6**e,
+        }
+        for e in range(5)
+    ]
     return [{"moment": "on_start"}, *losses, {"moment": "on_train_end"}]

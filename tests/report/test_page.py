@@ -43,9 +43,15 @@ def headings(page: str) -> list[str]:
 @pytest.fixture
 def page(tmp_path, facts, events, pair) -> str:
     path = write_report(
-        tmp_path / "ddm", "ddm", facts, about="waves <large>", events=events,
+        tmp_path / "ddm",
+        "ddm",
+        facts,
+        about="waves <large>",
+        events=events,
         pictures=[Pictures(*pair(), tile=(16, 16), trained_on=(16, 16))],
-        config_text="title: a < b & c\n", provenance={"command": "run --x"})
+        config_text="title: a < b & c\n",
+        provenance={"command": "run --x"},
+    )
     assert path == tmp_path / "ddm" / "report.html"
     assert [one.name for one in path.parent.iterdir()] == ["report.html"]
     return path.read_text(encoding="utf-8")
@@ -53,15 +59,33 @@ def page(tmp_path, facts, events, pair) -> str:
 
 def test_a_finished_job_has_all_sections_in_reading_order(page):
     assert headings(page) == [
-        "The whole domain", "In time", "How far it can be trusted", "Do the tiles agree?",
-        "Is the texture right?", "Can the tiles be seen?", "How it was trained", "What it costs",
-        "What crossed between ranks", "All facts", "Where it comes from"]
+        "The whole domain",
+        "In time",
+        "How far it can be trusted",
+        "Do the tiles agree?",
+        "Is the texture right?",
+        "Can the tiles be seen?",
+        "How it was trained",
+        "What it costs",
+        "What crossed between ranks",
+        "All facts",
+        "Where it comes from",
+    ]
 
 
 def test_numbers_of_the_facts_are_said(page):
-    for words in ("1.004", "never", "40 ms", "12 KiB", "3 MiB", "persistence 0.5",
-                  "6 tiles of 16 × 16", "6 times the 16 × 16 domain",
-                  "close 75 % of the gap", "the simulator is the cheaper one"):
+    for words in (
+        "1.004",
+        "never",
+        "40 ms",
+        "12 KiB",
+        "3 MiB",
+        "persistence 0.5",
+        "6 tiles of 16 × 16",
+        "6 times the 16 × 16 domain",
+        "close 75 % of the gap",
+        "the simulator is the cheaper one",
+    ):
         assert words in page, words
 
 
@@ -84,13 +108,16 @@ def test_text_of_the_user_cannot_become_markup(page):
     assert "a &lt; b &amp; c" in page and "waves &lt;large&gt;" in page
 
 
-@pytest.mark.parametrize(("kept", "expected"), [
-    ("", []),
-    ("time.couple", ["What it costs", "All facts"]),
-    ("vrmse.lead", ["How far it can be trusted", "All facts"]),
-    ("halo", ["What crossed between ranks", "All facts"]),
-    ("sweeps", ["Do the tiles agree?", "All facts"]),
-])
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        ("", []),
+        ("time.couple", ["What it costs", "All facts"]),
+        ("vrmse.lead", ["How far it can be trusted", "All facts"]),
+        ("halo", ["What crossed between ranks", "All facts"]),
+        ("sweeps", ["Do the tiles agree?", "All facts"]),
+    ],
+)
 def test_sections_without_facts_are_left_out(tmp_path, facts, kept, expected):
     some = [fact for fact in facts if kept and fact["name"].startswith(kept)]
     page = write_report(tmp_path, "part", some).read_text(encoding="utf-8")
@@ -132,8 +159,10 @@ def test_trainings_can_be_several(tmp_path, events):
 
 
 def test_importing_the_report_loads_no_drawing_library():
-    code = ("import sys, scaled_mpi.report, scaled_mpi.metrics\n"
-            "names = {'matplotlib', 'PIL', 'imageio_ffmpeg', 'torch', 'scipy'}\n"
-            "heavy = names & set(sys.modules)\n"
-            "assert not heavy, heavy")
+    code = (
+        "import sys, scaled_mpi.report, scaled_mpi.metrics\n"
+        "names = {'matplotlib', 'PIL', 'imageio_ffmpeg', 'torch', 'scipy'}\n"
+        "heavy = names & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

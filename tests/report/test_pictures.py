@@ -14,8 +14,9 @@ from scaled_mpi.report.pictures import error_limit, field_limits, film, strip
 
 def pixels(html: str) -> list[np.ndarray]:
     found = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
-    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(one))).convert("RGB"))
-            for one in found]
+    return [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(one))).convert("RGB")) for one in found
+    ]
 
 
 def test_levels_are_linear_clipped_and_defined_for_what_is_not_finite():
@@ -58,10 +59,10 @@ def test_the_strip_shows_the_values_in_the_colours_of_the_scale(pair):
     left, right, error = pixels(html)
     plane = truth.read(2)[-1]
     low, high = field_limits([plane])
+    np.testing.assert_array_equal(left, images.colours("viridis")[images.levels(plane, low, high)])
     np.testing.assert_array_equal(
-        left, images.colours("viridis")[images.levels(plane, low, high)])
-    np.testing.assert_array_equal(
-        right, images.colours("viridis")[images.levels(plane + 0.1, low, high)])
+        right, images.colours("viridis")[images.levels(plane + 0.1, low, high)]
+    )
     # An error of 0.1 everywhere is the end of its own symmetric scale.
     assert error_limit([np.full((3, 3), -0.1)]) == pytest.approx(0.1)
     assert (error == images.colours("RdBu_r")[255]).all(axis=-1).mean() > 0.99

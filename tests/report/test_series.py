@@ -8,8 +8,11 @@ from scaled_mpi.report.series import Numbers, milestones, number, quantity
 
 
 def test_the_last_value_of_a_name_and_place_counts():
-    facts = [{"name": "a", "value": 1, "ranks": 1}, {"name": "a", "value": 2, "ranks": 2},
-             {"name": "a", "value": 3, "ranks": 1}]
+    facts = [
+        {"name": "a", "value": 1, "ranks": 1},
+        {"name": "a", "value": 2, "ranks": 2},
+        {"name": "a", "value": 3, "ranks": 1},
+    ]
     numbers = Numbers(facts)
     assert numbers.value("a") == 3
     assert [fact["value"] for fact in numbers.facts] == [2, 3]
@@ -36,12 +39,22 @@ def test_values_that_are_words():
     assert math.isnan(number("9f2c")) and math.isnan(number(None))
 
 
-@pytest.mark.parametrize(("value", "unit", "said"), [
-    (0.0118, "s", "11.8 ms"), (2.5e-5, "s", "25 µs"), (12.34, "s", "12.3 s"), (0.0, "s", "0 s"),
-    (12288, "bytes", "12 KiB"), (3 * 2**20, "bytes", "3 MiB"), (100, "bytes", "100 bytes"),
-    (math.inf, "jumps", "never"), (math.inf, "", "∞"), (81920, "", "81\N{THIN SPACE}920"),
-    (0.06247, "", "0.0625"),
-])
+@pytest.mark.parametrize(
+    ("value", "unit", "said"),
+    [
+        (0.0118, "s", "11.8 ms"),
+        (2.5e-5, "s", "25 µs"),
+        (12.34, "s", "12.3 s"),
+        (0.0, "s", "0 s"),
+        (12288, "bytes", "12 KiB"),
+        (3 * 2**20, "bytes", "3 MiB"),
+        (100, "bytes", "100 bytes"),
+        (math.inf, "jumps", "never"),
+        (math.inf, "", "∞"),
+        (81920, "", "81\N{THIN SPACE}920"),
+        (0.06247, "", "0.0625"),
+    ],
+)
 def test_numbers_are_said_as_people_say_them(value, unit, said):
     assert quantity(value, unit) == said
 

@@ -172,8 +172,9 @@ def test_the_well_is_in_physical_units():
     assert grid.extent == (2.0, 2.0)
     assert system.stability_limit == pytest.approx((2 / 128) ** 2 / (4 * 2e-5))
     # The same system in cells: only D / dx^2 counts.
-    scaled = GrayScott(pattern="custom", F=0.014, k=0.054, Du=2e-5 * 64**2, Dv=1e-5 * 64**2,
-                       clamp=False)
+    scaled = GrayScott(
+        pattern="custom", F=0.014, k=0.054, Du=2e-5 * 64**2, Dv=1e-5 * 64**2, clamp=False
+    )
     state = system.initial(whole(grid), grid, 0)
     halo = serial_halo(grid, 8)
     np.testing.assert_allclose(
@@ -216,8 +217,12 @@ def test_three_axes_have_a_smaller_limit_and_boundaries_must_fit():
 
 
 def test_a_resolved_tree_gives_the_same_object():
-    for tree in ({}, {"pattern": "chaos"}, {"F": 0.01, "k": 0.05},
-                 {"parameters": "the_well", "start": "gaussians", "boundaries": ["neumann"] * 2}):
+    for tree in (
+        {},
+        {"pattern": "chaos"},
+        {"F": 0.01, "k": 0.05},
+        {"parameters": "the_well", "start": "gaussians", "boundaries": ["neumann"] * 2},
+    ):
         system = parse(GrayScott, tree)
         again = parse(GrayScott, plain(system))
         assert plain(again) == plain(system)
@@ -228,8 +233,9 @@ def test_a_resolved_tree_gives_the_same_object():
 
 @pytest.mark.parametrize("start", ["discs", "gaussians", "noise", "uniform"])
 @pytest.mark.parametrize("boundaries", ["periodic", "neumann"])
-@pytest.mark.parametrize("shape, tile", [((96,), (16,)), ((96, 64), (16, 32)),
-                                         ((24, 32, 16), (8, 8, 8))])
+@pytest.mark.parametrize(
+    "shape, tile", [((96,), (16,)), ((96, 64), (16, 32)), ((24, 32, 16), (8, 8, 8))]
+)
 def test_initial_state_is_the_same_in_every_split(shape, tile, start, boundaries):
     system = GrayScott(start=start, density=40.0, boundaries=boundaries)
     grid = system.grid(shape)
@@ -256,8 +262,7 @@ def test_discs_lie_inside_and_hold_the_spot_values():
         spans = np.ptp(cells, axis=0)
         assert spans[0] == spans[1] and 6 <= spans[0] <= 14  # an undivided disc, 2 r across
         radius = spans[0] // 2
-        inside = sum(y * y + x * x <= radius**2
-                     for y in range(-7, 8) for x in range(-7, 8))
+        inside = sum(y * y + x * x <= radius**2 for y in range(-7, 8) for x in range(-7, 8))
         assert len(cells) == inside
 
 

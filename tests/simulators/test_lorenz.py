@@ -33,8 +33,9 @@ def test_the_integrator_is_of_fourth_order():
 
 
 def test_exponents_of_lorenz_are_the_known_ones():
-    exponents = lyapunov_exponents(
-        lorenz_rate, lorenz_states(0, 8, 1), 0.01, 4000, burn=200).mean(0)
+    exponents = lyapunov_exponents(lorenz_rate, lorenz_states(0, 8, 1), 0.01, 4000, burn=200).mean(
+        0
+    )
     assert exponents[0] == pytest.approx(LARGEST_EXPONENT, abs=0.05)
     assert exponents[1] == pytest.approx(0.0, abs=0.02)
     assert exponents.sum() == pytest.approx(DIVERGENCE, rel=1e-3)

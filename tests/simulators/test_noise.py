@@ -44,7 +44,8 @@ def test_no_noise_is_the_simulator_without_noise_to_the_last_bit():
     blocks = whole(plain, (32, 32))
     assert plain.kicks(blocks.block(0), blocks.grid, (0, 0)) is None
     np.testing.assert_array_equal(
-        run(plain, blocks, SerialComm()), run(forced, blocks, SerialComm()))
+        run(plain, blocks, SerialComm()), run(forced, blocks, SerialComm())
+    )
 
 
 def test_members_differ_and_member_0_is_the_run_alone():

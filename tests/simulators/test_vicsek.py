@@ -35,9 +35,13 @@ def flock_of(spec, shape=(32, 32), comm=None, seed=(3, 1)):
 def plain_step(spec, position, velocity, seed, step):
     """The equations of the module, particle by particle, with the minimal image."""
     box, count = np.array(spec.box), len(position)
-    angle = (spec.noise.eta * (streams.uniform(seed, step, np.arange(count), stream=NOISE) - 0.5)
-             if spec.noise.kind == "uniform" else spec.noise.eta / math.sqrt(12)
-             * streams.normal(seed, step, np.arange(count), stream=NOISE))
+    angle = (
+        spec.noise.eta * (streams.uniform(seed, step, np.arange(count), stream=NOISE) - 0.5)
+        if spec.noise.kind == "uniform"
+        else spec.noise.eta
+        / math.sqrt(12)
+        * streams.normal(seed, step, np.arange(count), stream=NOISE)
+    )
     heading = velocity / np.linalg.norm(velocity, axis=1)[:, None]
     new = np.empty_like(velocity)
     for i in range(count):
@@ -104,8 +108,10 @@ def test_any_split_gives_the_same_bits(keys):
 
 
 def test_the_four_starts_differ_as_they_should():
-    spread, expected = {}, {"uniform": 15 / math.sqrt(12), "gaussian_cluster": 2.5,
-                            "ring": 15 / 4 / math.sqrt(2)}
+    spread, expected = (
+        {},
+        {"uniform": 15 / math.sqrt(12), "gaussian_cluster": 2.5, "ring": 15 / 4 / math.sqrt(2)},
+    )
     for start in STARTS:
         spec = parse(Vicsek, {"particles": 4000, "start": start})
         _, flock = flock_of(spec)
@@ -113,8 +119,9 @@ def test_the_four_starts_differ_as_they_should():
         spread[start] = flock.particles.position.std(axis=0)
     for start, value in expected.items():
         np.testing.assert_allclose(spread[start], value, rtol=0.05)
-    np.testing.assert_allclose(spread["two_clusters"], [15 / 8, math.hypot(15 / 8, 2.5)],
-                               rtol=0.05)
+    np.testing.assert_allclose(
+        spread["two_clusters"], [15 / 8, math.hypot(15 / 8, 2.5)], rtol=0.05
+    )
 
 
 @pytest.mark.parametrize("boundaries,mode", [("periodic", "wrap"), ("reflecting", "reflect")])
@@ -124,10 +131,12 @@ def test_density_is_scipys_and_holds_all_particles(boundaries, mode):
     blocks = spec.blocks((64, 48), 1, least=filter_radius(2.0))
     rho = Density(blocks, SerialComm(), 2.0)(flock.particles)[0]
     counts, *_ = np.histogram2d(
-        *flock.particles.position.T, bins=(64, 48), range=[[0, 15], [0, 15]])
+        *flock.particles.position.T, bins=(64, 48), range=[[0, 15], [0, 15]]
+    )
     cell = math.prod(blocks.grid.spacing)
-    np.testing.assert_allclose(rho, gaussian_filter(counts, 2.0, mode=mode) / cell, rtol=1e-10,
-                               atol=1e-12)
+    np.testing.assert_allclose(
+        rho, gaussian_filter(counts, 2.0, mode=mode) / cell, rtol=1e-10, atol=1e-12
+    )
     assert abs(math.fsum(rho.ravel()) * cell / 500 - 1) < 1e-14
 
 
@@ -135,17 +144,20 @@ def test_order_parameters_of_known_flocks():
     angle = np.linspace(0, 2 * math.pi, 100, endpoint=False)
     round_about = np.stack([np.sin(angle), np.cos(angle)], axis=1)
     opposite = np.array([[0.0, 1.0], [0.0, -1.0]] * 50)
+
     def order(velocity):
         ids = np.arange(len(velocity))
         position = np.zeros_like(velocity)
         return order_parameters(Particles(ids, position, {"velocity": velocity}), SerialComm())
+
     assert order(round_about)["polarization"] == pytest.approx(0, abs=1e-10)
     assert order(round_about)["nematic"] == pytest.approx(0, abs=1e-10)
     assert order(opposite)["polarization"] == pytest.approx(0, abs=1e-10)
     assert order(opposite)["nematic"] == pytest.approx(1)
     found = order(np.array([[3.0, 0.0], [1.0, 0.0]]))
-    assert found == pytest.approx({"polarization": 1, "nematic": 1, "mean_speed": 2,
-                                   "speed_std": 1})
+    assert found == pytest.approx(
+        {"polarization": 1, "nematic": 1, "mean_speed": 2, "speed_std": 1}
+    )
 
 
 def test_the_filter_of_mean_counts_is_the_mean_of_filtered_counts():
@@ -162,9 +174,19 @@ def test_the_filter_of_mean_counts_is_the_mean_of_filtered_counts():
 
 def test_noise_decides_between_order_and_disorder():
     """Vicsek's transition: a flock at little noise, a gas at much."""
+
     def polarization(eta):
-        spec = parse(Vicsek, {"particles": 200, "box": [7.0, 7.0], "radius": 1.0, "speed": 0.3,
-                              "dt": 1.0, "noise": {"kind": "uniform", "eta": eta}})
+        spec = parse(
+            Vicsek,
+            {
+                "particles": 200,
+                "box": [7.0, 7.0],
+                "radius": 1.0,
+                "speed": 0.3,
+                "dt": 1.0,
+                "noise": {"kind": "uniform", "eta": eta},
+            },
+        )
         exchange, flock = flock_of(spec, (7, 7))
         flock = spec.advance(flock, 150, exchange)
         values = []
@@ -172,14 +194,20 @@ def test_noise_decides_between_order_and_disorder():
             flock = spec.advance(flock, 5, exchange)
             values.append(order_parameters(flock.particles, SerialComm())["polarization"])
         return np.mean(values)
+
     assert polarization(0.5) > 0.9
     assert polarization(6.0) < 0.25
 
 
-@pytest.mark.parametrize("keys,word", [
-    ({"dt": 1.1}, "simulator.dt"), ({"box": [3.0, 15.0]}, "simulator.box"),
-    ({"speed_mode": "variable"}, "simulator.speed_mode"), ({"start": "star"}, "start"),
-])
+@pytest.mark.parametrize(
+    "keys,word",
+    [
+        ({"dt": 1.1}, "simulator.dt"),
+        ({"box": [3.0, 15.0]}, "simulator.box"),
+        ({"speed_mode": "variable"}, "simulator.speed_mode"),
+        ({"start": "star"}, "start"),
+    ],
+)
 def test_what_cannot_be_simulated_is_said_in_one_line(keys, word):
     with pytest.raises(InputError, match=word) as caught:
         parse(Vicsek, keys)

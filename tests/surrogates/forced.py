@@ -20,10 +20,20 @@ def forced(shape, seed, frames, rate):
 
 def training(steps, **keys):
     """A short training on the CPU."""
-    return Training(**{
-        "steps": steps, "batch": 8, "micro_batches": 4, "learning_rate": 1e-2, "warmup": 10,
-        "ema": 0.95, "validate_every": steps, "checkpoint_every": steps, "device": "cpu", **keys,
-    })
+    return Training(
+        **{
+            "steps": steps,
+            "batch": 8,
+            "micro_batches": 4,
+            "learning_rate": 1e-2,
+            "warmup": 10,
+            "ema": 0.95,
+            "validate_every": steps,
+            "checkpoint_every": steps,
+            "device": "cpu",
+            **keys,
+        }
+    )
 
 
 def moments(operator, field, samples, seed=0):
@@ -33,8 +43,11 @@ def moments(operator, field, samples, seed=0):
     window = np.pad(field, ((0, 0), (r, r)), mode="wrap")[None]
     made = [
         operator.advance(
-            window, np.ones(window.shape[2:], np.float32), np.zeros(0),
+            window,
+            np.ones(window.shape[2:], np.float32),
+            np.zeros(0),
             noise=random.standard_normal((operator.noises, *window.shape[2:])).astype(np.float32),
-        ) for _ in range(samples)
+        )
+        for _ in range(samples)
     ]
     return np.mean(made, axis=0), np.std(made, axis=0, ddof=1)

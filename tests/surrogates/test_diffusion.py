@@ -18,7 +18,12 @@ from tests.surrogates.forced import DECAY, FORCE, forced, moments, training
 from tests.surrogates.test_stepper import write
 
 SMALL = {
-    "reach": 4, "patch": 16, "held_out": 1, "coarsen": 1, "halos": (4, 2), "steps": 4,
+    "reach": 4,
+    "patch": 16,
+    "held_out": 1,
+    "coarsen": 1,
+    "halos": (4, 2),
+    "steps": 4,
     "network": {"kind": "local", "width": 16, "depth": 2},
 }
 NETWORKS = {
@@ -75,8 +80,14 @@ def marched(operator, grid, comm, tile=16):
     cells = np.arange(block.start[0], block.stop[0])
     start = 0.5 * np.stack([np.sin(cells / 5), np.cos(cells / 7)]).astype(np.float32)
     march = March(
-        operator, blocks, comm, halo=(2,), condition=np.zeros(0), scale=np.ones(2),
-        sweeping=Sweeping(2, fixed=True), chance=chance_of(operator, blocks, comm.rank, 9),
+        operator,
+        blocks,
+        comm,
+        halo=(2,),
+        condition=np.zeros(0),
+        scale=np.ones(2),
+        sweeping=Sweeping(2, fixed=True),
+        chance=chance_of(operator, blocks, comm.rank, 9),
     )
     return blocks, [jump.field for jump in march.jumps([start], 2)]
 
@@ -111,14 +122,20 @@ def test_a_random_walk_takes_noise_at_every_step():
     assert [noise_channels(kind, 4, 2) for kind in ("ddim", "heun", "sde")] == [2, 2, 8]
 
 
-@pytest.mark.parametrize(("keys", "words"), [
-    ({"patch": 31}, "surrogate.patch"), ({"steps": 1}, "steps"),
-    ({"network": {"kind": "unet", "padding": "valid", "norm": "cell"}}, "padding"),
-    ({"network": {"kind": "local", "widths": [8]}}, "widths"),
-    ({"schedule": {"kind": "vp", "zero_terminal_snr": True}, "parametrization": "epsilon"},
-     "surrogate.parametrization"),
-    ({"sampler": "magic"}, "sampler"),
-])
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"patch": 31}, "surrogate.patch"),
+        ({"steps": 1}, "steps"),
+        ({"network": {"kind": "unet", "padding": "valid", "norm": "cell"}}, "padding"),
+        ({"network": {"kind": "local", "widths": [8]}}, "widths"),
+        (
+            {"schedule": {"kind": "vp", "zero_terminal_snr": True}, "parametrization": "epsilon"},
+            "surrogate.parametrization",
+        ),
+        ({"sampler": "magic"}, "sampler"),
+    ],
+)
 def test_keys_that_do_not_fit_are_refused(keys, words):
     with pytest.raises(InputError, match=words):
         parse(Diffusion, {"kind": "diffusion", **keys})

@@ -38,8 +38,9 @@ def truth(count, seed, moved=0):
 
 @pytest.fixture(scope="module")
 def contest():
-    return Contest(White(), lambda x: 1.0 + 0.0 * x, truth(4, 0), truth(6, 1, 6), (1, 3), 5,
-                   0, "cpu")
+    return Contest(
+        White(), lambda x: 1.0 + 0.0 * x, truth(4, 0), truth(6, 1, 6), (1, 3), 5, 0, "cpu"
+    )
 
 
 def test_the_turn_of_the_score_is_the_rotation_up_to_its_sign(contest):
@@ -69,9 +70,10 @@ def test_every_draw_of_a_random_field_starts_from_the_next_sample(contest):
     found = contest._drawn(fields, start, march)
     for draw, field in enumerate(fields):
         place = draw % 2
-        alone = marched([field], contest.score, start[place:place + 1], march, contest.seed)[0]
+        alone = marched([field], contest.score, start[place : place + 1], march, contest.seed)[0]
         assert found[draw] == pytest.approx(
-            abs(cosines(alone, contest.test.moved[place:place + 1])[0]), abs=1e-5)
+            abs(cosines(alone, contest.test.moved[place : place + 1])[0]), abs=1e-5
+        )
 
 
 def test_only_skew_fields_keep_the_density(contest):
@@ -84,11 +86,14 @@ def test_a_march_without_noise_is_the_rotation_itself():
     x = torch.from_numpy(truth(2, 3).snapshots).double()
     angle = 300 * 0.01 / 2**0.5
     field = kernel_field(np.array([[0.0, 1.0], [-1.0, 0.0]])[:, :, None, None] / 2**0.5)
-    turned = marched([lambda y, s: field(y, s)], White().double(), x, March(301, 0.01, 0.0, 0.0),
-                     0)[0] + x
+    turned = (
+        marched([lambda y, s: field(y, s)], White().double(), x, March(301, 0.01, 0.0, 0.0), 0)[0]
+        + x
+    )
     u, v = x.unbind(1)
-    wanted = torch.stack([np.cos(angle) * u - np.sin(angle) * v,
-                          np.sin(angle) * u + np.cos(angle) * v], 1)
+    wanted = torch.stack(
+        [np.cos(angle) * u - np.sin(angle) * v, np.sin(angle) * u + np.cos(angle) * v], 1
+    )
     torch.testing.assert_close(turned, wanted, atol=1e-4, rtol=1e-4)
 
 

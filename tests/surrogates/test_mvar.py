@@ -42,8 +42,9 @@ def stored(folder, runs, spacing=1.0, boundary="periodic"):
     for number, run in enumerate(runs):
         name = f"train-{number:04d}"
         channels = [f"z{i}" for i in range(run.shape[1])]
-        with TrajectoryWriter(folder, name, blocks, SerialComm(), channels,
-                              dtype=np.float64) as writer:
+        with TrajectoryWriter(
+            folder, name, blocks, SerialComm(), channels, dtype=np.float64
+        ) as writer:
             for time, frame in enumerate(run):
                 writer.append(time, frame)
         found.append(Trajectory(folder, name))
@@ -74,7 +75,8 @@ def test_ridge_spares_the_intercept_and_windows_stay_in_their_run():
     # Ridge as least squares with rows of sqrt(alpha); none for the intercept.
     extra = np.sqrt(alpha) * np.eye(7)[1:]
     expected, *_ = np.linalg.lstsq(
-        np.vstack([rows, extra]), np.vstack([wanted, np.zeros((6, 3))]), rcond=None)
+        np.vstack([rows, extra]), np.vstack([wanted, np.zeros((6, 3))]), rcond=None
+    )
     parts = [Sums.of_run(run, lag, (0, 0), (True, True)) for run in runs]
     total = sum(parts[1:], parts[0])
     found, covariance = total.solve(alpha)
@@ -87,7 +89,8 @@ def test_ridge_spares_the_intercept_and_windows_stay_in_their_run():
     np.testing.assert_allclose(total.path([alpha])[0], expected, atol=1e-9)
     few = [Sums.of_run(run[:, :2], lag, (0, 0), (True, True)) for run in runs]
     np.testing.assert_allclose(
-        total.leading(2, 3, lag).path([alpha])[0], sum(few[1:], few[0]).solve(alpha)[0], atol=1e-9)
+        total.leading(2, 3, lag).path([alpha])[0], sum(few[1:], few[0]).solve(alpha)[0], atol=1e-9
+    )
     packed = Sums.unpacked(total.packed(), 7, 3)
     assert np.array_equal(packed.gram, total.gram) and packed.rows == 50
 
@@ -118,8 +121,15 @@ def test_on_tiles_it_couples_as_if_there_were_no_ranks(tmp_path):
     if part is None:
         return
     mine = (..., *blocks.block(part.rank).slices)
-    march = March(operator, blocks, part, halo=(1, 1), condition=np.zeros(0), scale=np.ones(3),
-                  dtype=np.float64)
+    march = March(
+        operator,
+        blocks,
+        part,
+        halo=(1, 1),
+        condition=np.zeros(0),
+        scale=np.ones(3),
+        dtype=np.float64,
+    )
     for jump in march.jumps([frame[mine] for frame in start], 5):
         np.testing.assert_allclose(jump.field, whole[jump.number - 1][mine], atol=1e-12)
         assert jump.sweeps == 1
@@ -164,15 +174,20 @@ def test_an_ensemble_has_the_residual_covariance(tmp_path):
     base = operator.advance(window, mask, np.zeros(0))
     draws = np.random.default_rng(0).normal(size=(4000, 2, 1, 1))
     made = [operator.advance(window, mask, np.zeros(0), noise=d) - base for d in draws]
-    np.testing.assert_allclose(np.cov(np.array(made)[:, :, 0, 0].T), operator.covariance,
-                               atol=0.01)
+    np.testing.assert_allclose(
+        np.cov(np.array(made)[:, :, 0, 0].T), operator.covariance, atol=0.01
+    )
 
 
-@pytest.mark.parametrize("keys,frames,word", [
-    ({"alpha": 0.0, "memory": 4}, 6, "surrogate.alpha"), ({"rank": 9}, 9, "surrogate.rank"),
-    ({"memory": 9}, 9, "surrogate.memory"),
-    ({"memory": 2, "selection": {"folds": 9}}, 9, "surrogate.selection.folds"),
-])
+@pytest.mark.parametrize(
+    "keys,frames,word",
+    [
+        ({"alpha": 0.0, "memory": 4}, 6, "surrogate.alpha"),
+        ({"rank": 9}, 9, "surrogate.rank"),
+        ({"memory": 9}, 9, "surrogate.memory"),
+        ({"memory": 2, "selection": {"folds": 9}}, 9, "surrogate.selection.folds"),
+    ],
+)
 def test_what_cannot_be_fitted_is_said_in_one_line(tmp_path, keys, frames, word):
     runs = stored(tmp_path, histories(system(), 3, frames))
     with pytest.raises(InputError, match=word) as caught:

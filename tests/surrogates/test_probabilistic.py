@@ -14,8 +14,16 @@ from scaled_mpi.surrogates.probabilistic import Probabilistic
 from tests.surrogates.forced import DECAY, FORCE, forced, moments, training
 from tests.surrogates.test_stepper import write
 
-SMALL = {"width": 16, "reach": 2, "depth": 2, "patch": 16, "held_out": 1, "coarsen": 1,
-         "noises": 2, "scales": (1, 4)}
+SMALL = {
+    "width": 16,
+    "reach": 2,
+    "depth": 2,
+    "patch": 16,
+    "held_out": 1,
+    "coarsen": 1,
+    "noises": 2,
+    "scales": (1, 4),
+}
 
 
 def fitted(folder, shape, comm=None, steps=4, **keys):
@@ -40,7 +48,12 @@ def marched(operator, blocks, comm, jumps=2, member=0):
     cells = np.arange(block.start[0], block.stop[0])
     start = np.stack([np.sin(cells / 5), np.cos(cells / 7)]).astype(np.float32)
     march = March(
-        operator, blocks, comm, halo=operator.reach, condition=np.zeros(0), scale=np.ones(2),
+        operator,
+        blocks,
+        comm,
+        halo=operator.reach,
+        condition=np.zeros(0),
+        scale=np.ones(2),
         chance=chance_of(operator, blocks, comm.rank, 9, member),
     )
     return [jump.field for jump in march.jumps([start], jumps)]
@@ -115,10 +128,16 @@ def test_weights_of_another_kind_or_size_are_refused(tmp_path):
         MEMBERS["diffusion"]().load(tmp_path)
 
 
-@pytest.mark.parametrize(("keys", "words"), [
-    ({"samples": 1}, "samples"), ({"scales": [5]}, "surrogate.scales"),
-    ({"masked": True}, "masked"), ({"alpha": 1.5}, "alpha"), ({"noise": 0.1}, "surrogate.noise"),
-])
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"samples": 1}, "samples"),
+        ({"scales": [5]}, "surrogate.scales"),
+        ({"masked": True}, "masked"),
+        ({"alpha": 1.5}, "alpha"),
+        ({"noise": 0.1}, "surrogate.noise"),
+    ],
+)
 def test_keys_that_do_not_fit_are_refused(keys, words):
     with pytest.raises(InputError, match=words):
         parse(Probabilistic, {"kind": "probabilistic", **keys})

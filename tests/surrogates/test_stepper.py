@@ -14,8 +14,15 @@ from scaled_mpi.surrogates import MEMBERS
 from scaled_mpi.surrogates.stepper import Stepper
 
 TINY = Training(
-    steps=3, batch=2, micro_batches=2, learning_rate=4e-3, warmup=1, ema=0.5, validate_every=3,
-    checkpoint_every=3, device="cpu",
+    steps=3,
+    batch=2,
+    micro_batches=2,
+    learning_rate=4e-3,
+    warmup=1,
+    ema=0.5,
+    validate_every=3,
+    checkpoint_every=3,
+    device="cpu",
 )
 
 
@@ -37,9 +44,7 @@ def decaying(shape: tuple[int, ...], seed: int, frames: int, rate: float) -> lis
     for _ in range(frames):
         kept.append(field.astype(np.float32))
         for _ in range(3):
-            near = sum(
-                np.roll(field, s, axis) for axis in range(1, field.ndim) for s in (1, -1)
-            )
+            near = sum(np.roll(field, s, axis) for axis in range(1, field.ndim) for s in (1, -1))
             laplacian = near - 2 * (field.ndim - 1) * field
             field = field + 0.1 * laplacian + rate * (field - field**3 / 4)
     return kept
@@ -51,8 +56,13 @@ def moving(shape: tuple[int, ...], seed: int, frames: int, rate: float) -> list[
 
 
 def write(
-    folder: Path, shape: tuple[int, ...], runs: int = 3, frames: int = 8,
-    boundary: str = "periodic", rates: tuple[float, ...] = (0.1,), law=decaying,
+    folder: Path,
+    shape: tuple[int, ...],
+    runs: int = 3,
+    frames: int = 8,
+    boundary: str = "periodic",
+    rates: tuple[float, ...] = (0.1,),
+    law=decaying,
 ) -> list[Trajectory]:
     """Runs of a law in a store, and their readers."""
     grid = Grid(shape, 1.0, Boundary(boundary))
@@ -196,12 +206,26 @@ def test_float64_comes_back_as_float64(domain) -> None:
 def test_a_short_training_beats_persistence(tmp_path: Path) -> None:
     runs = write(tmp_path, (32, 32), runs=16, frames=4, law=moving)
     training = Training(
-        steps=120, batch=2, micro_batches=2, learning_rate=1e-2, warmup=10, ema=0.9,
-        validate_every=120, checkpoint_every=120, device="cpu",
+        steps=120,
+        batch=2,
+        micro_batches=2,
+        learning_rate=1e-2,
+        warmup=10,
+        ema=0.9,
+        validate_every=120,
+        checkpoint_every=120,
+        device="cpu",
     )
     stepper = Stepper(
-        width=16, reach=4, depth=2, patch=16, held_out=1, full=0.8, halos=(2,),
-        symmetric=False, training=training,
+        width=16,
+        reach=4,
+        depth=2,
+        patch=16,
+        held_out=1,
+        full=0.8,
+        halos=(2,),
+        symmetric=False,
+        training=training,
     )
     stepper.fit(runs, SerialComm(), tmp_path, None, seed=1)
     operator = stepper.load(tmp_path)
@@ -219,7 +243,14 @@ def test_errors_of_a_chain_are_those_of_its_jumps(tmp_path: Path) -> None:
 
     shape, runs = (16, 24), write(tmp_path, (16, 24), law=moving)
     operator = fitted(
-        tmp_path, shape, runs, memory=2, masked=False, rollout=3, coarsen=2, reach=4,
+        tmp_path,
+        shape,
+        runs,
+        memory=2,
+        masked=False,
+        rollout=3,
+        coarsen=2,
+        reach=4,
     )
     frames = np.random.default_rng(0).normal(size=(1, 5, 2, *shape)).astype(np.float32)
     expected, window = [], frames[0, :2]
@@ -254,8 +285,10 @@ def test_a_plain_stepper_takes_no_mask(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "word"),
     [
-        ({"reach": 7}, "surrogate.reach"), ({"patch": 30}, "surrogate.patch"),
-        ({"depth": 3}, "surrogate.depth"), ({"reach": (8, 6, 3)}, "surrogate.reach"),
+        ({"reach": 7}, "surrogate.reach"),
+        ({"patch": 30}, "surrogate.patch"),
+        ({"depth": 3}, "surrogate.depth"),
+        ({"reach": (8, 6, 3)}, "surrogate.reach"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(keys: dict, word: str) -> None:

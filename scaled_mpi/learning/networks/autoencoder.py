@@ -45,8 +45,15 @@ class CodingNetwork(nn.Module):
     """
 
     def __init__(
-        self, channels: int, latent: int, factor: Sequence[int], width: int, depth: int,
-        bottleneck: str = "identity", conserve: bool = False, **keys: Any,
+        self,
+        channels: int,
+        latent: int,
+        factor: Sequence[int],
+        width: int,
+        depth: int,
+        bottleneck: str = "identity",
+        conserve: bool = False,
+        **keys: Any,
     ) -> None:
         super().__init__()
         self.factor, axes = tuple(factor), len(factor)

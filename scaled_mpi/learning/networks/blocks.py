@@ -29,13 +29,16 @@ class BlockNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.network = LocalNetwork(
-            channels + fields, channels, (size.depth,) * axes, factor=1, width=size.width,
-            depth=size.depth, conditions=2 * FREQUENCIES + scalars,
+            channels + fields,
+            channels,
+            (size.depth,) * axes,
+            factor=1,
+            width=size.width,
+            depth=size.depth,
+            conditions=2 * FREQUENCIES + scalars,
         )
         self.ring = (size.depth,) * (2 * axes)
-        self.register_buffer(
-            "frequencies", 2.0 ** torch.arange(FREQUENCIES), persistent=False
-        )
+        self.register_buffer("frequencies", 2.0 ** torch.arange(FREQUENCIES), persistent=False)
 
     def forward(self, x: Tensor, level: Tensor, condition: Condition | None = None) -> Tensor:
         """`level` in [0, pi / 2], see `learning/denoising.py`."""

@@ -91,8 +91,14 @@ class Quantiser(Identity):
     """The nearest of `codes` vectors; penalty `commitment` |z - code|^2, a mean over numbers."""
 
     def __init__(
-        self, axes: int, latent: int, *, codes: int = 512, decay: float = 0.98,
-        commitment: float = 0.25, **keys: Any,
+        self,
+        axes: int,
+        latent: int,
+        *,
+        codes: int = 512,
+        decay: float = 0.98,
+        commitment: float = 0.25,
+        **keys: Any,
     ) -> None:
         super().__init__(axes, latent)
         self.codes, self.decay, self.commitment = codes, decay, commitment

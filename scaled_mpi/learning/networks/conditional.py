@@ -49,15 +49,26 @@ class ConditionalJump(nn.Module):
     """Samples of a field one jump on, given the past; `change` is (C,), `reach` in cells."""
 
     def __init__(
-        self, channels: int, memory: int, reach: Sequence[int], change: Sequence[float], *,
-        size: Levels | Blocks, schedule: Schedule, parametrization: str, factor: int,
+        self,
+        channels: int,
+        memory: int,
+        reach: Sequence[int],
+        change: Sequence[float],
+        *,
+        size: Levels | Blocks,
+        schedule: Schedule,
+        parametrization: str,
+        factor: int,
         conditions: int,
     ) -> None:
         super().__init__()
         self.reach, self.factor, axes = tuple(reach), factor, len(reach)
         cells = factor**axes
         network = NETWORKS[size.kind](
-            axes, channels * cells, size, fields=(memory * channels + channels + 2) * cells,
+            axes,
+            channels * cells,
+            size,
+            fields=(memory * channels + channels + 2) * cells,
             scalars=conditions,
         )
         self.denoiser = Denoiser(network, schedule, parametrization)

@@ -28,7 +28,9 @@ CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 POOLS = {1: nn.functional.avg_pool1d, 2: nn.functional.avg_pool2d, 3: nn.functional.avg_pool3d}
 # Convolutions of two and three axes are a third faster with the channels innermost.
 LAYOUTS = {
-    1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d,
+    1: torch.contiguous_format,
+    2: torch.channels_last,
+    3: torch.channels_last_3d,
 }
 
 
@@ -102,9 +104,7 @@ class Block(nn.Module):
         """(B, width, *cells) -> (B, width, *(cells - 2 spent)); condition (B, condition)."""
         y = self.near(x)
         if self.film is not None:
-            gain, shift = self.film(condition).view(
-                len(x), 2, -1, *(1,) * (x.ndim - 2)
-            ).unbind(1)
+            gain, shift = self.film(condition).view(len(x), 2, -1, *(1,) * (x.ndim - 2)).unbind(1)
             y = torch.addcmul(y + shift, y, gain)
         return crop(x, self.spent) + self.mix(self.act(y))
 

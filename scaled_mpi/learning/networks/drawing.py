@@ -38,12 +38,23 @@ class LocalDenoiser(nn.Module):
     """
 
     def __init__(
-        self, channels: int, told: int, reach: Sequence[int], *, factor: int, width: int,
+        self,
+        channels: int,
+        told: int,
+        reach: Sequence[int],
+        *,
+        factor: int,
+        width: int,
         depth: int,
     ) -> None:
         super().__init__()
         self.body = LocalNetwork(
-            channels + told, channels, reach, factor=factor, width=width, depth=depth,
+            channels + told,
+            channels,
+            reach,
+            factor=factor,
+            width=width,
+            depth=depth,
             conditions=2 * FREQUENCIES,
         )
         self.register_buffer("frequencies", 2.0 ** torch.arange(FREQUENCIES), persistent=False)
@@ -62,8 +73,18 @@ class DrawingNetwork(nn.Module):
     """
 
     def __init__(
-        self, coder: CodingNetwork, *, channels: int, latent: int, coarsen: int, width: int,
-        depth: int, schedule: Schedule, parametrization: str, sampler: str, steps: int,
+        self,
+        coder: CodingNetwork,
+        *,
+        channels: int,
+        latent: int,
+        coarsen: int,
+        width: int,
+        depth: int,
+        schedule: Schedule,
+        parametrization: str,
+        sampler: str,
+        steps: int,
     ) -> None:
         super().__init__()
         self.coder, self.sampler, self.steps = coder.requires_grad_(False), sampler, steps
@@ -153,6 +174,4 @@ class DrawingNetwork(nn.Module):
         return [f * n for f, n in zip(self.factor, latents, strict=True)]
 
     def _around(self, latents: Sequence[int]) -> tuple[int, ...]:
-        return tuple(
-            a + b for a, b in zip(self.coder.ring, self._cells(latents), strict=True)
-        )
+        return tuple(a + b for a, b in zip(self.coder.ring, self._cells(latents), strict=True))

@@ -44,8 +44,16 @@ class JumpNetwork(nn.Module):
     """
 
     def __init__(
-        self, channels: int, memory: int, reach: Sequence[int], change: Sequence[float],
-        *, masked: bool, agreement: int = 32, noises: int = 0, **network: Any,
+        self,
+        channels: int,
+        memory: int,
+        reach: Sequence[int],
+        change: Sequence[float],
+        *,
+        masked: bool,
+        agreement: int = 32,
+        noises: int = 0,
+        **network: Any,
     ) -> None:
         super().__init__()
         self.reach, self.masked = tuple(reach), masked
@@ -57,12 +65,13 @@ class JumpNetwork(nn.Module):
                 inputs + channels + 2, channels, reach, **{**network, "width": agreement}
             )
         scale = torch.tensor(tuple(change), dtype=torch.float32)
-        self.register_buffer(
-            "scale", scale.view(-1, *(1,) * len(reach)), persistent=False
-        )
+        self.register_buffer("scale", scale.view(-1, *(1,) * len(reach)), persistent=False)
 
     def alone(
-        self, window: torch.Tensor, condition: torch.Tensor | None, mask: torch.Tensor | None,
+        self,
+        window: torch.Tensor,
+        condition: torch.Tensor | None,
+        mask: torch.Tensor | None,
         noise: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """v (B, C, *tile): the jump as far as the window (B, M, C, *(tile + 2 reach)) tells."""

@@ -35,7 +35,10 @@ class LocalSolverNetwork(nn.Module):
     """
 
     def __init__(
-        self, axes: int, widths: tuple[int, ...] = (16, 24, 32), passes: int = 2,
+        self,
+        axes: int,
+        widths: tuple[int, ...] = (16, 24, 32),
+        passes: int = 2,
         features: int = 16,
     ) -> None:
         super().__init__()
@@ -113,8 +116,7 @@ class _Features(nn.Module):
             conv(2 * features, features, 3, padding=1) for _ in range(levels - 1)
         )
         self.heads = nn.ModuleList(
-            nn.ModuleList(conv(features, 2 * width, 1) for width in widths)
-            for _ in range(passes)
+            nn.ModuleList(conv(features, 2 * width, 1) for width in widths) for _ in range(passes)
         )
 
     def forward(self, told: Tensor) -> list[Gates]:
@@ -156,8 +158,9 @@ class _Cycle(nn.Module):
             x = block(x, halves[level][0])
             skips.append(x)
         for level in reversed(range(len(skips))):
-            x = self.after[level](skips[level] if x is skips[level] else skips[level] + x,
-                                  halves[level][1])
+            x = self.after[level](
+                skips[level] if x is skips[level] else skips[level] + x, halves[level][1]
+            )
             if level:
                 x = 2 * self.up[level - 1](x)
         return self.out(x)

@@ -15,7 +15,11 @@ from torch import Tensor, nn
 def circular(channels: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Conv2d:
     """A convolution of odd kernel that wraps around, its taps `dilation` cells apart."""
     return nn.Conv2d(
-        channels, outputs, kernel, padding=dilation * (kernel // 2), dilation=dilation,
+        channels,
+        outputs,
+        kernel,
+        padding=dilation * (kernel // 2),
+        dilation=dilation,
         padding_mode="circular",
     )
 
@@ -27,7 +31,10 @@ class ResidualField(nn.Module):
     """
 
     def __init__(
-        self, channels: int, widths: Sequence[int], kernels: Sequence[int],
+        self,
+        channels: int,
+        widths: Sequence[int],
+        kernels: Sequence[int],
         dilations: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -35,7 +42,8 @@ class ResidualField(nn.Module):
         taps = zip(kernels, dilations or [1] * len(kernels), strict=True)
         pairs = list(zip([widths[0], *widths[:-1]], widths, strict=True))
         self.near = nn.ModuleList(
-            circular(a, b, *tap) for (a, b), tap in zip(pairs, taps, strict=True))
+            circular(a, b, *tap) for (a, b), tap in zip(pairs, taps, strict=True)
+        )
         self.mix = nn.ModuleList(nn.Conv2d(b, b, 1) for _, b in pairs)
         self.pass_on = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairs)
         self.leave = nn.Conv2d(widths[-1], channels, 1)
@@ -79,8 +87,11 @@ class IsotropicFlow(nn.Module):
         super().__init__()
         self.centred = centred
         self.layers = nn.Sequential(
-            IsotropicConvolution(channels, width), nn.SiLU(), nn.Conv2d(width, width, 1),
-            nn.SiLU(), nn.Conv2d(width, channels, 1),
+            IsotropicConvolution(channels, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 1),
+            nn.SiLU(),
+            nn.Conv2d(width, channels, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,8 +106,11 @@ class Dense(nn.Module):
     def __init__(self, dims: int, width: int, layers: int = 3) -> None:
         super().__init__()
         sizes = [dims, *(width,) * layers]
-        parts = [part for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-                 for part in (nn.Linear(a, b), nn.SiLU())]
+        parts = [
+            part
+            for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+            for part in (nn.Linear(a, b), nn.SiLU())
+        ]
         self.layers = nn.Sequential(*parts, nn.Linear(width, dims))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -117,7 +117,13 @@ class UNet(nn.Module):
     """
 
     def __init__(
-        self, axes: int, channels: int, size: UNetSize, *, fields: int = 0, scalars: int = 0,
+        self,
+        axes: int,
+        channels: int,
+        size: UNetSize,
+        *,
+        fields: int = 0,
+        scalars: int = 0,
         outputs: int | None = None,
     ) -> None:
         super().__init__()
@@ -126,12 +132,12 @@ class UNet(nn.Module):
         self.valid, self.layout = size.padding == "valid", LAYOUTS[axes]
         widths, convolution = size.widths, CONVOLUTIONS[axes]
         features = 2 * widths[0]
-        self.register_buffer(
-            "frequencies", 2.0 ** torch.arange(FREQUENCIES), persistent=False
-        )
+        self.register_buffer("frequencies", 2.0 ** torch.arange(FREQUENCIES), persistent=False)
         self.tell = nn.Sequential(
-            nn.Linear(2 * FREQUENCIES + scalars, features), nn.SiLU(),
-            nn.Linear(features, features), nn.SiLU(),
+            nn.Linear(2 * FREQUENCIES + scalars, features),
+            nn.SiLU(),
+            nn.Linear(features, features),
+            nn.SiLU(),
         )
         self.enter = Convolution(axes, channels + fields, widths[0], size.padding)
 
