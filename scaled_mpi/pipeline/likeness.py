@@ -25,7 +25,6 @@ from scaled_mpi.parallel.comm import quiet_barrier
 from scaled_mpi.pipeline.context import Context
 from scaled_mpi.pipeline.enlarge import LARGE, SCALES, methods
 from scaled_mpi.simulators.running import advance_batch
-from scaled_mpi.surrogates.score import CHANNELS
 
 ARRAYS = "likeness.h5"
 STEPS = 10  # of the simulator, over which its rate is taken
@@ -86,7 +85,7 @@ def _fields(context: Context, method: str, stored: SnapshotSet, truth: np.ndarra
         return stored.read(len(truth), len(stored))
     if method == "gaussian":
         cells = np.arange(np.prod(truth.shape[2:])).reshape(truth.shape[2:])
-        noise = [CellNoise(experiment.seed, cells, CHANNELS, n)(0) for n in range(count)]
+        noise = [CellNoise(experiment.seed, cells, truth.shape[1], n)(0) for n in range(count)]
         return lookalike(truth, np.stack(noise))
     made, told = load_arrays(context.inputs["generate"] / f"{method}.fields.h5")
     context.facts.record("time.method", told["seconds"], "s", method=method)
