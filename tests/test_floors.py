@@ -42,6 +42,7 @@ FLOORS = {
     "pipeline": 6,
     "stages": 7,
     "run": 7,
+    "check": 7,
     "doctor": 7,
     "ship": 7,
     "__init__": 7,

@@ -289,6 +289,8 @@ class GrayScott(Spec):
             4 * axes * self.Dv / self.dx**2 + self.F + self.k,
         )
         steps = max(1, math.ceil(span * fastest / (2 * SAFETY) - 1e-9)) if fastest else 1
+        # A system exists only where its step is stable on two axes, whatever its grid.
+        steps = max(steps, math.ceil(span / self.largest_stable_step(2) - 1e-9))
         return steps, self._changed(dt=span / steps, noise=0.0)
 
     def cheaper(self, span: float, axes: int) -> dict[str, Cheaper]:
