@@ -37,7 +37,6 @@ from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.streams import cell_indices
 from scaled_mpi.simulators.running import final_states
 from scaled_mpi.surrogates.denoiser import fit_means, fit_windows
-from scaled_mpi.surrogates.score import CHANNELS
 
 SMALL, LARGE = "boxes", "truth"  # the two sets of a data set
 CHUNK = 8  # boxes a file
@@ -78,7 +77,7 @@ def _simulate(context: Context, name: str, shape: tuple[int, int], runs: range) 
         lambda _, some: {"set": name, "first": some.start},
     )
     if context.comm.rank == 0:
-        whole = (len(runs), CHANNELS, *shape)
+        whole = (len(runs), len(experiment.simulator.channels), *shape)
         digest = write_index(context.folder, name, len(starts), whole, {"chunk": CHUNK})
         context.facts.record(f"dataset.sha256.{name}", digest)
     context.say(f"  {len(runs)} boxes of {' x '.join(map(str, shape))} cells")
@@ -206,7 +205,7 @@ def measure_gains(context: Context, learned: Learned, boxes: np.ndarray) -> Gain
     for place in shares(len(starts), context.comm.size)[context.comm.rank]:
         some = range(starts[place], min(starts[place] + TOGETHER, len(boxes)))
         true = block_means(boxes[some.start : some.stop], 2, spec.block)
-        noises = [CellNoise(experiment.seed, cells, CHANNELS, n) for n in some]
+        noises = [CellNoise(experiment.seed, cells, boxes.shape[1], n) for n in some]
         for k, t in enumerate(times):
             noisy = schedule.alpha(t) * boxes[some.start : some.stop] + schedule.sigma(t) * (
                 np.stack([noise(k) for noise in noises])
@@ -284,5 +283,6 @@ def _untiled(experiment: Any, learned: Learned, comm: Any) -> np.ndarray | None:
 
 def _noise(experiment: Any, cells: np.ndarray, samples: range) -> Callable[[int], np.ndarray]:
     """Noise of several samples together, (S, 2, *cells.shape), the same for every method."""
-    fields = [CellNoise(experiment.seed, cells, CHANNELS, n) for n in samples]
+    channels = len(experiment.simulator.channels)
+    fields = [CellNoise(experiment.seed, cells, channels, n) for n in samples]
     return lambda k: np.stack([one(k) for one in fields])

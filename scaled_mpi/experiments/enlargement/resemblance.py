@@ -22,8 +22,7 @@ from scaled_mpi.learning.samplers import CellNoise
 from scaled_mpi.likeness import Statistics, differences, statistics
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
 from scaled_mpi.parallel.comm import quiet_barrier
-from scaled_mpi.simulators.gray_scott import advance_batch
-from scaled_mpi.surrogates.score import CHANNELS
+from scaled_mpi.simulators.running import advance_batch
 
 ARRAYS = "likeness.h5"
 STEPS = 10  # of the simulator, over which its rate is taken
@@ -84,7 +83,7 @@ def _fields(context: Context, method: str, stored: SnapshotSet, truth: np.ndarra
         return stored.read(len(truth), len(stored))
     if method == "gaussian":
         cells = np.arange(np.prod(truth.shape[2:])).reshape(truth.shape[2:])
-        noise = [CellNoise(experiment.seed, cells, CHANNELS, n)(0) for n in range(count)]
+        noise = [CellNoise(experiment.seed, cells, truth.shape[1], n)(0) for n in range(count)]
         return lookalike(truth, np.stack(noise))
     made, told = load_arrays(context.inputs["generate"] / f"{method}.fields.h5")
     context.facts.record("time.method", told["seconds"], "s", method=method)

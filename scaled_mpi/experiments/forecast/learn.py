@@ -20,6 +20,7 @@ from scaled_mpi.parallel.store import (
     trajectory_names,
 )
 from scaled_mpi.shipped import weight_file
+from scaled_mpi.simulators.running import condition_of
 
 
 def training_runs(folder: Any) -> list[Trajectory]:
@@ -107,7 +108,7 @@ def _seen(context: Context, runs: list[Trajectory]) -> dict[str, Any]:
     return {
         "axes": experiment.axes,
         "channels": len(experiment.simulator.channels),
-        "conditions": experiment.simulator.condition,
+        "conditions": condition_of(experiment.simulator),
     }
 
 

@@ -17,8 +17,8 @@ from scaled_mpi.parallel.comm import first_ranks, largest, member_groups, quiet_
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from scaled_mpi.progress import Progress
-from scaled_mpi.simulators.gray_scott import advance_together
-from scaled_mpi.simulators.running import advancing, halo_width
+from scaled_mpi.simulators.contract import Simulator
+from scaled_mpi.simulators.running import advance_members, advancing, condition_of, halo_width
 
 TEST_SEED = 1_000_000  # the test run's place among the runs: never one of those learned from
 TOGETHER = 8  # members of the reference that share messages and are held in memory
@@ -144,7 +144,7 @@ def _write_members(
             for member in members
         ]
         for moment in truth.times[experiment.history :]:
-            states = advance_together([simulator] * len(members), states, jump, exchange, kicks)
+            states = advance_members(simulator, states, jump, exchange, kicks)
             for writer, state in zip(writers, states, strict=True):
                 writer.append(moment, state)
 
@@ -152,7 +152,7 @@ def _write_members(
 def write_run(
     context: Context,
     name: str,
-    simulator: Any,
+    simulator: Simulator,
     blocks: Blocks,
     comm: Any,
     *,
@@ -166,7 +166,7 @@ def write_run(
     state = simulator.initial(blocks.block(comm.rank), blocks.grid, seed)
     advance = advancing(simulator, blocks, comm, seed)
     state = advance(state, burn_in)
-    attributes = {"condition": simulator.condition, "jump": jump, "equation": plain(simulator)}
+    attributes = {"condition": condition_of(simulator), "jump": jump, "equation": plain(simulator)}
     writer = TrajectoryWriter(
         context.folder,
         name,
