@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import pydantic
 import yaml
@@ -28,6 +28,21 @@ class Spec(pydantic.BaseModel):
     """A frozen block of the configuration whose fields are its YAML keys."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class SparseSpec(Spec):
+    """A block that leaves out the keys in `optional` of its plain tree while they are None.
+
+    Hashes and files of results are taken of plain trees: a key that was added later, and is not
+    set, changes neither.
+    """
+
+    optional: ClassVar[tuple[str, ...]] = ()
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_optional(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree = handler(self)
+        return {k: v for k, v in tree.items() if v is not None or k not in self.optional}
 
 
 SpecType = TypeVar("SpecType", bound=Spec)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from scaled_mpi.config import InputError, Spec
+from scaled_mpi.config import InputError
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.comm import Comm
@@ -23,12 +23,13 @@ from scaled_mpi.parallel.ordered import ordered_sum, parts_of
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.surrogates.autoregression import Linear, Sums, offsets
+from scaled_mpi.surrogates.operators import Future, Operator, Surrogate
 from scaled_mpi.surrogates.selection import Selection, choose
 
 FILE = "mvar.h5"
 
 
-class Mvar(Spec):
+class Mvar(Surrogate):
     """A ridge autoregression. `memory` frames are known before a forecast, at most as many lags.
 
     `selection` chooses rank, lag and alpha on held-out training runs; without it `rank` (None:
@@ -88,6 +89,10 @@ class Mvar(Spec):
     def load(self, folder: str | Path) -> MvarOperator:
         """The fitted operator of a folder that `fit` filled."""
         return MvarOperator(Path(folder) / FILE)
+
+    def needs_whole_reach(self) -> bool:
+        """Return True: a linear operator has no masks."""
+        return True
 
     def _check(self, runs: Sequence[Trajectory]) -> None:
         if not runs:
@@ -169,14 +174,12 @@ def _residual(sums: Sums, model: Linear) -> float:
     return float(np.trace(sums.squares - 2 * w.T @ sums.cross + w.T @ sums.gram @ w))
 
 
-class MvarOperator:
+class MvarOperator(Operator):
     """A fitted autoregression as a local operator, float64, one tile a call.
 
     Attributes: `reach`, `memory`, `model`, `rank`, `radius`, `covariance` (rank, rank) of the
     one-step residuals, `mean` (latents,), `told` (everything the fit noted).
     """
-
-    stochastic = False
 
     def __init__(self, path: Path) -> None:
         arrays, self.told = load_arrays(path)
@@ -187,16 +190,12 @@ class MvarOperator:
         self.model = Linear(arrays["weights"], self.told["lag"], self.reach)
         self.covariance, self.mean = arrays["covariance"], arrays["mean"]
 
-    def condition(self, told: Mapping[str, float]) -> np.ndarray:
-        """No condition is read."""
-        return np.zeros(0)
-
     def advance(
         self,
         window: np.ndarray,
         mask: np.ndarray,
         condition: np.ndarray,
-        future: tuple[np.ndarray, np.ndarray] | None = None,
+        future: Future | None = None,
         noise: np.ndarray | None = None,
     ) -> np.ndarray:
         """The tile one jump later, (latents, *tile), in the type of `window`.

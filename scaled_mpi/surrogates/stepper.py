@@ -89,6 +89,10 @@ class Stepper(JumpSpec):
             )
         return self
 
+    def needs_whole_reach(self) -> bool:
+        """Return whether the halo must cover the reach: without masks it must."""
+        return not self.masked
+
     def _reaches(self) -> tuple[int, ...]:
         return self.reach if isinstance(self.reach, tuple) else (self.reach,)
 
