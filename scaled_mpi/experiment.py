@@ -24,6 +24,8 @@ from scaled_mpi.generation import (
     load_generation,
 )
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
+from scaled_mpi.simulators.contract import require
+from scaled_mpi.simulators.running import check_steps, grid_of, noisy
 from scaled_mpi.turing import TuringExperiment, load_turing
 
 RIVAL = re.compile(r"[a-z][a-z_]{0,31}")
@@ -191,11 +193,11 @@ class Experiment(Spec):
 
     def training_grid(self) -> Grid:
         """The grid of a training run."""
-        return self.simulator.grid(self.data.shape)
+        return grid_of(self.simulator, self.data.shape)
 
     def test_grid(self) -> Grid:
         """The grid of the large domain (of a simulator; a dataset's is in its files)."""
-        return self.simulator.grid(self.domain.shape)
+        return grid_of(self.simulator, self.domain.shape)
 
 
 AnyExperiment = (
@@ -249,6 +251,7 @@ def check(experiment: Experiment) -> None:
         )
     tile = experiment.domain.tile
     if experiment.simulator is not None:
+        require(experiment.simulator)
         if experiment.domain.shape is None:
             raise InputError("domain.shape: missing; the cells of the large domain are needed")
         check_tiles(experiment, experiment.domain.shape)
@@ -291,14 +294,14 @@ def _check_decoder(experiment: Experiment) -> None:
 
 def _check_noise(experiment: Experiment) -> None:
     """Whether noise falls evenly into all spans, and there is some where an ensemble is asked."""
-    simulator, noise = experiment.simulator, getattr(experiment.simulator, "noise", 0.0)
+    simulator, noise = experiment.simulator, noisy(experiment.simulator)
     spans = {
         "data.burn_in": experiment.data.burn_in,
         "test.burn_in": experiment.test.burn_in,
         "surrogate.jump": experiment.surrogate.jump,
     }
     for key, steps in spans.items() if noise else ():
-        simulator.check_steps(key, steps)
+        check_steps(simulator, key, steps)
     if experiment.test.members and not noise:
         raise InputError(
             f"test.members: {experiment.test.members} given; 0 is allowed where simulator.noise "

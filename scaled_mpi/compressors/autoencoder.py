@@ -17,11 +17,12 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from scaled_mpi.compressors.coders import Compressor
 from scaled_mpi.compressors.equation import system_of
-from scaled_mpi.compressors.lesson import Lesson, Material, hold_out
+from scaled_mpi.compressors.lesson import Lesson, Material, Recipe, hold_out
 from scaled_mpi.compressors.network_coder import FILE, NetworkCoder, coding_network, seeded
 from scaled_mpi.config import InputError, Spec, plain
 from scaled_mpi.learning.reaches import decode_margins
-from scaled_mpi.learning.training import Result, Training, on_team, train
+from scaled_mpi.learning.settings import Result, Training
+from scaled_mpi.learning.training import on_team, train
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.root import on_root
@@ -176,8 +177,12 @@ class Autoencoder(Compressor):
         scores = self._chosen(pupil, result, exam, comm)
         return network, {**meta, **lesson.survey(network), "scores": scores}
 
+    def _recipe(self) -> Recipe:
+        quantised = self.bottleneck.kind == "vq"
+        return Recipe(self.patch, self.factor, self.symmetric, self.terms, quantised)
+
     def _lesson(self, *of: Any) -> Lesson:
-        return Lesson(self, *of)
+        return Lesson(self._recipe(), *of)
 
     def _pupil(self, network: Any, seed: int) -> Any:
         """The module that is trained: the network, or what holds it."""

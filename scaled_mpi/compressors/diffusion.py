@@ -91,8 +91,9 @@ class DiffusionAutoencoder(Autoencoder):
         meta |= {"seed": seed}
         network = network_of(meta, seed)
         network.coder.load_state_dict(coder.state_dict())
-        lesson = Drawing(self, material, material.learned, network.ring, seed)
-        exam = Drawing(self, material, material.judged, network.whole_ring, seed)
+        recipe = self._recipe()
+        lesson = Drawing(recipe, material, material.learned, network.ring, seed)
+        exam = Drawing(recipe, material, material.judged, network.whole_ring, seed)
         with torch.no_grad():
             lesson.measure(network)
         log = events and EventLog(

@@ -15,7 +15,8 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from scaled_mpi.config import InputError, plain
-from scaled_mpi.learning.training import Training, on_team, train
+from scaled_mpi.learning.settings import Training
+from scaled_mpi.learning.training import on_team, train
 from scaled_mpi.local_solvers.residuals import Residuals, residual_files
 from scaled_mpi.local_solvers.solvers import LocalSolver, LocalSolverSpec
 from scaled_mpi.parallel.comm import Comm
@@ -134,7 +135,7 @@ def relative_defects(model: Any, batch: Mapping[str, Any]) -> Any:
 
 
 class Lesson:
-    """Samples of some files; see `learning.training.Task`."""
+    """Samples of some files; see `learning.settings.Task`."""
 
     def __init__(self, problems: Residuals, seed: int) -> None:
         self.problems, self.seed = problems, seed

@@ -20,7 +20,7 @@ from scaled_mpi.parallel.arrays import save_arrays
 from scaled_mpi.parallel.comm import quiet_barrier, shares
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.pipeline.context import Context
-from scaled_mpi.pipeline.patterns import advance_on
+from scaled_mpi.simulators.running import advance_on
 from scaled_mpi.surrogates.flow import fit_flow, load_flow
 from scaled_mpi.surrogates.score import (
     finished_weights,

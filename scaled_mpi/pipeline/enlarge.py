@@ -35,7 +35,8 @@ from scaled_mpi.parallel.halo import gather_field
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.streams import cell_indices
 from scaled_mpi.pipeline.context import Context
-from scaled_mpi.pipeline.patterns import final_states, write_missing
+from scaled_mpi.pipeline.patterns import write_missing
+from scaled_mpi.simulators.running import final_states
 from scaled_mpi.surrogates.denoiser import fit_means, fit_windows
 from scaled_mpi.surrogates.score import CHANNELS
 

@@ -28,7 +28,7 @@ from scaled_mpi.parallel.comm import first_ranks, largest
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter, trajectory_names
 from scaled_mpi.pipeline.context import Context
-from scaled_mpi.pipeline.simulate import halo_width
+from scaled_mpi.simulators.running import halo_width
 
 
 def work(context: Context) -> None:

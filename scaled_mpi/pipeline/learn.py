@@ -21,6 +21,7 @@ from scaled_mpi.parallel.store import (
 )
 from scaled_mpi.pipeline.context import Context
 from scaled_mpi.shipped import weight_file
+from scaled_mpi.simulators.running import condition_of
 
 
 def training_runs(folder: Any) -> list[Trajectory]:
@@ -108,7 +109,7 @@ def _seen(context: Context, runs: list[Trajectory]) -> dict[str, Any]:
     return {
         "axes": experiment.axes,
         "channels": len(experiment.simulator.channels),
-        "conditions": experiment.simulator.condition,
+        "conditions": condition_of(experiment.simulator),
     }
 
 

@@ -24,7 +24,7 @@ from scaled_mpi.parallel.arrays import load_arrays, save_arrays
 from scaled_mpi.parallel.comm import quiet_barrier
 from scaled_mpi.pipeline.context import Context
 from scaled_mpi.pipeline.enlarge import LARGE, SCALES, methods
-from scaled_mpi.simulators.gray_scott import advance_batch
+from scaled_mpi.simulators.running import advance_batch
 from scaled_mpi.surrogates.score import CHANNELS
 
 ARRAYS = "likeness.h5"

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from scaled_mpi.datasets.snapshots import chunk_path, write_chunk, write_index
-from scaled_mpi.parallel.blocks import make_blocks
 from scaled_mpi.parallel.comm import quiet_barrier, shares
 from scaled_mpi.pipeline.context import Context
 from scaled_mpi.progress import Progress
-from scaled_mpi.simulators.gray_scott import advance_batch
+from scaled_mpi.simulators.running import final_states
 from scaled_mpi.turing import Snapshots
 
 
@@ -64,29 +63,6 @@ def simulate(spec: Snapshots, preset: str, samples: range, seed: int) -> np.ndar
     shape = (spec.height, spec.width)
     states = final_states(spec.simulator(preset), shape, runs, spec.steps, spec.device)
     return 2.0 * states - 1.0 if spec.normalize else states
-
-
-def final_states(
-    system: Any,
-    shape: tuple[int, int],
-    runs: Sequence[tuple[int, int]],
-    steps: int,
-    device: str = "cpu",
-) -> np.ndarray:
-    """States (n, 2, *shape) of `runs`, a (seed, run) each, after `steps`; float32."""
-    grid = system.grid(shape)
-    block = make_blocks(grid, shape, 1).block(0)
-    states = np.stack([system.initial(block, grid, run) for run in runs])
-    return advance_on(device, system, states, steps)
-
-
-def advance_on(device: str, system: Any, states: np.ndarray, steps: int) -> np.ndarray:
-    """`advance_batch` by compiled code, or on a GPU. Errors: `InputError` where there is none."""
-    if device == "cpu":
-        return advance_batch(system, states, steps)
-    from scaled_mpi.simulators.torch_stencil import on_device
-
-    return on_device(states, device, lambda there: advance_batch(system, there, steps))
 
 
 def _meta(spec: Snapshots, preset: str, samples: range) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from scaled_mpi.coupling.latent import Coding
 from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.store import Trajectory
+from scaled_mpi.simulators.contract import Simulator
+from scaled_mpi.simulators.running import rate_of_change
 
 Gather = Callable[[list[np.ndarray]], list[np.ndarray]]
 
@@ -39,7 +41,7 @@ class Rates:
     gather: Gather
 
     def __call__(
-        self, coder: Any, truth: Trajectory, frames: list[int], simulator: Any = None
+        self, coder: Any, truth: Trajectory, frames: list[int], simulator: Simulator | None = None
     ) -> dict[str, float]:
         """All numbers of one coder; collective. `simulator` None: without the residual."""
         coding = Coding(coder, self.blocks, self.comm)
@@ -48,7 +50,7 @@ class Rates:
         return {**sizes(coder, truth), **means}
 
     def _frame(
-        self, coding: Coding, truth: Trajectory, frame: int, simulator: Any
+        self, coding: Coding, truth: Trajectory, frame: int, simulator: Simulator | None
     ) -> dict[str, float]:
         true = truth.read_block(frame, self.blocks.block(self.comm.rank))
         made = np.ascontiguousarray(coding.decode(coding.encode(truth, frame)))
@@ -67,8 +69,8 @@ class Rates:
         }
         if any(count > 1 for count in self.blocks.counts):
             found["seam.reconstruction"] = self._seam(made) / self._seam(true)
-        if simulator is not None:
-            rates = [self._rate(simulator, field) for field in (made, true)]
+        rates = [self._rate(simulator, field) for field in (made, true)]
+        if rates[0] is not None:
             pairs = [tuple(self._tile(rate, i) for rate in rates) for i in self._tiles()]
             found["residual.error"] = float(self._scores(pairs).vrmse.mean())
         return found
@@ -110,12 +112,10 @@ class Rates:
             sums.append(metrics.seam_sums(tile, known))
         return float(metrics.seam_from_sums(self.gather(sums)).mean())
 
-    def _rate(self, simulator: Any, field: np.ndarray) -> np.ndarray:
-        """(field a short step later - field) / step: the right-hand side, without noise."""
-        wide = field.astype(np.float64)
-        steps, quiet = simulator.with_largest_step(simulator.time_step, self.blocks.grid.axes)
-        exchange = Halo(self.blocks, self.comm, 1, np.float64)
-        return (quiet.advance(wide, steps, exchange) - wide) / simulator.time_step
+    def _rate(self, simulator: Simulator | None, field: np.ndarray) -> np.ndarray | None:
+        if simulator is None:
+            return None
+        return rate_of_change(simulator, field, self.blocks, self.comm)
 
 
 def sizes(coder: Any, truth: Trajectory) -> dict[str, float]:

@@ -12,7 +12,9 @@ from scaled_mpi.parallel.comm import largest
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from scaled_mpi.pipeline.context import Context
-from scaled_mpi.pipeline.simulate import TEST_SEED, advancing, halo_width
+from scaled_mpi.pipeline.simulate import TEST_SEED
+from scaled_mpi.simulators.contract import Cheaper
+from scaled_mpi.simulators.running import advancing, cheaper, halo_width
 
 
 def run_references(
@@ -24,10 +26,11 @@ def run_references(
     span = jump * simulator.time_step
     run = _Reference(context, truth, blocks, comm, start, jumps)
     run("simulator", simulator, jump, state, stored=False)
-    steps, large = simulator.with_largest_step(span, len(blocks.tile))
-    run("simulator_large_step", large, steps, state)
-    if all(t % 2 == 0 for t in blocks.tile):
-        run.on_half_grid(simulator, span, state)
+    for name, cheap in cheaper(simulator, span, len(blocks.tile)).items():
+        if cheap.coarsening == 1:
+            run(f"simulator_{name}", cheap.simulator, cheap.steps, state)
+        elif all(t % cheap.coarsening == 0 for t in blocks.tile):
+            run.on_half_grid(f"simulator_{name}", cheap, state)
 
 
 class _Reference:
@@ -52,18 +55,17 @@ class _Reference:
         advance = advancing(simulator, self.blocks, self.comm, seed, dtype=state.dtype)
         self._run(method, state, lambda now: advance(now, steps), lambda now: now, stored)
 
-    def on_half_grid(self, simulator: Any, span: float, state: np.ndarray) -> None:
+    def on_half_grid(self, method: str, cheap: Cheaper, state: np.ndarray) -> None:
         """Half the cells an axis: restrict once, advance there, prolong for the scores."""
         from scaled_mpi.simulators.grids import prolong, restrict
 
-        blocks = self.blocks.coarsen(2)
-        steps, coarse = simulator.on_half_grid().with_largest_step(span, len(blocks.tile))
+        blocks, coarse = self.blocks.coarsen(2), cheap.simulator
         exchange = Halo(blocks, self.comm, halo_width(coarse, blocks), state.dtype)
         ring = Halo(blocks, self.comm, 1, state.dtype)
         self._run(
-            "simulator_half_grid",
+            method,
             restrict(state),
-            lambda now: coarse.advance(now, steps, exchange),
+            lambda now: coarse.advance(now, cheap.steps, exchange),
             lambda now: prolong(ring(now)),
             True,
         )

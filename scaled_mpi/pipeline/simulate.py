@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,10 +17,10 @@ from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from scaled_mpi.pipeline.context import Context
 from scaled_mpi.progress import Progress
-from scaled_mpi.simulators.gray_scott import advance_together
+from scaled_mpi.simulators.contract import Simulator
+from scaled_mpi.simulators.running import advance_members, advancing, condition_of, halo_width
 
 TEST_SEED = 1_000_000  # the test run's place among the runs: never one of those learned from
-DEEPEST_HALO = 8  # simulator steps between two exchanges
 TOGETHER = 8  # members of the reference that share messages and are held in memory
 
 
@@ -145,7 +144,7 @@ def _write_members(
             for member in members
         ]
         for moment in truth.times[experiment.history :]:
-            states = advance_together([simulator] * len(members), states, jump, exchange, kicks)
+            states = advance_members(simulator, states, jump, exchange, kicks)
             for writer, state in zip(writers, states, strict=True):
                 writer.append(moment, state)
 
@@ -153,7 +152,7 @@ def _write_members(
 def write_run(
     context: Context,
     name: str,
-    simulator: Any,
+    simulator: Simulator,
     blocks: Blocks,
     comm: Any,
     *,
@@ -167,7 +166,7 @@ def write_run(
     state = simulator.initial(blocks.block(comm.rank), blocks.grid, seed)
     advance = advancing(simulator, blocks, comm, seed)
     state = advance(state, burn_in)
-    attributes = {"condition": simulator.condition, "jump": jump, "equation": plain(simulator)}
+    attributes = {"condition": condition_of(simulator), "jump": jump, "equation": plain(simulator)}
     writer = TrajectoryWriter(
         context.folder,
         name,
@@ -186,25 +185,3 @@ def write_run(
                 raise FloatingPointError(f"{name}: frame {frame} of the simulator is not finite")
             writer.append((burn_in + frame * jump) * simulator.time_step, fields)
             progress.step()
-
-
-def advancing(
-    simulator: Any,
-    blocks: Blocks,
-    comm: Any,
-    seed: tuple[int, int],
-    steps: int = 0,
-    dtype: Any = np.float32,
-) -> Callable[[np.ndarray, int], np.ndarray]:
-    """(state, steps) -> state, with the halo of one run and its noise, from step `steps` on."""
-    exchange = Halo(blocks, comm, halo_width(simulator, blocks), dtype)
-    if not getattr(simulator, "noise", 0.0):
-        return lambda state, count: simulator.advance(state, count, exchange)
-    kicks = simulator.kicks(blocks.block(comm.rank), blocks.grid, seed, steps=steps)
-    return lambda state, count: simulator.advance(state, count, exchange, kicks)
-
-
-def halo_width(simulator: Any, blocks: Blocks) -> tuple[int, ...]:
-    """As deep a halo as pays: several steps an exchange, never wider than a tile."""
-    reach = simulator.reach_per_step
-    return tuple(min(t, DEEPEST_HALO * reach) // reach * reach for t in blocks.tile)

@@ -20,8 +20,8 @@ from pydantic import PositiveInt
 
 from scaled_mpi.config import Spec, plain
 from scaled_mpi.learning.schedules import Schedule
+from scaled_mpi.learning.settings import Training
 from scaled_mpi.learning.sizes import UNetSize
-from scaled_mpi.learning.training import Training
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.surrogates.score import CHANNELS, JUDGED, load_model, seeded, train_on
 

@@ -14,7 +14,8 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from scaled_mpi.config import InputError, plain
-from scaled_mpi.learning.training import Training, on_team, train
+from scaled_mpi.learning.settings import Training
+from scaled_mpi.learning.training import on_team, train
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.store import Trajectory

@@ -16,8 +16,9 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from scaled_mpi.config import InputError, Spec, plain
 from scaled_mpi.files import sha256
 from scaled_mpi.learning.schedules import Levels
+from scaled_mpi.learning.settings import Training
 from scaled_mpi.learning.sizes import UNetSize
-from scaled_mpi.learning.training import Training, train
+from scaled_mpi.learning.training import train
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.streams import integers
 from scaled_mpi.shipped import weight_folder

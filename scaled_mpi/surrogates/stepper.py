@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
 from scaled_mpi.config import InputError
-from scaled_mpi.learning.training import Training
+from scaled_mpi.learning.settings import Training
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.parallel.streams import uniform
@@ -142,7 +142,7 @@ def network_of(meta: Mapping[str, Any], seed: int) -> Any:
 
 
 class Lesson:
-    """Samples and losses of one stepper on some runs; see `learning.training.Task`."""
+    """Samples and losses of one stepper on some runs; see `learning.settings.Task`."""
 
     def __init__(
         self,
