@@ -18,7 +18,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from scaled_mpi.compressors.coder import FILE, Coder, coding_network, seeded
 from scaled_mpi.compressors.equation import system_of
 from scaled_mpi.compressors.lesson import Lesson, Material, hold_out
-from scaled_mpi.config import InputError, Spec, plain
+from scaled_mpi.config import InputError, Spec, decisive
 from scaled_mpi.learning.reaches import decode_margins
 from scaled_mpi.learning.training import Result, Training, on_team, train
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
@@ -185,11 +185,9 @@ class Autoencoder(Spec):
     def _meta(self, material: Material) -> dict[str, Any]:
         """What the network is built from, and what its fields are normalised by."""
         run, scale = material.learned[0][0], material.scale
-        told = plain(self)
-        del told["training"]["checkpoint_every"]  # decides nothing: equal weights, equal files
         return {
             "kind": self.kind,
-            "autoencoder": told,
+            "autoencoder": decisive(self),  # equal weights, equal files
             "axes": run.grid.axes,
             "channels": run.shape[1],
             "mean": scale.mean.tolist(),

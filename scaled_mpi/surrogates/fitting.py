@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from scaled_mpi.config import InputError, Spec, plain
+from scaled_mpi.config import InputError, Spec, decisive
 from scaled_mpi.learning.training import Training, on_team, train
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.comm import Comm
@@ -114,9 +114,8 @@ class JumpSpec(Spec):
         learned, judged, moments = hold_out(runs, self.held_out)
         names = condition_names(runs)
         scale = measure(learned, names)
-        told = plain(self)
+        told = decisive(self)  # equal weights, equal files
         del told["device"], told["weights"]
-        del told["training"]["checkpoint_every"]  # decides nothing: equal weights, equal files
         meta = {
             "kind": self.kind,
             "stepper": told,

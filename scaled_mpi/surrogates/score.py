@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
-from scaled_mpi.config import InputError, Spec, plain
+from scaled_mpi.config import InputError, Spec, decisive
 from scaled_mpi.files import sha256
 from scaled_mpi.learning.schedules import Levels
 from scaled_mpi.learning.sizes import UNetSize
@@ -254,8 +254,8 @@ def load_model(model: Any, folder: Path, device: Any) -> Any:
 
 def without_checkpoints(spec: Spec) -> dict[str, Any]:
     """A spec as plain data without what decides no weight: equal weights, equal files."""
-    told = plain(spec)
-    del told["weights"], told["training"]["checkpoint_every"]
+    told = decisive(spec)
+    del told["weights"]
     return told
 
 
