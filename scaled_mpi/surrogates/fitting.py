@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = "best.safetensors"
 JUDGED = 16  # patches that a validation looks at
-JUDGE_STEP = 2**32 - 1  # a step that no training reaches, so that they are never trained on
 
 
 class JumpSpec(Spec):

@@ -19,13 +19,13 @@ from scaled_mpi.learning.schedules import Levels
 from scaled_mpi.learning.sizes import UNetSize
 from scaled_mpi.learning.training import Training, train
 from scaled_mpi.parallel.comm import Comm
+from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import integers
 from scaled_mpi.shipped import weight_folder
 from scaled_mpi.surrogates.finished import place_weights
 
 CHANNELS = 2  # u and v
 WEIGHTS = "best.safetensors"
-DRAWS = 231  # stream of the snapshots that a step learns from
 JUDGED = 32  # held-out snapshots a validation looks at, always under the same noise
 JUDGE_SEED = 20_250_917
 
@@ -209,7 +209,7 @@ def train_on(
 
     def sample(step: int, micro: int, size: int) -> np.ndarray:
         places = np.arange(micro * size, (micro + 1) * size)
-        return integers(seed, step, places, len(snapshots), stream=DRAWS)
+        return integers(seed, step, places, len(snapshots), stream=Stream.SNAPSHOTS)
 
     def validate(model: Any) -> dict[str, float]:
         device = next(model.parameters()).device
