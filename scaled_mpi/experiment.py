@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from scaled_mpi import compressors, datasets, simulators, surrogates
-from scaled_mpi.config import InputError, Spec, apply_overrides, parse, read_yaml
+from scaled_mpi.config import InputError, Spec, apply_overrides, parse, read_yaml, undecisive
 from scaled_mpi.elliptic import EllipticExperiment, load_elliptic
 from scaled_mpi.ensemble import EnsembleExperiment, load_ensemble
 from scaled_mpi.generation import (
@@ -105,7 +105,7 @@ class Coupling(Spec):
     sweeps: PositiveInt = 8
     tolerance: PositiveFloat = 0.02
     fixed: bool = False
-    checkpoint: PositiveInt = 5
+    checkpoint: PositiveInt = undecisive(5)
     compare: PositiveInt = 10
     members: PositiveInt = 1
     untiled: NonNegativeInt = 0

@@ -19,7 +19,7 @@ from scaled_mpi.compressors.coders import Compressor
 from scaled_mpi.compressors.equation import system_of
 from scaled_mpi.compressors.lesson import Lesson, Material, Recipe, hold_out
 from scaled_mpi.compressors.network_coder import FILE, NetworkCoder, coding_network, seeded
-from scaled_mpi.config import InputError, Spec, plain
+from scaled_mpi.config import InputError, Spec, decisive
 from scaled_mpi.learning.reaches import decode_margins
 from scaled_mpi.learning.settings import Result, Training
 from scaled_mpi.learning.training import on_team, train
@@ -195,9 +195,8 @@ class Autoencoder(Compressor):
     def _meta(self, material: Material) -> dict[str, Any]:
         """What the network is built from, and what its fields are normalised by."""
         run, scale = material.learned[0][0], material.scale
-        told = plain(self)
+        told = decisive(self)  # equal weights, equal files
         told.pop("weights", None)
-        del told["training"]["checkpoint_every"]  # decides nothing: equal weights, equal files
         return {
             "kind": self.kind,
             "autoencoder": told,

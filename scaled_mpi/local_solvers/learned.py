@@ -20,11 +20,11 @@ from scaled_mpi.learning.training import on_team, train
 from scaled_mpi.local_solvers.residuals import Residuals, residual_files
 from scaled_mpi.local_solvers.solvers import LocalSolver, LocalSolverSpec
 from scaled_mpi.parallel.comm import Comm
+from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import integers
 from scaled_mpi.problems.tiles import TileOperators
 
 WEIGHTS = "best.safetensors"
-STREAM = 14
 JUDGED = 96  # held-out local problems that a validation looks at
 CHUNK = 64  # tiles in one call of the network, so that its fields stay in the cache
 MANY = 4096  # the same on a device
@@ -144,7 +144,7 @@ class Lesson:
         """A batch that its arguments decide."""
         places = np.arange(micro * size, (micro + 1) * size)
         return self.problems.batch(
-            integers(self.seed, step, places, len(self.problems), stream=STREAM)
+            integers(self.seed, step, places, len(self.problems), stream=Stream.LOCAL_PROBLEMS)
         )
 
     def judge(self, model: Any) -> dict[str, float]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import PositiveInt
 
-from scaled_mpi.config import Spec, plain
+from scaled_mpi.config import Spec, decisive, plain
 from scaled_mpi.learning.schedules import Schedule
 from scaled_mpi.learning.settings import Training
 from scaled_mpi.learning.sizes import UNetSize
@@ -146,11 +146,9 @@ def _fit(
     seed: int,
 ) -> Any:
     boxes, exam, altered, periodic = lesson
-    told = plain(spec)
-    del told["training"]["checkpoint_every"]
     meta = {
         "kind": "denoiser",
-        "denoiser": told,
+        "denoiser": decisive(spec),
         "schedule": plain(schedule),
         "spread": spread,
         "periodic": periodic,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from scaled_mpi.config import InputError, plain
+from scaled_mpi.config import InputError, decisive
 from scaled_mpi.learning.settings import Training
 from scaled_mpi.learning.training import on_team, train
 from scaled_mpi.parallel.blocks import whole_per_axis
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = "best.safetensors"
 JUDGED = 16  # patches that a validation looks at
-JUDGE_STEP = 2**32 - 1  # a step that no training reaches, so that they are never trained on
 
 
 class JumpSpec(Surrogate):
@@ -114,10 +113,9 @@ class JumpSpec(Surrogate):
         learned, judged, moments = hold_out(runs, self.held_out)
         names = condition_names(runs)
         scale = measure(learned, names)
-        told = plain(self)
+        told = decisive(self)  # equal weights, equal files
         del told["device"]
         told.pop("weights", None)
-        del told["training"]["checkpoint_every"]  # decides nothing: equal weights, equal files
         meta = {
             "kind": self.kind,
             "stepper": told,
