@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
@@ -46,6 +46,8 @@ class Bottleneck(Spec):
 
 class Autoencoder(Compressor):
     """A convolutional autoencoder; lengths are in cells of the field."""
+
+    file: ClassVar[str] = FILE
 
     kind: Literal["autoencoder"] = "autoencoder"
     factor: PositiveInt | tuple[PositiveInt, ...] = 4

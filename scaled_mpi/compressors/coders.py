@@ -24,13 +24,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from pydantic import Field
 
-from scaled_mpi.config import InputError, SparseSpec
+from scaled_mpi.config import InputError
 from scaled_mpi.facts import EventLog
+from scaled_mpi.learning.given_weights import TrainedPart
 from scaled_mpi.learning.locality import cut_violations
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.comm import Comm
@@ -74,17 +74,11 @@ class Coder(Protocol):
         ...
 
 
-class Compressor(SparseSpec):
+class Compressor(TrainedPart):
     """The block of YAML of a compressor; its fields are its keys. A member adds `kind: Literal`.
 
     `weights`: a results folder or a shipped name, in place of a training.
     """
-
-    optional: ClassVar[tuple[str, ...]] = ("weights",)
-
-    weights: str | None = Field(
-        None, description="finished weights, not trained here: a shipped name or a folder"
-    )
 
     def fit(
         self,
@@ -104,6 +98,26 @@ class Compressor(SparseSpec):
     def load(self, folder: str | Path) -> Coder:
         """Return the coder of a folder that `fit` filled. Errors: `InputError`."""
         raise TypeError(f"{type(self).__name__}: load is missing")
+
+    def _check_taken(self, folder: Path, source: Path, seen: Mapping[str, Any] | None) -> None:
+        """Raise `InputError` where a coder has another factor or reach, or other channels."""
+        coder = load_coder(self, folder)
+        axes = len(coder.factor)
+        if seen is not None:
+            coder.channels(seen["channels"])
+            if seen["axes"] != axes:
+                raise InputError(
+                    f"{source}: it codes {axes} axes. Needed: a coder of {seen['axes']} axes"
+                )
+        for key, trained, wanted in (
+            ("factor", coder.factor, self.cells(axes)),
+            ("decode_reach", coder.decode_reach, self.decode_reach(axes)),
+        ):
+            if tuple(trained) != tuple(wanted):
+                raise InputError(
+                    f"compressor.{key}: {list(wanted)} is not allowed: {source} was trained with "
+                    f"another. Allowed: {list(trained)}"
+                )
 
     def cells(self, axes: int) -> tuple[int, ...]:
         """Return the cells of the field for one latent cell, one number an axis: `factor`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -20,6 +20,8 @@ FILE, FORMAT = "identity.json", "scaled_mpi identity coder"
 
 class Identity(Compressor):
     """The compressor of factor 1; it has nothing to learn."""
+
+    file: ClassVar[str] = FILE
 
     kind: Literal["identity"] = "identity"
 

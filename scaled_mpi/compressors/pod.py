@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
@@ -55,6 +55,8 @@ class Pod(Compressor):
     units. `mass` other than "free" needs one tile that is the whole domain, `align` also a
     periodic one.
     """
+
+    file: ClassVar[str] = FILE
 
     kind: Literal["pod"] = "pod"
     factor: PositiveInt | tuple[PositiveInt, ...] = 16

@@ -16,14 +16,15 @@ the certified solve checks every answer and replaces what fails by exact factors
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from pydantic import Field
 
-from scaled_mpi.config import InputError, SparseSpec
+from scaled_mpi.config import InputError
 from scaled_mpi.facts import EventLog
+from scaled_mpi.learning.given_weights import TrainedPart
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.plugins import block_violations, missing
 from scaled_mpi.problems.tiles import TileOperators
@@ -46,17 +47,11 @@ class LocalSolver(Protocol):
         ...
 
 
-class LocalSolverSpec(SparseSpec):
+class LocalSolverSpec(TrainedPart):
     """The block of YAML of a local solver; its fields are its keys. A member adds `kind`.
 
     `weights`: a results folder or a shipped name, in place of a training.
     """
-
-    optional: ClassVar[tuple[str, ...]] = ("weights",)
-
-    weights: str | None = Field(
-        None, description="finished weights, not trained here: a shipped name or a folder"
-    )
 
     def fit(
         self, source: Path, comm: Comm, folder: Path, events: EventLog | None, seed: int
@@ -66,6 +61,10 @@ class LocalSolverSpec(SparseSpec):
     def load(self, folder: Path | None = None) -> LocalSolver:
         """Return the solver of a folder that `fit` filled. Errors: `InputError`."""
         raise TypeError(f"{type(self).__name__}: load is missing")
+
+    def _check_taken(self, folder: Path, source: Path, seen: Mapping[str, Any] | None) -> None:
+        """Raise `InputError` where no solver can be loaded."""
+        load_local_solver(self, folder)
 
     def learns(self) -> bool:
         """Return whether `fit` has to run, and residuals have to be harvested for it."""

@@ -68,7 +68,7 @@ class JumpSpec(Surrogate):
             lambda team: self._train(list(trajectories), team, Path(folder), events, seed),
         )
 
-    def take(self, source: Path, folder: Path, seen: Mapping[str, Any]) -> None:
+    def take(self, source: Path, folder: Path, seen: Mapping[str, Any] | None = None) -> None:
         """Leave finished weights in `folder`, as `fit` would; `seen` as `agree` says. Serial.
 
         Errors: `InputError` for weights that are damaged or do not fit; nothing is written then.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -36,6 +36,8 @@ class Mvar(Surrogate):
     all), `memory` and `alpha` are taken. `bound` shrinks all eigenvalues until the companion
     matrix has at most this spectral radius.
     """
+
+    file: ClassVar[str] = FILE
 
     kind: Literal["mvar"] = "mvar"
     jump: PositiveInt = Field(1, description="simulator steps of one application")

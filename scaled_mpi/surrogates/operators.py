@@ -16,14 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 
-from scaled_mpi.config import InputError, SparseSpec
+from scaled_mpi.config import InputError
 from scaled_mpi.facts import EventLog
+from scaled_mpi.learning.given_weights import TrainedPart
 from scaled_mpi.learning.locality import cut_violations
+from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.plugins import block_violations, missing
@@ -75,7 +77,7 @@ class Operator(Protocol):
         ...
 
 
-class Surrogate(SparseSpec):
+class Surrogate(TrainedPart):
     """The block of YAML of a surrogate; its fields are its keys. A member adds `kind: Literal`.
 
     `jump`: simulator steps of one application; `memory`: past frames read, the newest included;
@@ -83,14 +85,9 @@ class Surrogate(SparseSpec):
     results folder or a shipped name, in place of a training.
     """
 
-    optional: ClassVar[tuple[str, ...]] = ("weights",)
-
     jump: PositiveInt = 1
     memory: PositiveInt = 1
     reach: NonNegativeInt | tuple[NonNegativeInt, ...] = 0
-    weights: str | None = Field(
-        None, description="finished weights, not trained here: a shipped name or a folder"
-    )
 
     def fit(
         self,
@@ -110,6 +107,20 @@ class Surrogate(SparseSpec):
     def load(self, folder: str | Path) -> Operator:
         """Return the operator of a folder that `fit` filled. Errors: `InputError`."""
         raise TypeError(f"{type(self).__name__}: load is missing")
+
+    def _check_taken(self, folder: Path, source: Path, seen: Mapping[str, Any] | None) -> None:
+        """Raise `InputError` where weights were trained with another memory or reach."""
+        operator = load_operator(self, folder)
+        axes = len(operator.reach)
+        for key, trained, wanted in (
+            ("memory", operator.memory, self.memory),
+            ("reach", operator.reach, whole_per_axis("surrogate.reach", self.reach, axes, 0)),
+        ):
+            if trained != wanted:
+                raise InputError(
+                    f"surrogate.{key}: {wanted} is not allowed: {source} was trained with "
+                    f"another. Allowed: {trained}"
+                )
 
     def needs_whole_reach(self) -> bool:
         """Return whether the halo must cover the reach; False where masks stand for the rest."""

@@ -261,10 +261,15 @@ def without_checkpoints(spec: Spec) -> dict[str, Any]:
 
 
 def finished_weights(spec: Any, kind: str, preset: str) -> Path | None:
-    """The file that `spec.weights` gives for a preset, `waves.score.safetensors` for one."""
+    """Return the file that `spec.weights` stands for, None where a model is trained.
+
+    `waves.score.safetensors` of a folder, or `score/waves/best.safetensors` of results.
+    """
     if spec.weights is None:
         return None
-    return weight_folder(spec.weights) / f"{preset}.{kind}.safetensors"
+    folder = weight_folder(spec.weights)
+    of_results = folder / kind / preset / WEIGHTS
+    return of_results if of_results.is_file() else folder / f"{preset}.{kind}.safetensors"
 
 
 def fingerprints(spec: Any, kind: str, presets: Sequence[str]) -> list[str]:
