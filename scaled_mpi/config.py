@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import pydantic
 import yaml
@@ -30,7 +30,30 @@ class Spec(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+class SparseSpec(Spec):
+    """A block that leaves out the keys in `optional` of its plain tree while they are None.
+
+    Hashes and files of results are taken of plain trees: a key that was added later, and is not
+    set, changes neither.
+    """
+
+    optional: ClassVar[tuple[str, ...]] = ()
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_optional(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree = handler(self)
+        return {k: v for k, v in tree.items() if v is not None or k not in self.optional}
+
+
 SpecType = TypeVar("SpecType", bound=Spec)
+
+
+def undecisive(default: Any, **keys: Any) -> Any:
+    """A field whose value decides no bit of any result; `decisive` leaves it out.
+
+    `keys` are those of pydantic's `Field`, for example `ge` and `description`.
+    """
+    return pydantic.Field(default, json_schema_extra={"decides": False}, **keys)
 
 
 class _Loader(yaml.SafeLoader):
@@ -254,6 +277,32 @@ def _resolve(schema: dict, node: dict, block: Any) -> dict:
 def plain(spec: Spec) -> dict[str, Any]:
     """The plain tree of a spec, every default written out; `parse(type(spec), ...)` inverts it."""
     return json.loads(spec.model_dump_json())
+
+
+def decisive(spec: Spec) -> dict[str, Any]:
+    """The plain tree of a spec without the keys, at any depth, that decide no bits.
+
+    Stage hashes, the metadata of weight files and the marks of checkpoints are made of it.
+    """
+    tree = plain(spec)
+    _drop_undecisive(spec, tree)
+    return tree
+
+
+def _drop_undecisive(value: Any, tree: Any) -> None:
+    if isinstance(value, Spec) and isinstance(tree, dict):
+        for name, field in type(value).model_fields.items():
+            extra = field.json_schema_extra
+            if isinstance(extra, dict) and extra.get("decides") is False:
+                tree.pop(name, None)
+            elif name in tree:
+                _drop_undecisive(getattr(value, name), tree[name])
+    elif isinstance(value, Mapping) and isinstance(tree, dict):
+        for key, inner in value.items():
+            _drop_undecisive(inner, tree.get(str(key)))
+    elif isinstance(value, (list, tuple)) and isinstance(tree, list):
+        for inner, node in zip(value, tree, strict=True):
+            _drop_undecisive(inner, node)
 
 
 def canonical(value: Any) -> str:

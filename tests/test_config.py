@@ -10,11 +10,13 @@ from scaled_mpi.config import (
     Spec,
     apply_overrides,
     canonical,
+    decisive,
     parse,
     parse_yaml,
     plain,
     read_yaml,
     to_yaml,
+    undecisive,
 )
 
 
@@ -170,3 +172,26 @@ def test_one_key_of_an_inner_block_leaves_the_others_as_they_were():
     assert parse(Outer, {"inner": {}}).inner == Inner(steps=7, rate=0.1)
     deep = parse(Deepest, {"outer": {"inner": {"rate": 0.3}}})
     assert deep.outer.inner == Inner(steps=9, rate=0.3)
+
+
+class Pace(Spec):
+    rate: float = 0.1
+    report_every: int = undecisive(10, ge=1, description="steps between two lines")
+
+
+class Job(Spec):
+    pace: Pace = Pace()
+    rivals: dict[str, Pace] = {}
+    parts: tuple[Pace, ...] = ()
+    launch: str = undecisive("local")
+
+
+def test_what_decides_no_bit_is_left_out_at_any_depth():
+    fast = Pace(report_every=1)
+    job = Job(pace=fast, rivals={"a": fast}, parts=(fast, Pace()), launch="slurm")
+    rate = {"rate": 0.1}
+    assert decisive(job) == {"pace": rate, "rivals": {"a": rate}, "parts": [rate, rate]}
+    assert plain(job)["pace"] == {"rate": 0.1, "report_every": 1}
+    assert parse(Job, plain(job)) == job
+    with pytest.raises(InputError, match="report_every"):
+        parse(Job, {"pace": {"report_every": 0}})

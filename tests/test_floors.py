@@ -14,6 +14,7 @@ PACKAGE = "scaled_mpi"
 FLOORS = {
     "config": 0,
     "files": 0,
+    "plugins": 0,
     "facts": 0,
     "metrics": 0,
     "likeness": 0,

@@ -97,7 +97,11 @@ def altered(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "overrides", "words"),
     [
-        ({}, ["surrogate.weights=dmm"], "dmm given; a shipped name (ddm"),
+        (
+            {},
+            ["surrogate.weights=dmm"],
+            "dmm is not allowed: it holds no best.safetensors. Allowed: a shipped name (ddm",
+        ),
         ({}, ["surrogate.weights=surrogate"], "weights of a probabilistic, not a stepper"),
         ({}, ["surrogate.width=96"], "surrogate.width: 96 given; 64 is allowed"),
         ({}, ["surrogate.jump=25"], "surrogate.jump: 25 given; 50 is allowed"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from scaled_mpi.config import Spec, plain
+from scaled_mpi.config import Spec, decisive
 from scaled_mpi.engine.settings import ExperimentSpec
 from scaled_mpi.files import sha256
 from scaled_mpi.shipped import weight_file
@@ -15,14 +15,11 @@ GPU = Path("/dev/nvidia0")  # bits are promised for a kind of device; torch need
 
 def learned_part(experiment: ExperimentSpec, member: Any, ranks: int) -> dict[str, Any]:
     """What decides the weights; also the training ranks, in the mode where they do."""
-    part: dict[str, Any] = {"member": plain(member), "seed": experiment.seed}
+    part: dict[str, Any] = {"member": decisive(member), "seed": experiment.seed}
     training = getattr(member, "training", None)
     if training is not None:
-        decisive = plain(training)
-        del decisive["checkpoint_every"]
         if training.device == "auto":
-            decisive["device"] = "cuda" if GPU.exists() else "cpu"
-        part["member"]["training"] = decisive
+            part["member"]["training"]["device"] = "cuda" if GPU.exists() else "cpu"
         if training.rank_dependent:
             part["ranks"] = ranks
     return part

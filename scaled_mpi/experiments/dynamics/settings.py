@@ -24,6 +24,7 @@ from pydantic import (
 
 from scaled_mpi.config import InputError, Spec
 from scaled_mpi.engine.settings import ExperimentSpec
+from scaled_mpi.parallel.keys import RUNS_A_GROUP
 from scaled_mpi.simulators.gray_scott import GrayScott
 from scaled_mpi.simulators.patterns import FAMILIES as PATTERNS
 from scaled_mpi.simulators.starts import DENSITY_CELLS
@@ -32,7 +33,6 @@ from scaled_mpi.surrogates.score import DiffusionScore, SingleNoise
 
 FAMILIES = {"score": "single"}
 SEEDS = 5  # discs a sample starts from, whatever its size
-RUNS = 1_000_000  # runs of a seed kept for one pattern
 
 
 class Snapshots(Spec):
@@ -69,7 +69,7 @@ class Snapshots(Spec):
 
     def run(self, preset: str, sample: int) -> int:
         """The place of a sample among the runs of a seed; the same in every selection."""
-        return list(PATTERNS["pattern"].rates).index(preset) * RUNS + sample
+        return list(PATTERNS["pattern"].rates).index(preset) * RUNS_A_GROUP + sample
 
     def chunks(self) -> list[tuple[str, int, range]]:
         """(preset, number of the file, samples) of every file."""

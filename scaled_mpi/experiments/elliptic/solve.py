@@ -23,10 +23,10 @@ from scaled_mpi.engine.context import Context
 from scaled_mpi.experiments.elliptic import steps as implicit
 from scaled_mpi.parallel.blocks import Blocks, make_blocks
 from scaled_mpi.parallel.comm import first_ranks, largest, quiet_barrier
+from scaled_mpi.parallel.keys import FirstRun
 from scaled_mpi.parallel.store import TrajectoryWriter
 from scaled_mpi.problems.elliptic import mean, norm
 
-PROBLEM_SEED = 1_000_000  # the problem that is solved: never one of those learned from
 TIGHT = 1e-11  # residual of the solution that floors are measured against
 NO_ERROR = 1e-9  # of a local solver, under which no ratio to it is told
 MOST = 600  # iterations of PETSc's own methods
@@ -68,7 +68,7 @@ class _Case:
         experiment = context.experiment
         self.context, self.problem = context, experiment.problem
         self.solving = experiment.solving
-        self.seed = experiment.seed + PROBLEM_SEED
+        self.seed = experiment.seed + FirstRun.TEST
         grid = self.problem.grid(experiment.shape(lattice))
         self.blocks: Blocks = make_blocks(grid, experiment.domain.tile, context.comm.size)
         self.comm = first_ranks(context.comm, self.blocks.ranks)

@@ -33,6 +33,7 @@ from scaled_mpi.parallel.arrays import load_arrays, save_arrays
 from scaled_mpi.parallel.blocks import Blocks, Grid, make_blocks
 from scaled_mpi.parallel.comm import SerialComm, quiet_barrier, shares
 from scaled_mpi.parallel.halo import gather_field
+from scaled_mpi.parallel.keys import FirstRun
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.streams import cell_indices
 from scaled_mpi.simulators.running import final_states
@@ -41,7 +42,6 @@ from scaled_mpi.surrogates.denoiser import fit_means, fit_windows
 SMALL, LARGE = "boxes", "truth"  # the two sets of a data set
 CHUNK = 8  # boxes a file
 TOGETHER = 4  # boxes that gains are measured on at once
-FIRST_LARGE = 1_000_000  # run of a seed that the first large box is
 SCALES = "scales.h5"
 
 
@@ -54,7 +54,7 @@ def dataset(context: Context) -> None:
 def truth(context: Context) -> None:
     """Simulate large boxes, and as many more as are generated: what so few are known to."""
     boxes, made = context.experiment.boxes, context.experiment.generation
-    runs = range(FIRST_LARGE, FIRST_LARGE + boxes.truth + made.samples)
+    runs = range(FirstRun.TEST, FirstRun.TEST + boxes.truth + made.samples)
     _simulate(context, LARGE, made.shape, runs)
 
 

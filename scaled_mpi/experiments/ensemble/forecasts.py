@@ -29,13 +29,12 @@ from scaled_mpi.experiments.ensemble.settings import Member
 from scaled_mpi.parallel import streams
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
 from scaled_mpi.parallel.comm import SerialComm, member_groups, quiet_barrier, shares
+from scaled_mpi.parallel.keys import FirstRun, Stream
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from scaled_mpi.progress import Progress
 
 ENERGY, RIVAL = "energy", "rival"  # methods; the first also the folder of its fit
-LIMIT_RUNS = 2_000_000  # the first of the simulator's forecasts among the runs of a seed
-BAND = 221  # stream, beside other purposes that share a seed
 
 
 def simulate(context: Context) -> None:
@@ -241,7 +240,7 @@ class Forecaster:
             def advance(window: np.ndarray, copy: int = copy, keys: Any = keys) -> np.ndarray:
                 ids = np.arange(operator.rank) + operator.rank * copy
                 seed = self.experiment.seed | member.run << 32
-                noise = streams.normal(seed, next(keys), ids, stream=BAND)[:, None, None]
+                noise = streams.normal(seed, next(keys), ids, stream=Stream.BAND)[:, None, None]
                 return operator.advance(window, np.ones((1, 1)), np.zeros(0), noise=noise)
 
             drawn.append(self._march(latent, steps, advance))
@@ -256,7 +255,7 @@ class Forecaster:
         copies = self.experiment.forecast.limit
         total = np.zeros((frames - memory, *self.experiment.density.shape))
         for copy in range(copies):
-            noise = LIMIT_RUNS + member.number * copies + copy
+            noise = FirstRun.LIMIT + member.number * copies + copy
             run.resumed(*state, memory - 1, self.experiment.seed | noise << 32)
             for counts in total:
                 run.flock = run.system.advance(run.flock, run.save_every, run.exchange)

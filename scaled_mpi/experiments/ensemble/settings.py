@@ -17,13 +17,13 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from scaled_mpi.compressors.pod import Pod
 from scaled_mpi.config import InputError, Spec
 from scaled_mpi.engine.settings import ExperimentSpec
+from scaled_mpi.parallel.keys import FirstRun
 from scaled_mpi.simulators.vicsek import Vicsek
 from scaled_mpi.surrogates.mvar import Mvar
 from scaled_mpi.surrogates.stepper import Stepper
 
 FAMILIES = {"simulator": "vicsek", "compressor": "pod", "surrogate": "mvar", "rival": "stepper"}
 KINDS = ("train", "test")
-TEST_RUNS = 1_000_000  # the first test run's place among the runs
 Start = Literal["uniform", "gaussian_cluster", "ring", "two_clusters"]
 
 
@@ -99,7 +99,7 @@ class Member:
     @property
     def run(self) -> int:
         """Its place among all runs of a seed."""
-        return self.number + (TEST_RUNS if self.kind == "test" else 0)
+        return self.number + (FirstRun.TEST if self.kind == "test" else 0)
 
 
 class EnsembleExperiment(ExperimentSpec):

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from scaled_mpi.engine.context import Context
-from scaled_mpi.experiments.forecast.simulate import TEST_SEED
 from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.comm import largest
 from scaled_mpi.parallel.halo import Halo
+from scaled_mpi.parallel.keys import FirstRun
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from scaled_mpi.simulators.contract import Cheaper
 from scaled_mpi.simulators.running import advancing, cheaper, halo_width
@@ -51,7 +51,7 @@ class _Reference:
     def __call__(
         self, method: str, simulator: Any, steps: int, state: np.ndarray, stored: bool = True
     ) -> None:
-        seed = self.context.experiment.seed, TEST_SEED
+        seed = self.context.experiment.seed, FirstRun.TEST
         advance = advancing(simulator, self.blocks, self.comm, seed, dtype=state.dtype)
         self._run(method, state, lambda now: advance(now, steps), lambda now: now, stored)
 

@@ -15,12 +15,12 @@ from scaled_mpi.experiments.forecast.settings import check_tiles
 from scaled_mpi.parallel.blocks import Blocks, make_blocks
 from scaled_mpi.parallel.comm import first_ranks, largest, member_groups, quiet_barrier
 from scaled_mpi.parallel.halo import Halo
+from scaled_mpi.parallel.keys import FirstRun
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from scaled_mpi.progress import Progress
 from scaled_mpi.simulators.contract import Simulator
 from scaled_mpi.simulators.running import advance_members, advancing, condition_of, halo_width
 
-TEST_SEED = 1_000_000  # the test run's place among the runs: never one of those learned from
 TOGETHER = 8  # members of the reference that share messages and are held in memory
 
 
@@ -92,7 +92,7 @@ def _test_run(context: Context) -> None:
         experiment.simulator,
         blocks,
         comm,
-        seed=(experiment.seed, TEST_SEED),
+        seed=(experiment.seed, FirstRun.TEST),
         burn_in=experiment.test.burn_in,
         frames=experiment.history + experiment.coupling.jumps,
         shows=True,
@@ -114,7 +114,7 @@ def reference_members(context: Context) -> None:
         for first in range(1, experiment.test.members + 1, TOGETHER):
             members = range(first, min(first + TOGETHER, experiment.test.members + 1))
             kicks = simulator.kicks(
-                block, truth.grid, (experiment.seed, TEST_SEED), members, steps
+                block, truth.grid, (experiment.seed, FirstRun.TEST), members, steps
             )
             states = np.stack([begin] * len(members))
             _write_members(context, truth, blocks, comm, (members, states, exchange, kicks))

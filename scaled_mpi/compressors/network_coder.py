@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from scaled_mpi.compressors.coders import Coder
 from scaled_mpi.config import InputError
 from scaled_mpi.learning.schedules import SCHEDULES
 from scaled_mpi.parallel.blocks import whole_per_axis
@@ -70,7 +71,7 @@ NETWORKS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 }
 
 
-class Coder:
+class NetworkCoder(Coder):
     """A trained autoencoder, applied one tile a call: one shape, one thread, always the same bits.
 
     `factor` (cells an axis of one latent cell), `encode_reach` (cells of the field) and
