@@ -56,6 +56,10 @@ class _Done:
         return True
 
 
+def _lacks(comm: Comm, method: str) -> TypeError:
+    return TypeError(f"{type(comm).__name__}: has no {method}. Needed: on several ranks")
+
+
 class Comm(Protocol):
     """A group of ranks: the methods of an mpi4py communicator that this package uses.
 
@@ -122,11 +126,11 @@ class Comm(Protocol):
 
     def Isend(self, buf: np.ndarray, dest: int, tag: int = 0) -> Request:
         """Begin to send an array of any shape."""
-        raise NotImplementedError(f"{type(self).__name__}: has no Isend. Needed: on several ranks")
+        raise _lacks(self, "Isend")
 
     def Irecv(self, buf: np.ndarray, source: int, tag: int = 0) -> Request:
         """Begin to receive into an array of any shape."""
-        raise NotImplementedError(f"{type(self).__name__}: has no Irecv. Needed: on several ranks")
+        raise _lacks(self, "Irecv")
 
     def Send(self, buf: np.ndarray, dest: int, tag: int = 0) -> None:
         """Send an array of any shape."""
@@ -140,18 +144,16 @@ class Comm(Protocol):
 
     def send(self, obj: Any, dest: int, tag: int = 0) -> None:
         """Send an object."""
-        raise NotImplementedError(f"{type(self).__name__}: has no send. Needed: on several ranks")
+        raise _lacks(self, "send")
 
     def recv(self, buf: Any = None, source: int = 0, tag: int = 0) -> Any:
         """Receive an object."""
-        raise NotImplementedError(f"{type(self).__name__}: has no recv. Needed: on several ranks")
+        raise _lacks(self, "recv")
 
     def Split(self, color: int = 0, key: int = 0) -> Comm:
         """Return the ranks that gave the same colour; one rank is its own part."""
         if self.size > 1:
-            raise NotImplementedError(
-                f"{type(self).__name__}: has no Split. Needed: on several ranks"
-            )
+            raise _lacks(self, "Split")
         return self
 
     def Dup(self) -> Comm:
