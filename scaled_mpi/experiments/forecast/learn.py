@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from scaled_mpi.coupling.latent import Coding
-from scaled_mpi.datasets.runs import handy_tile
 from scaled_mpi.engine.context import Context
 from scaled_mpi.files import sha256
-from scaled_mpi.parallel.blocks import Blocks, make_blocks
+from scaled_mpi.parallel.blocks import Blocks, handy_tile, make_blocks
 from scaled_mpi.parallel.comm import first_ranks, member_groups, quiet_barrier
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.store import (
