@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from scaled_mpi.compressors.autoencoder import Autoencoder
-from scaled_mpi.compressors.coder import seeded
 from scaled_mpi.compressors.lesson import Lesson
+from scaled_mpi.compressors.network_coder import seeded
 from scaled_mpi.config import InputError, Spec
 from scaled_mpi.learning.settings import Result
 from scaled_mpi.parallel.comm import Comm

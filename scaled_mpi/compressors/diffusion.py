@@ -16,8 +16,8 @@ import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
 from scaled_mpi.compressors.autoencoder import Autoencoder
-from scaled_mpi.compressors.coder import network_of
 from scaled_mpi.compressors.lesson import Lesson, Material, mean_vrmse
+from scaled_mpi.compressors.network_coder import network_of
 from scaled_mpi.config import InputError, Spec
 from scaled_mpi.facts import EventLog
 from scaled_mpi.learning.reaches import latents_spent

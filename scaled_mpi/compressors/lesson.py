@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from scaled_mpi.parallel.blocks import whole_per_axis
+from scaled_mpi.parallel.keys import FreeStep
 from scaled_mpi.parallel.store import Trajectory
 
 JUDGED = 16  # patches that a validation looks at
 SURVEYED = 64  # patches that the linear start and the spread of the latents are taken from
-_JUDGE, _SURVEY = 2**32 - 1, 2**32 - 2  # steps that no training reaches
 
 Part = tuple[Sequence[Trajectory], slice]  # runs, and the frames used of each
 
@@ -108,7 +108,7 @@ class Lesson:
         """Normalised fields (SURVEYED, C, *(patch + 2 ring)), always the same."""
         import torch
 
-        fields, _ = self.patches.draw(self.seed, _SURVEY, range(SURVEYED))
+        fields, _ = self.patches.draw(self.seed, FreeStep.SURVEY, range(SURVEYED))
         return torch.from_numpy(np.ascontiguousarray(fields[:, 0]))
 
     def sample(self, step: int, micro: int, size: int) -> np.ndarray:
@@ -151,7 +151,7 @@ class Lesson:
 
         device = next(model.parameters()).device
         for number in range(JUDGED):
-            fields, _ = self.patches.draw(self.seed, _JUDGE, [number])
+            fields, _ = self.patches.draw(self.seed, FreeStep.VALIDATION, [number])
             yield torch.from_numpy(np.ascontiguousarray(fields[:, 0])).to(device)
 
     def told(self, model: Any, made: Any, truth: Any) -> dict[str, float]:

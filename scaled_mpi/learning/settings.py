@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from scaled_mpi.config import InputError, Spec
+from scaled_mpi.config import InputError, Spec, undecisive
 
 
 class Training(Spec):
@@ -39,7 +39,7 @@ class Training(Spec):
     validate_every: int = Field(200, ge=1, description="steps of an epoch")
     patience: int = Field(0, ge=0, description="epochs without progress before an end; 0: never")
     min_delta: float = Field(0.0, ge=0, description="progress smaller than this is none")
-    checkpoint_every: int = Field(200, ge=1, description="steps between resumable states")
+    checkpoint_every: int = undecisive(200, ge=1, description="steps between resumable states")
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Training:
