@@ -15,12 +15,29 @@ def test_a_class_that_keeps_the_contract(capsys):
     assert main(["tests.simulators.heat:Heat", "kappa=0.1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert all(line.startswith("ok ") for line in lines[:-1]) and len(lines) > 10
-    assert lines[-1] == "tests.simulators.heat:Heat: all checks pass"
+    assert lines[-1] == "tests.simulators.heat:Heat: all checks pass (simulators)"
 
 
 def test_a_member_by_its_name(capsys):
     assert main(["vicsek", "particles=10"]) == 0
     assert "particles are kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "target, family",
+    [
+        ("tests.surrogates.test_operators:Shift", "surrogates"),
+        ("tests.compressors.test_coders:Average", "compressors"),
+        ("tests.local_solvers.test_solvers:Jacobi", "local_solvers"),
+        ("tests.local_solvers.test_solvers:Diagonal", "local_solvers"),
+        ("stepper", "surrogates"),
+        ("pod", "compressors"),
+        ("learned", "local_solvers"),
+    ],
+)
+def test_every_family_is_known_and_checked(capsys, target, family):
+    assert main([target]) == 0, capsys.readouterr().out
+    assert capsys.readouterr().out.endswith(f"all checks pass ({family})\n")
 
 
 def test_a_fault_ends_in_1(capsys):
