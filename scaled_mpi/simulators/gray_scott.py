@@ -222,6 +222,35 @@ class GrayScott(Spec):
         made = change(fields.movedim(1, 0), self._numbers(), fields.ndim - 2)
         return made.movedim(0, 1) / self.dt
 
+    @property
+    def diffusion(self) -> tuple[float, float]:
+        """Du, Dv, length^2/time."""
+        return self.Du, self.Dv
+
+    @property
+    def rest(self) -> tuple[float, float]:
+        """u, v of the state without a reaction."""
+        return 1.0, 0.0
+
+    def reaction(self, state: np.ndarray) -> np.ndarray:
+        """R(U) of U (2, *size), 1/time: the right-hand side without diffusion."""
+        u, v = state
+        made = u * v**2
+        return np.stack([-made + self.F * (1 - u), made - (self.F + self.k) * v])
+
+    def reaction_derivative(self, state: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """R'(U) W of U and W (2, *size), 1/time."""
+        (u, v), (a, b) = state, direction
+        made = v**2 * a + 2 * u * v * b
+        return np.stack([-made - self.F * a, made - (self.F + self.k) * b])
+
+    def shifted_reaction(self, state: np.ndarray, shift: float) -> np.ndarray:
+        """shift - R'(U) in each cell of U (2, *size), 1/time: entries (2, 2, *size)."""
+        u, v = state
+        gain, loss = 2 * u * v, v**2
+        first, second = shift + loss + self.F, shift + self.F + self.k - gain
+        return np.stack([np.stack([first, gain]), np.stack([-loss, second])])
+
     def kicks(
         self,
         block: Block,
@@ -260,6 +289,8 @@ class GrayScott(Spec):
             4 * axes * self.Dv / self.dx**2 + self.F + self.k,
         )
         steps = max(1, math.ceil(span * fastest / (2 * SAFETY) - 1e-9)) if fastest else 1
+        # A system exists only where its step is stable on two axes, whatever its grid.
+        steps = max(steps, math.ceil(span / self.largest_stable_step(2) - 1e-9))
         return steps, self._changed(dt=span / steps, noise=0.0)
 
     def cheaper(self, span: float, axes: int) -> dict[str, Cheaper]:
