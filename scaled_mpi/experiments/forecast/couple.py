@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from scaled_mpi.compressors.coders import load_coder
 from scaled_mpi.coupling.chance import chance_of
 from scaled_mpi.coupling.latent import Coding
 from scaled_mpi.coupling.schwarz import Jump, March, Sweeping
@@ -30,6 +31,7 @@ from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.signals import Stopped, stop_agreed
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from scaled_mpi.progress import Progress
+from scaled_mpi.surrogates.operators import load_operator
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def work(context: Context) -> None:
     blocks, comm = context.blocks(truth.grid, experiment.domain.tile)
     if comm is None:
         return
-    coder = experiment.compressor.load(context.inputs["compress"])
+    coder = load_coder(experiment.compressor, context.inputs["compress"])
     domain = Domain(truth, blocks, comm, Coding(coder, blocks, comm), experiment.history - 1)
     jumps = min(experiment.coupling.jumps, truth.shape[0] - experiment.history)
     _march_all(context, domain, jumps)
@@ -69,7 +71,7 @@ def _march(
     context: Context, domain: Domain, halo: tuple[int, ...], sweeping: Sweeping
 ) -> tuple[March, list[np.ndarray]]:
     """A march of the surrogate over the domain and the frames it starts from."""
-    operator = context.experiment.surrogate.load(context.inputs["fit"])
+    operator = load_operator(context.experiment.surrogate, context.inputs["fit"])
     return march_of(context, domain, operator, halo, sweeping)
 
 

@@ -24,6 +24,7 @@ from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.signals import Stopped, stop_agreed
 from scaled_mpi.parallel.store import TrajectoryWriter, trajectory_names
 from scaled_mpi.progress import Progress
+from scaled_mpi.surrogates.operators import load_operator
 
 UNTILED = "untiled"
 
@@ -51,7 +52,7 @@ def members(context: Context, domain: Any, jumps: int, march_of: Callable[..., A
     """
     experiment, settings = context.experiment, context.experiment.coupling
     sweeping = Sweeping(settings.sweeps, settings.tolerance, settings.fixed)
-    operator = experiment.surrogate.load(context.inputs["fit"])
+    operator = load_operator(experiment.surrogate, context.inputs["fit"])
     done = on_root(domain.comm, lambda: trajectory_names(context.folder))
     if operator.stochastic:
         for member in range(1, settings.members):
@@ -66,9 +67,9 @@ def members(context: Context, domain: Any, jumps: int, march_of: Callable[..., A
             )
         _untiled(context, domain, min(jumps, settings.compare), done, operator, march_of)
     for name, rival in experiment.rivals.items():
-        other = rival.load(rival_folder(context.inputs["fit"], name))
+        other = load_operator(rival, rival_folder(context.inputs["fit"], name))
         halo = tuple(
-            max(h, r) if not getattr(rival, "masked", True) else h
+            max(h, r) if rival.needs_whole_reach() else h
             for h, r in zip(experiment.halo, other.reach, strict=True)
         )
         seconds = [
