@@ -47,7 +47,7 @@ def compress(context: Context) -> None:
         context.say(f"  compressor: finished weights, {compressor.weights}")
     context.facts.record("time.compress", time.perf_counter() - begun, "s")
     coder = load_coder(compressor, context.folder)
-    if all(f == 1 for f in coder.factor):
+    if all(f == 1 for f in coder.factor) or not runs:
         if context.comm.rank == 0:
             for run in runs:
                 link_trajectory(source, context.folder, run.name)
