@@ -18,8 +18,8 @@ from scaled_mpi.config import InputError, SparseSpec, SpecType, parse, plain, un
 class Training(SparseSpec):
     """How a network is trained. Every budget is in optimiser steps, never in seconds.
 
-    `epochs`, passes over the data, may stand in place of `steps`: `with_steps` turns it into steps
-    where the number of samples is known, before anything is hashed or trained.
+    `epochs`, passes over the data, may stand in place of `steps`. `with_steps` turns it into steps
+    where the number of samples is known. Hashes and trainings see steps alone.
     """
 
     optional: ClassVar[tuple[str, ...]] = ("epochs",)

@@ -29,6 +29,7 @@ import numpy as np
 
 from scaled_mpi.config import InputError
 from scaled_mpi.parallel.blocks import Blocks, whole_per_axis
+from scaled_mpi.parallel.comm import Comm
 
 TAG = 481
 Slices = tuple[Any, ...]  # an Ellipsis for the leading axes, then one slice an axis
@@ -170,7 +171,7 @@ class Halo:
     """
 
     def __init__(
-        self, blocks: Blocks, comm: Any, width: int | Sequence[int], dtype: Any = np.float32
+        self, blocks: Blocks, comm: Comm, width: int | Sequence[int], dtype: Any = np.float32
     ) -> None:
         if comm.size != blocks.ranks:
             raise ValueError(f"communicator of {comm.size} ranks for {blocks.ranks} blocks")
@@ -345,7 +346,9 @@ class _Traffic:
         requests[0].Waitall(requests)
 
 
-def gather_field(blocks: Blocks, comm: Any, field: np.ndarray, root: int = 0) -> np.ndarray | None:
+def gather_field(
+    blocks: Blocks, comm: Comm, field: np.ndarray, root: int = 0
+) -> np.ndarray | None:
     """The global array on `root` (None elsewhere) from every rank's (..., *block.size);
     collective.
 

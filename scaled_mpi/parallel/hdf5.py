@@ -23,7 +23,7 @@ import numpy as np
 
 from scaled_mpi.config import InputError
 from scaled_mpi.files import put_in_place
-from scaled_mpi.parallel.comm import Comm, raise_together
+from scaled_mpi.parallel.comm import Comm, by_mpi, raise_together
 from scaled_mpi.parallel.root import on_root
 
 SMALLEST_CHUNK = 16_384  # bytes; below it HDF5 spends more on its index than on the data
@@ -121,7 +121,7 @@ def write(path: Path, comm: Comm, pieces: Sequence[Piece]) -> None:
 
     Collective, and closed when it returns. An error on one rank is raised on all.
     """
-    if comm.size > 1 and has_mpi():
+    if comm.size > 1 and has_mpi() and by_mpi(comm):
         _write_together(path, comm, pieces)
     elif comm.size > 1:
         _write_by_root(path, comm, pieces)

@@ -15,12 +15,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from scaled_mpi.config import InputError
 from scaled_mpi.parallel.blocks import Blocks, Grid
+from scaled_mpi.parallel.comm import Comm
 
 TAG = 482
 _NONE = np.zeros(0, np.int64)
@@ -106,7 +106,7 @@ class ParticleExchange:
     sent.
     """
 
-    def __init__(self, blocks: Blocks, comm: Any, cutoff: float) -> None:
+    def __init__(self, blocks: Blocks, comm: Comm, cutoff: float) -> None:
         if comm.size != blocks.ranks:
             raise ValueError(f"communicator of {comm.size} ranks for {blocks.ranks} blocks")
         lengths = [t * h for t, h in zip(blocks.tile, blocks.grid.spacing, strict=True)]
@@ -282,7 +282,7 @@ def joined(parts: Sequence[Particles]) -> Particles:
     return Particles(ids, np.concatenate([part.position for part in parts]), payload)
 
 
-def gather_particles(comm: Any, particles: Particles, root: int = 0) -> Particles | None:
+def gather_particles(comm: Comm, particles: Particles, root: int = 0) -> Particles | None:
     """All particles by id on `root`, None elsewhere; collective, O(global) memory on one rank."""
     records = comm.gather(pack(particles), root=root)
     return None if records is None else joined([unpack(part) for part in records]).sorted()

@@ -119,7 +119,7 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys):
     ("arguments", "words"),
     [
         (["nothing.yaml"], "nothing.yaml: No such file"),
-        ([str(SMOKE), "surogate.width=3"], "surogate: unknown key; did you mean surrogate?"),
+        ([str(SMOKE), "surogate.width=3"], "unknown key (did you mean surrogate?)"),
         ([str(SMOKE), "simulator.dt=9"], "simulator.dt: 9"),
     ],
 )

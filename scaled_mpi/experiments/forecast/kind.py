@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scaled_mpi.config import plain
+from scaled_mpi.config import decisive, plain
 from scaled_mpi.engine.kind import Kind, Stage
 from scaled_mpi.engine.parts import learned_part, weighed_part
 from scaled_mpi.experiments.forecast import couple, evaluate, learn, simulate
@@ -42,9 +42,7 @@ def _fit_part(experiment: ForecastExperiment, ranks: int) -> dict[str, Any]:
 
 
 def _couple_part(experiment: ForecastExperiment, ranks: int) -> dict[str, Any]:
-    coupling = plain(experiment.coupling)
-    del coupling["checkpoint"]
-    return {"coupling": coupling, "tile": experiment.domain.tile}
+    return {"coupling": decisive(experiment.coupling), "tile": experiment.domain.tile}
 
 
 def _evaluate_part(experiment: ForecastExperiment, ranks: int) -> dict[str, Any]:

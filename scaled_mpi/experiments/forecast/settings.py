@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from scaled_mpi import compressors, datasets, simulators, surrogates
-from scaled_mpi.config import InputError, Spec, parse
+from scaled_mpi.config import InputError, Spec, parse, undecisive
 from scaled_mpi.engine.settings import ExperimentSpec
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 from scaled_mpi.simulators.contract import require
@@ -97,7 +97,7 @@ class Coupling(Spec):
     sweeps: PositiveInt = 8
     tolerance: PositiveFloat = 0.02
     fixed: bool = False
-    checkpoint: PositiveInt = 5
+    checkpoint: PositiveInt = undecisive(5)
     compare: PositiveInt = 10
     members: PositiveInt = 1
     untiled: NonNegativeInt = 0
