@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from scaled_mpi.compressors.coders import load_coder
 from scaled_mpi.coupling.forecasting import Course, Domain, begin, march_and_store
 from scaled_mpi.coupling.schwarz import March, Sweeping
 from scaled_mpi.engine.context import Context
@@ -19,6 +20,7 @@ from scaled_mpi.experiments.forecast.reference import run_references
 from scaled_mpi.experiments.forecast.settings import ForecastExperiment
 from scaled_mpi.parallel.halo import expected_messages, tile_bytes
 from scaled_mpi.parallel.store import Trajectory
+from scaled_mpi.surrogates.operators import load_operator
 
 
 def work(context: Context[ForecastExperiment]) -> None:
@@ -28,7 +30,7 @@ def work(context: Context[ForecastExperiment]) -> None:
     blocks, comm = context.blocks(truth.grid, experiment.domain.tile)
     if comm is None:
         return
-    coder = experiment.compressor.load(context.inputs["compress"])
+    coder = load_coder(experiment.compressor, context.inputs["compress"])
     domain = Domain.on(truth, coder, blocks, comm, experiment.history - 1)
     jumps = min(experiment.coupling.jumps, truth.shape[0] - experiment.history)
     _march_all(context, domain, jumps)
@@ -42,7 +44,7 @@ def work(context: Context[ForecastExperiment]) -> None:
 def _march_all(context: Context[ForecastExperiment], domain: Domain, jumps: int) -> None:
     """The configured coupling over all jumps, saved as it goes."""
     experiment, settings = context.experiment, context.experiment.coupling
-    operator = experiment.surrogate.load(context.inputs["fit"])
+    operator = load_operator(experiment.surrogate, context.inputs["fit"])
     sweeping = Sweeping(settings.sweeps, settings.tolerance, settings.fixed)
     begun = begin(domain, operator, experiment.halo, sweeping, experiment.seed)
     course = march_and_store(
@@ -87,7 +89,7 @@ def _variants(context: Context[ForecastExperiment], domain: Domain, jumps: int) 
     if any(h < r for h, r in zip(experiment.halo, experiment.reach, strict=True)):
         variants.append(("nosweep", experiment.halo))
     for method, halo in variants:
-        operator = experiment.surrogate.load(context.inputs["fit"])
+        operator = load_operator(experiment.surrogate, context.inputs["fit"])
         begun = begin(domain, operator, halo, Sweeping(most=1), experiment.seed)
         course = march_and_store(context.folder, method, domain, begun, jumps)
         seconds = course.median_seconds(domain.comm)

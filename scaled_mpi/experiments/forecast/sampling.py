@@ -22,7 +22,7 @@ from scaled_mpi.parallel.comm import largest
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.signals import Stopped, stop_agreed
 from scaled_mpi.parallel.store import trajectory_names
-from scaled_mpi.surrogates.operators import Operator
+from scaled_mpi.surrogates.operators import Operator, load_operator
 
 UNTILED = "untiled"
 
@@ -47,7 +47,7 @@ def members(context: Context[ForecastExperiment], domain: Domain, jumps: int) ->
     """All members of the surrogate but the first, tiled and in one piece, then all rivals."""
     experiment, settings = context.experiment, context.experiment.coupling
     sweeping = Sweeping(settings.sweeps, settings.tolerance, settings.fixed)
-    operator = experiment.surrogate.load(context.inputs["fit"])
+    operator = load_operator(experiment.surrogate, context.inputs["fit"])
     done = on_root(domain.comm, lambda: trajectory_names(context.folder))
     if operator.stochastic:
         method = Method("surrogate", operator, experiment.halo, sweeping)
@@ -55,9 +55,9 @@ def members(context: Context[ForecastExperiment], domain: Domain, jumps: int) ->
             _write(context, domain, method, member, jumps, done)
         _untiled(context, domain, min(jumps, settings.compare), done, operator)
     for name, rival in experiment.rivals.items():
-        other = rival.load(rival_folder(context.inputs["fit"], name))
+        other = load_operator(rival, rival_folder(context.inputs["fit"], name))
         halo = tuple(
-            max(h, r) if not getattr(rival, "masked", True) else h
+            max(h, r) if rival.needs_whole_reach() else h
             for h, r in zip(experiment.halo, other.reach, strict=True)
         )
         method = Method(name, other, halo, sweeping)
