@@ -121,7 +121,7 @@ def spoiled(tree, what):
     "what,word",
     [
         ("missing", r"train_005/density.npz is not there; ensemble.training = 8"),
-        ("cut", "train_005/density.npz: not a readable NPZ"),
+        ("cut", "train_005/density.npz: damaged. Needed: a readable NPZ"),
         ("json", "metadata.json: not JSON"),
         ("pickled", r"density.npz:config: pickled, .*scaled_mpi.datasets.plain"),
         ("shape", r"rho \[10, 8, 16\]; \[10, 16, 16\]"),
