@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
 
 import pydantic
 import yaml
@@ -42,6 +42,21 @@ class Spec(pydantic.BaseModel):
 
         # Else pydantic would call it for every inner block, which loses the strictness of a file.
         __init__.__pydantic_base_init__ = True
+
+
+class SparseSpec(Spec):
+    """A block that leaves out the keys in `optional` of its plain tree while they are None.
+
+    Hashes and files of results are taken of plain trees: a key that was added later, and is not
+    set, changes neither.
+    """
+
+    optional: ClassVar[tuple[str, ...]] = ()
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_optional(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree = handler(self)
+        return {k: v for k, v in tree.items() if v is not None or k not in self.optional}
 
 
 SpecType = TypeVar("SpecType", bound=Spec)

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scaled_mpi import stages
 from scaled_mpi.config import plain, to_yaml
-from scaled_mpi.experiment import load
+from scaled_mpi.engine import stages
+from scaled_mpi.experiments import kind_of, load
 from scaled_mpi.facts import read_facts
 from scaled_mpi.run import main
 from scaled_mpi.shipped import SHIPPED, WEIGHTS, names, weight_file
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["domain.shape=[128, 128]", "coupling.jumps=1"]
 DDM = [str(ROOT / "configs" / "ddm.yaml"), "surrogate.weights=ddm", *SMALL]
 UNREAD = ("device", "weights")  # where it runs and where it comes from: nothing that was learned
@@ -69,7 +69,10 @@ def test_shipped_weights_go_straight_to_coupling(coupled):
 
 def artefact_names(*overrides):
     experiment = load(DDM[0], [*SMALL, *overrides])
-    return {k: v.path.name for k, v in stages.artefacts(experiment, Path("none"), 1).items()}
+    return {
+        k: v.path.name
+        for k, v in stages.artefacts(kind_of(experiment), experiment, Path("none"), 1).items()
+    }
 
 
 def test_the_bytes_of_the_weights_decide_and_not_their_place(coupled):
@@ -94,7 +97,11 @@ def altered(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "overrides", "words"),
     [
-        ({}, ["surrogate.weights=dmm"], "dmm given; a shipped name (ddm"),
+        (
+            {},
+            ["surrogate.weights=dmm"],
+            "dmm is not allowed: it holds no best.safetensors. Allowed: a shipped name (ddm",
+        ),
         ({}, ["surrogate.weights=surrogate"], "weights of a probabilistic, not a stepper"),
         ({}, ["surrogate.width=96"], "surrogate.width: 96 given; 64 is allowed"),
         ({}, ["surrogate.jump=25"], "surrogate.jump: 25 given; 50 is allowed"),

@@ -19,7 +19,7 @@ from scaled_mpi.config import InputError, canonical, decisive
 from scaled_mpi.learning.weights import load_into, load_weights, save_weights, sweep_drafts
 
 if TYPE_CHECKING:
-    from scaled_mpi.learning.training import Training
+    from scaled_mpi.learning.settings import Training
 
 FILE = "state.safetensors"
 FORMAT = 1

@@ -6,7 +6,7 @@ two partial results wait in memory, and 1, 2 or 16 ranks make the same rounding 
 than PARTS have nothing to do here.
 
 A communicator may bring its own `in_order` and `dealt`, and then does the work elsewhere: as the
-tasks of `launch.py`. What it is given must not hold the communicator itself.
+tasks of `engine/launch.py`. What it is given must not hold the communicator itself.
 """
 
 from __future__ import annotations

@@ -1,22 +1,15 @@
-"""Simulators: states that advance. To add one: one file, one line in `MEMBERS`."""
+"""Simulators: states that advance. To add one: one file, one line in `MEMBERS`.
+
+The contract is `contract.Simulator` (fields on a grid) or `contract.Particles`; generic code runs
+a member through the free functions of `running`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
 from scaled_mpi.simulators.gray_scott import GrayScott
+from scaled_mpi.simulators.running import warm
+from scaled_mpi.simulators.vicsek import Vicsek
 
-MEMBERS = {"gray_scott": GrayScott}
+MEMBERS = {"gray_scott": GrayScott, "vicsek": Vicsek}
 
-
-def warm(simulator: Any, comm: Any, axes: int) -> None:
-    """Compile what `simulator` needs on `axes` axes, or load it from the cache; collective.
-
-    Rank 0 goes first and the others load what it wrote: the cache of compiled kernels must not be
-    written by two processes at once.
-    """
-    if comm.rank == 0:
-        simulator.warm(axes)
-    comm.Barrier()
-    if comm.rank != 0:
-        simulator.warm(axes)
+__all__ = ["MEMBERS", "warm"]

@@ -19,9 +19,9 @@ import torch
 
 from scaled_mpi.learning.networks.periodic import Dense
 from scaled_mpi.learning.scores import SingleLevelScore
+from scaled_mpi.learning.settings import Training
 from scaled_mpi.learning.skew import TURN
 from scaled_mpi.learning.stationarity import exact_residual, residuals, stationarity_loss
-from scaled_mpi.learning.training import Training
 from scaled_mpi.parallel.comm import SerialComm
 from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import normal

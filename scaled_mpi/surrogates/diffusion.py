@@ -25,8 +25,8 @@ from pydantic import Field, PositiveInt, model_validator
 
 from scaled_mpi.config import InputError
 from scaled_mpi.learning.schedules import SCHEDULES, AnySchedule, Powered
+from scaled_mpi.learning.settings import Training
 from scaled_mpi.learning.sizes import AnySize, Blocks, size_of
-from scaled_mpi.learning.training import Training
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.keys import FreeStep, Stream
 from scaled_mpi.parallel.store import Trajectory
@@ -133,7 +133,7 @@ def network_of(meta: Mapping[str, Any], seed: int) -> Any:
 
 
 class DiffusionLesson:
-    """Samples and losses of one diffusion surrogate; see `learning.training.Task`."""
+    """Samples and losses of one diffusion surrogate; see `learning.settings.Task`."""
 
     def __init__(
         self,

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from scaled_mpi.config import InputError, Spec, decisive
-from scaled_mpi.learning.training import Training, on_team, train
+from scaled_mpi.config import InputError, decisive
+from scaled_mpi.learning.settings import Training
+from scaled_mpi.learning.training import on_team, train
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.surrogates.finished import agree, place_weights, read_jump
+from scaled_mpi.surrogates.operators import Future, Operator, Surrogate
 
 if TYPE_CHECKING:
     from scaled_mpi.learning.patches import Patches
@@ -27,12 +29,13 @@ WEIGHTS = "best.safetensors"
 JUDGED = 16  # patches that a validation looks at
 
 
-class JumpSpec(Spec):
+class JumpSpec(Surrogate):
     """Keys that every learned jump has; lengths are in cells of its own grid.
 
     `architecture` names those that finished weights have to share.
     """
 
+    optional: ClassVar[tuple[str, ...]] = ()  # hashes of jumps have always had the weights
     architecture: ClassVar[tuple[str, ...]] = ("jump", "memory", "reach", "coarsen")
 
     jump: PositiveInt = Field(50, description="simulator steps of one application")
@@ -42,9 +45,6 @@ class JumpSpec(Spec):
     patch: PositiveInt = Field(64, description="cells an axis of a training sample")
     symmetric: bool = Field(True, description="learn all flips and turns (scalar fields)")
     held_out: PositiveInt = Field(2, description="last runs, kept for validation")
-    weights: str | None = Field(
-        None, description="finished weights, not trained here: a shipped name or a folder"
-    )
     training: Training = Training()
     device: Literal["cpu", "cuda"] = Field("cpu", description="where a forecast runs")
 
@@ -68,7 +68,7 @@ class JumpSpec(Spec):
             lambda team: self._train(list(trajectories), team, Path(folder), events, seed),
         )
 
-    def take(self, source: Path, folder: Path, seen: Mapping[str, Any]) -> None:
+    def take(self, source: Path, folder: Path, seen: Mapping[str, Any] | None = None) -> None:
         """Leave finished weights in `folder`, as `fit` would; `seen` as `agree` says. Serial.
 
         Errors: `InputError` for weights that are damaged or do not fit; nothing is written then.
@@ -114,7 +114,8 @@ class JumpSpec(Spec):
         names = condition_names(runs)
         scale = measure(learned, names)
         told = decisive(self)  # equal weights, equal files
-        del told["device"], told["weights"]
+        del told["device"]
+        told.pop("weights", None)
         meta = {
             "kind": self.kind,
             "stepper": told,
@@ -185,7 +186,7 @@ def patches_of(
     )
 
 
-class JumpOperator:
+class JumpOperator(Operator):
     """A trained jump, applied one tile a call: one shape, one thread, so always the same bits.
 
     Attributes: `reach` (cells an axis), `memory`, `stochastic`, `conditions` (names).
@@ -220,19 +221,12 @@ class JumpOperator:
         self._condition_mean = np.array(meta["condition_mean"])
         self._condition_spread = np.array(meta["condition_spread"])
 
-    def condition(self, told: Mapping[str, float]) -> np.ndarray:
-        """The conditions that the network reads, (n,), out of all that a run tells."""
-        missing = [name for name in self.conditions if name not in told]
-        if missing:
-            raise InputError(f"condition: {', '.join(missing)} missing; the surrogate reads it")
-        return np.array([float(told[name]) for name in self.conditions], np.float64)
-
     def advance(
         self,
         window: np.ndarray,
         mask: np.ndarray,
         condition: np.ndarray,
-        future: tuple[np.ndarray, np.ndarray] | None = None,
+        future: Future | None = None,
         noise: np.ndarray | None = None,
     ) -> np.ndarray:
         """The tile one jump later, (C, *tile), in the type of `window`.
@@ -260,7 +254,7 @@ class JumpOperator:
         window: np.ndarray,
         mask: np.ndarray,
         told: Any,
-        future: tuple[np.ndarray, np.ndarray] | None,
+        future: Future | None,
         noise: np.ndarray | None,
     ) -> Any:
         raise TypeError(f"{self.kind}: no network of its own")

@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
 from scaled_mpi.config import InputError
-from scaled_mpi.learning.training import Training
+from scaled_mpi.learning.settings import Training
 from scaled_mpi.parallel.keys import FreeStep
 from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.surrogates.fitting import JUDGED, patches_of
@@ -87,7 +87,7 @@ class Probabilistic(Stepper):
 
 
 class ProbabilisticLesson(Lesson):
-    """Samples and losses of one such stepper; see `learning.training.Task`."""
+    """Samples and losses of one such stepper; see `learning.settings.Task`."""
 
     def __init__(
         self,

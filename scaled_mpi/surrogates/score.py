@@ -16,8 +16,9 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from scaled_mpi.config import InputError, Spec, decisive
 from scaled_mpi.files import sha256
 from scaled_mpi.learning.schedules import Levels
+from scaled_mpi.learning.settings import Training
 from scaled_mpi.learning.sizes import UNetSize
-from scaled_mpi.learning.training import Training, train
+from scaled_mpi.learning.training import train
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import integers
@@ -260,10 +261,15 @@ def without_checkpoints(spec: Spec) -> dict[str, Any]:
 
 
 def finished_weights(spec: Any, kind: str, preset: str) -> Path | None:
-    """The file that `spec.weights` gives for a preset, `waves.score.safetensors` for one."""
+    """Return the file that `spec.weights` stands for, None where a model is trained.
+
+    `waves.score.safetensors` of a folder, or `score/waves/best.safetensors` of results.
+    """
     if spec.weights is None:
         return None
-    return weight_folder(spec.weights) / f"{preset}.{kind}.safetensors"
+    folder = weight_folder(spec.weights)
+    of_results = folder / kind / preset / WEIGHTS
+    return of_results if of_results.is_file() else folder / f"{preset}.{kind}.safetensors"
 
 
 def fingerprints(spec: Any, kind: str, presets: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
 from scaled_mpi.config import InputError
-from scaled_mpi.learning.training import Training
+from scaled_mpi.learning.settings import Training
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.keys import FreeStep, Stream
 from scaled_mpi.parallel.store import Trajectory
@@ -87,6 +87,10 @@ class Stepper(JumpSpec):
             )
         return self
 
+    def needs_whole_reach(self) -> bool:
+        """Return whether the halo must cover the reach: without masks it must."""
+        return not self.masked
+
     def _reaches(self) -> tuple[int, ...]:
         return self.reach if isinstance(self.reach, tuple) else (self.reach,)
 
@@ -136,7 +140,7 @@ def network_of(meta: Mapping[str, Any], seed: int) -> Any:
 
 
 class Lesson:
-    """Samples and losses of one stepper on some runs; see `learning.training.Task`."""
+    """Samples and losses of one stepper on some runs; see `learning.settings.Task`."""
 
     def __init__(
         self,
