@@ -5,8 +5,8 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from scaled_mpi.report import movies, patterns  # noqa: E402
-from scaled_mpi.report.series import Numbers  # noqa: E402
+from scaled_mpi.report import movies, patterns
+from scaled_mpi.report.series import Numbers
 
 
 def fact(name, value, **place):
