@@ -1,4 +1,7 @@
-"""The Markdown of the project: pages at its root and in docs/, its code blocks, commands, links and anchors."""
+"""The Markdown of the project: its code blocks, commands, links and anchors.
+
+Read are the pages at the root and in docs/, but the changelog, which names files of the past.
+"""
 
 import importlib.util
 import re
@@ -12,6 +15,7 @@ README = ROOT / "README.md"
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text()
     for path in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+    if path.name != "CHANGELOG.md"
 }
 PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b|…|\.\.\.")  # CONFIG, NAME: no line to type
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
