@@ -37,7 +37,7 @@ class Spec(pydantic.BaseModel):
 
         def __init__(self, **keys: Any) -> None:
             try:
-                super().__init__(**keys)
+                super().__init__(**_with_defaults(type(self), keys))
             except pydantic.ValidationError as error:
                 raise InputError(_one_line(type(self), keys, error)) from error
 
