@@ -16,6 +16,7 @@ from scaled_mpi.coupling.tiles import TileWindows
 from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import normal
+from scaled_mpi.surrogates.operators import Operator
 
 
 class Chance:
@@ -61,7 +62,7 @@ class Chance:
 
 
 def chance_of(
-    operator: object, blocks: Blocks, rank: int, seed: int, member: int = 0
+    operator: Operator, blocks: Blocks, rank: int, seed: int, member: int = 0
 ) -> Chance | None:
     """The noise that a loaded surrogate needs; None for one that needs none."""
     if not operator.stochastic:

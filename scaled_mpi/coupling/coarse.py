@@ -20,12 +20,12 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
 from scaled_mpi.coupling.solving import Coarse
 from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.petsc import Basis, Lattice, LinearSystem
 from scaled_mpi.problems.elliptic import mean
 from scaled_mpi.problems.tiles import TileOperators
@@ -152,7 +152,7 @@ def _eigenvectors(
     return [(v / np.abs(v).max()).reshape(inside.shape) for v in chosen]
 
 
-def _numbers(blocks: Blocks, comm: Any, width: int) -> np.ndarray:
+def _numbers(blocks: Blocks, comm: Comm, width: int) -> np.ndarray:
     with Lattice(blocks, comm, width) as lattice:
         return lattice.numbering()
 

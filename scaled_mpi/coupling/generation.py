@@ -33,13 +33,14 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from scaled_mpi.config import InputError
 from scaled_mpi.learning.samplers import Denoise
-from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.blocks import Blocks, behind
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.halo import Halo
 
 Fusion = Literal["crop", "average", "window", "collage"]
@@ -130,7 +131,7 @@ class TiledDenoiser:
     def __init__(
         self,
         blocks: Blocks,
-        comm: Any,
+        comm: Comm,
         fusion: str,
         window: Callable[[tuple[int, ...]], Denoise],
         *,
@@ -159,12 +160,9 @@ class TiledDenoiser:
         for index in self.blocks.tiles(self.comm.rank):
             core = self.blocks.local_slices(self.comm.rank, index, 0, self.reach)
             for kind in self.pieces:
-                place = (
-                    ...,
-                    *(
-                        slice(c.start + p.offset, c.start + p.offset + p.extent)
-                        for c, p in zip(core, kind, strict=True)
-                    ),
+                place = behind(
+                    slice(c.start + p.offset, c.start + p.offset + p.extent)
+                    for c, p in zip(core, kind, strict=True)
                 )
                 answer = self.denoisers[_extent(kind)](padded[place], t)
                 for axis, piece in enumerate(kind):
@@ -226,7 +224,7 @@ class CoarseCorrection:
         ends = itertools.accumulate(counts)
         for rank, (count, end) in enumerate(zip(counts, ends, strict=True)):
             block = self.blocks.block(rank)
-            whole[(..., *block.slices)] = flat[end - count : end].reshape(*lead, *block.size)
+            whole[behind(block.slices)] = flat[end - count : end].reshape(*lead, *block.size)
         return whole
 
 

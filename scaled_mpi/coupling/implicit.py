@@ -42,6 +42,7 @@ import numpy as np
 
 from scaled_mpi.coupling.linearised import Linearised, Rates
 from scaled_mpi.coupling.solving import NotConverged, Solving
+from scaled_mpi.local_solvers.solvers import LocalSolver
 from scaled_mpi.parallel.comm import largest
 from scaled_mpi.parallel.nonlinear import solve_linear, solve_nonlinear
 
@@ -91,7 +92,7 @@ class ImplicitStep:
         rates: Rates,
         old: np.ndarray,
         length: float,
-        solvers: tuple[Any, Any],
+        solvers: tuple[LocalSolver, LocalSolver],
         spec: Solving,
         scale: float | None = None,
     ) -> None:
@@ -170,7 +171,7 @@ class ImplicitStep:
         rest = np.empty_like(start)
         for part, value in zip(rest, self.rates.simulator.rest, strict=True):
             part[...] = value
-        begins = (
+        begins: tuple[Begin, ...] = (
             lambda: (start, []),
             self._continued,
             lambda: self._pseudo_transient(start),

@@ -26,15 +26,16 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from scaled_mpi.coupling.chance import Chance
 from scaled_mpi.coupling.tiles import TileWindows
-from scaled_mpi.parallel.blocks import Blocks
-from scaled_mpi.parallel.comm import exact_sum
+from scaled_mpi.parallel.blocks import Blocks, behind
+from scaled_mpi.parallel.comm import Comm, exact_sum
 from scaled_mpi.parallel.halo import Halo
+from scaled_mpi.surrogates.operators import Operator
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,16 @@ class March:
 
     def __init__(
         self,
-        operator: Any,
+        operator: Operator,
         blocks: Blocks,
-        comm: Any,
+        comm: Comm,
         *,
         halo: Sequence[int],
         condition: np.ndarray,
         scale: np.ndarray,
         sweeping: Sweeping | None = None,
         chance: Chance | None = None,
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
     ) -> None:
         self.operator, self.blocks, self.comm = operator, blocks, comm
         self.condition, self.sweeping = condition, sweeping or Sweeping()
@@ -127,8 +128,10 @@ class March:
             known = None
             if future is not None:
                 known = (self.windows.cut_ring(view, future), self.windows.ring)
-            drawn = None if self.chance is None else self.chance.cut(view.index, noise)
-            field[(..., *view.core)] = self.operator.advance(
+            drawn = None
+            if self.chance is not None and noise is not None:
+                drawn = self.chance.cut(view.index, noise)
+            field[behind(view.core)] = self.operator.advance(
                 self.windows.cut(view, window),
                 self.windows.mask,
                 self.condition,
@@ -148,7 +151,7 @@ class March:
 
     def _check_finite(self, field: np.ndarray, number: int) -> None:
         for view in self.windows.views:
-            if not np.isfinite(field[(..., *view.core)]).all():
+            if not np.isfinite(field[behind(view.core)]).all():
                 raise FloatingPointError(
                     f"jump {number}: the surrogate made a value that is not finite on tile "
                     f"{view.index}"

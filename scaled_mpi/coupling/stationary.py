@@ -20,13 +20,14 @@ How the tiles' answers become one field:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from scaled_mpi.coupling.anderson import Anderson
 from scaled_mpi.coupling.certified import Prepared
 from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.comm import Comm
 
 Form = Literal["residual", "solution"]
 Combination = Literal["owned", "blended", "coloured"]
@@ -151,7 +152,7 @@ def iterate(
     return Swept(u, tuple(residuals), len(residuals), done)
 
 
-def products(a: np.ndarray, b: np.ndarray, blocks: Blocks, comm: Any) -> np.ndarray:
+def products(a: np.ndarray, b: np.ndarray, blocks: Blocks, comm: Comm) -> np.ndarray:
     """a_i . b_j over the whole domain, (m, n) of (m, *block) and (n, *block); collective.
 
     Tiles are summed each for itself and then in their order, whoever owns them.

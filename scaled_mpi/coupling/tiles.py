@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.blocks import Blocks, behind
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class TileWindows:
     def cut(self, view: TileView, padded: np.ndarray) -> np.ndarray:
         """(..., *(tile + 2 reach)) of one tile; `padded` is (..., *(block + 2 halo))."""
         window = np.zeros((*padded.shape[: -len(self.tile)], *self.shape), padded.dtype)
-        window[(..., *self._inside)] = padded[(..., *view.seen)]
+        window[behind(self._inside)] = padded[behind(view.seen)]
         return window
 
     def cut_ring(self, view: TileView, padded: np.ndarray) -> np.ndarray:
         """As `cut`, with the tile's own cells set to 0: the halo alone."""
         window = self.cut(view, padded)
-        window[(..., *self._core)] = 0.0
+        window[behind(self._core)] = 0.0
         return window

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, PositiveFloat
 
 from scaled_mpi.config import Spec
 from scaled_mpi.parallel.blocks import Grid
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import normal
 
@@ -29,7 +30,7 @@ class Constant(Spec):
     kind: Literal["constant"] = "constant"
     value: float = 1.0
 
-    def values(self, grid: Grid, box: Box, seed: int, comm: Any) -> np.ndarray:
+    def values(self, grid: Grid, box: Box, seed: int, comm: Comm) -> np.ndarray:
         """float64 of the box's shape; see `Coefficient`."""
         return np.full([stop - start for start, stop in box], self.value)
 
@@ -38,10 +39,10 @@ class LogNormal(Spec):
     """k = contrast^h, h = g scaled to [0, 1] on the domain: largest over smallest is contrast."""
 
     kind: Literal["log_normal"] = "log_normal"
-    contrast: float = Field(1e3, ge=1)
+    contrast: float = Field(default=1e3, ge=1)
     length: PositiveFloat = 8.0
 
-    def values(self, grid: Grid, box: Box, seed: int, comm: Any) -> np.ndarray:
+    def values(self, grid: Grid, box: Box, seed: int, comm: Comm) -> np.ndarray:
         """float64 of the box's shape; see `Coefficient`."""
         g = gaussian_field(grid, box, seed, (self.length,) * grid.axes)
         inner = g[(slice(1, -1),) * grid.axes]
@@ -55,11 +56,11 @@ class TwoPhase(Spec):
     """k = contrast where g is in its highest `fraction`, 1 elsewhere."""
 
     kind: Literal["two_phase"] = "two_phase"
-    contrast: float = Field(1e3, ge=1)
+    contrast: float = Field(default=1e3, ge=1)
     length: PositiveFloat = 8.0
-    fraction: float = Field(0.5, gt=0, lt=1)
+    fraction: float = Field(default=0.5, gt=0, lt=1)
 
-    def values(self, grid: Grid, box: Box, seed: int, comm: Any) -> np.ndarray:
+    def values(self, grid: Grid, box: Box, seed: int, comm: Comm) -> np.ndarray:
         """float64 of the box's shape; see `Coefficient`."""
         g = gaussian_field(grid, box, seed, (self.length,) * grid.axes)
         return np.where(g > _quantile(1 - self.fraction), float(self.contrast), 1.0)
@@ -69,12 +70,12 @@ class Channels(Spec):
     """Well-conducting channels along the last axis, `stretch` times as long as they are wide."""
 
     kind: Literal["channels"] = "channels"
-    contrast: float = Field(1e3, ge=1)
+    contrast: float = Field(default=1e3, ge=1)
     length: PositiveFloat = 6.0
-    stretch: float = Field(8.0, ge=1)
-    fraction: float = Field(0.3, gt=0, lt=1)
+    stretch: float = Field(default=8.0, ge=1)
+    fraction: float = Field(default=0.3, gt=0, lt=1)
 
-    def values(self, grid: Grid, box: Box, seed: int, comm: Any) -> np.ndarray:
+    def values(self, grid: Grid, box: Box, seed: int, comm: Comm) -> np.ndarray:
         """float64 of the box's shape; see `Coefficient`."""
         lengths = (self.length,) * (grid.axes - 1) + (self.length * self.stretch,)
         g = gaussian_field(grid, box, seed, lengths)

@@ -13,6 +13,7 @@ import numpy as np
 
 from scaled_mpi.config import InputError
 from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.problems.stencil import Stencil
 
@@ -25,7 +26,7 @@ class TileOperators:
     couplings (Dirichlet faces and reaction). `inside` is False beyond the domain.
     """
 
-    def __init__(self, stencil: Stencil, blocks: Blocks, comm: Any, overlap: int) -> None:
+    def __init__(self, stencil: Stencil, blocks: Blocks, comm: Comm, overlap: int) -> None:
         if not 0 < overlap <= min(blocks.tile):
             raise InputError(
                 f"overlap: {overlap} given; 1 to the tile's {min(blocks.tile)} cells are allowed"

@@ -27,6 +27,7 @@ import numpy as np
 
 from scaled_mpi.config import InputError, Spec
 from scaled_mpi.parallel.blocks import Block, Blocks, Grid
+from scaled_mpi.parallel.comm import Comm
 
 
 class Exchange(Protocol):
@@ -89,7 +90,7 @@ class Particles(Protocol):
     def blocks(self, shape: Sequence[int], ranks: int, least: int = 1) -> Blocks:
         """The split of the box, cut into `shape` cells, among `ranks` ranks."""
 
-    def exchange(self, blocks: Blocks, comm: Any) -> Any:
+    def exchange(self, blocks: Blocks, comm: Comm) -> Any:
         """The object that moves particles between blocks."""
 
     def initial(self, exchange: Any, seed: tuple[int, int]) -> Any:

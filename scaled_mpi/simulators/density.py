@@ -12,11 +12,11 @@ however the particles are dealt to ranks.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.particles import Particles
 
@@ -45,7 +45,7 @@ class Density:
     be more than a tile.
     """
 
-    def __init__(self, blocks: Blocks, comm: Any, width: float) -> None:
+    def __init__(self, blocks: Blocks, comm: Comm, width: float) -> None:
         self.blocks, self.block = blocks, blocks.block(comm.rank)
         self.weights = filter_weights(width)
         self.exchange = Halo(blocks, comm, filter_radius(width), np.float64)
@@ -80,7 +80,7 @@ class Density:
         return np.bincount(index, minlength=total).astype(np.float64).reshape(self.block.size)
 
 
-def order_parameters(particles: Particles, comm: Any) -> dict[str, float]:
+def order_parameters(particles: Particles, comm: Comm) -> dict[str, float]:
     """polarization and nematic order in [0, 1], mean and standard deviation of the speed.
 
     polarization = |mean n|, nematic = 2 lambda_max(mean(n n) - I/2) for unit headings n of the
@@ -102,7 +102,7 @@ def order_parameters(particles: Particles, comm: Any) -> dict[str, float]:
     }
 
 
-def _sum(comm: Any, values: np.ndarray) -> float:
+def _sum(comm: Comm, values: np.ndarray) -> float:
     """The sum over all ranks in fixed point, about 12 digits, the same in any order."""
     mine = int(np.rint(values * _POINT).astype(np.int64).sum())
     return sum(comm.allgather(mine)) / _POINT

@@ -51,15 +51,16 @@ class GrayScott(Spec):
 
     kind: Literal["gray_scott"] = "gray_scott"
     parameters: Literal["pattern", "the_well"] = "pattern"
-    pattern: str | None = None
-    F: Rate | None = None
-    k: Rate | None = None
-    Du: Rate | None = None
-    Dv: Rate | None = None
-    dt: Length | None = None
-    dx: Length | None = None
-    clamp: bool | None = None
-    start: Literal["discs", "gaussians", "noise", "uniform"] | None = None
+    # None until `_resolve` takes the value from the pattern, so that no object ever has it.
+    pattern: str = None  # type: ignore[assignment]
+    F: Rate = None  # type: ignore[assignment]
+    k: Rate = None  # type: ignore[assignment]
+    Du: Rate = None  # type: ignore[assignment]
+    Dv: Rate = None  # type: ignore[assignment]
+    dt: Length = None  # type: ignore[assignment]
+    dx: Length = None  # type: ignore[assignment]
+    clamp: bool = None  # type: ignore[assignment]
+    start: Literal["discs", "gaussians", "noise", "uniform"] = None  # type: ignore[assignment]
     density: Length | None = None
     boundaries: Kind | tuple[Kind, ...] = "periodic"
     boundary_value: Annotated[float, Field(allow_inf_nan=False)] = 0.0
@@ -79,7 +80,7 @@ class GrayScott(Spec):
                     f"a pattern, or F and k with pattern {CUSTOM}, is allowed"
                 )
         Du, Dv = diffusivities(self.parameters, pattern)
-        defaults = {
+        defaults: dict[str, object] = {
             "Du": Du,
             "Dv": Dv,
             "dt": family.dt,
@@ -87,7 +88,7 @@ class GrayScott(Spec):
             "clamp": family.clamp,
             "start": family.start,
         }
-        values = {"pattern": pattern, "F": F, "k": k}
+        values: dict[str, object] = {"pattern": pattern, "F": F, "k": k}
         values |= {key: value for key, value in defaults.items() if getattr(self, key) is None}
         self.__dict__.update(values)
         self._check_step(2)
@@ -187,7 +188,11 @@ class GrayScott(Spec):
         return state.astype(dtype)
 
     def advance(
-        self, state: Any, steps: int, exchange: Any, kicks: Callable[[], np.ndarray] | None = None
+        self,
+        state: Any,
+        steps: int,
+        exchange: Exchange,
+        kicks: Callable[[], np.ndarray] | None = None,
     ) -> Any:
         """`steps` steps of (2, *size) -> a new state.
 
@@ -333,7 +338,7 @@ def advance_together(
     simulators: Sequence[GrayScott],
     states: Any,
     steps: int,
-    exchange: Any,
+    exchange: Exchange,
     kicks: Callable[[], np.ndarray] | None = None,
 ) -> Any:
     """`steps` steps of several runs (N, 2, *size), run i by simulators[i] -> new states.

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -76,8 +77,18 @@ def discs(canvas: Canvas, density: float | None, rates: tuple[float, float]) -> 
         offsets = np.arange(-radius, radius + 1)
         places = [canvas.places(c + offsets, axis) for axis, c in enumerate(centre)]
         squares = [offsets**2] * grid.axes
-        _paint(painted, squares, places, lambda d2, r=radius: (d2 <= r * r).astype(float))
+        _paint(painted, squares, places, partial(_disc, radius))
     return _blend(REST, INSIDE, painted)
+
+
+def _disc(radius: int, square: np.ndarray) -> np.ndarray:
+    """1 within the radius, else 0, of squared distances in cells; any shape."""
+    return (square <= radius * radius).astype(float)
+
+
+def _bump(height: float, width: float, square: np.ndarray) -> np.ndarray:
+    """A Gaussian of squared distances in cells; any shape."""
+    return height * np.exp(-square / (2 * width * width))
 
 
 def gaussians(canvas: Canvas, density: float | None, rates: tuple[float, float]) -> np.ndarray:
@@ -114,9 +125,7 @@ def _bumps(canvas: Canvas, stream: int, count: int) -> np.ndarray:
             cells = np.arange(first, first + 2 * reach + 1)
             squares.append((cells + 0.5 - part * n) ** 2)
             places.append(canvas.places(cells, axis))
-        _paint(
-            painted, squares, places, lambda d2, a=height, s=width: a * np.exp(-d2 / (2 * s * s))
-        )
+        _paint(painted, squares, places, partial(_bump, height, width))
     return painted
 
 

@@ -8,12 +8,13 @@ device kind: on a CPU they are the compiled kernel's to 1e-6.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import EllipsisType
 
 import numpy as np
 import torch
 
 from scaled_mpi.config import InputError
-from scaled_mpi.parallel.blocks import Boundary, Grid, whole_per_axis
+from scaled_mpi.parallel.blocks import Boundary, Grid, behind, whole_per_axis
 
 TINY = {torch.float32: 1e-16, torch.float64: 1e-150}  # as in `stencil`
 
@@ -112,8 +113,8 @@ def _neighbours(field: torch.Tensor, inner: list[int]) -> torch.Tensor:
     return total
 
 
-def _box(start: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
-    return (..., *(slice(a, a + n) for a, n in zip(start, size, strict=True)))
+def _box(start: Sequence[int], size: Sequence[int]) -> tuple[EllipsisType | slice, ...]:
+    return behind(slice(a, a + n) for a, n in zip(start, size, strict=True))
 
 
 class DeviceHalo:
