@@ -9,12 +9,12 @@ R~_i: the tile's own cells, S: local solver):
     z += omega D^-1 (r1 - A z)            `smooths` times: networks leave high frequencies
     c + z
 
-S may be nonlinear and may be wrong, so the outer method is flexible GMRES (Saad 1993) with right
+S may be nonlinear and may be wrong. The outer method is flexible GMRES (Saad 1993) with right
 preconditioning, whose residual is the true one. An answer is accepted on ||b - A u|| / ||b||
-recomputed at the end, and on nothing else. Where two iterations in a row gain less than 2 % each
-(one alone is common at the start of a hard problem, with exact tiles too), or a local correction
-is not finite or absurd, tiles are given exact factors instead, the worst first, and counted: in
-the end the method is the exact two-level one, which converges.
+recomputed at the end, and on nothing else. Tiles get exact factors, the worst first, and are
+counted, where two iterations in a row gain less than 2 % each. (One alone is common at the start
+of a hard problem, with exact tiles too.) So does a tile whose correction is not finite or absurd.
+In the end the method is the exact two-level one, which converges.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Factor(Protocol):
     """Exact factors of one tile's matrix."""
 
     def solve(self, load: np.ndarray) -> np.ndarray:
-        """The solution (cells,) for a right-hand side (cells,)."""
+        """The solution (n,) for a right-hand side (n,), n cells."""
         ...
 
 
@@ -218,9 +218,10 @@ class Prepared:
         self._stack.close()
 
     def solve(self, load: np.ndarray, start: np.ndarray | None = None) -> Certified:
-        """u with ||b - A u|| <= tolerance ||b||; raises NotConverged otherwise. Collective.
+        """u (*block.size) with ||b - A u|| <= tolerance ||b||, b and u float64. Collective.
 
-        InputError where the matrix is singular and the load has a mean: there is no answer then.
+        Errors: NotConverged without such u; InputError where the matrix is singular and the load
+        has a mean, since there is no answer then.
         """
         size = self._size(load)
         solution = np.zeros_like(load) if start is None else start
@@ -262,7 +263,7 @@ class Prepared:
         )
 
     def residual(self, load: np.ndarray, solution: np.ndarray, size: float) -> float:
-        """||b - A u|| / size, the same for any split; collective."""
+        """||b - A u|| / size of b, u (*block.size), the same for any split; collective."""
         return norm(load - self.system.multiply(solution), self.blocks, self.comm) / size
 
     def _size(self, load: np.ndarray) -> float:

@@ -13,18 +13,18 @@ and what a sampler does with it is the same as on one tile. The weights are one 
     collage   the windows less their overlaps: the scores of a chain of conditionally independent
               pieces add up so (Zhang et al. 2023, DiffCollage, arXiv 2303.17076)
 
-No fusion of windows knows what is further away than a window. The coarse score correction does:
-with R the means of blocks of B cells an axis, P their constant continuation (R P = 1) and D_c a
-denoiser of the small field R x, whose noise is sigma / B^(axes / 2),
+No fusion of windows knows what is further away than a window. The coarse score correction does.
+R are the means of blocks of B cells an axis, P their constant continuation (R P = 1). D_c denoises
+the small field R x, whose noise is sigma / B^(axes / 2):
 
     D(x_t) = D_loc(x_t) + P G (D_c(R x_t) - R D_loc(x_t))
 
 It is the coarse space of domain decomposition, for scores. Blocks must resolve what they correct:
 at most a quarter of the correlation length, for P is constant in a block. G is the identity, which
-is right where D_c knows more of R x than D_loc; where fields are not Gaussian, details tell of the
-means too, and G weighs the two by wavenumber (`gains.py`). Every rank holds the
-coarse field and nothing else that is global; the noise is keyed by the global cell, so that
-overlapping windows see the same field and any number of ranks makes the same sample.
+is right where D_c knows more of R x than D_loc. Where fields are not Gaussian, details carry the
+means too, and G weighs the two by wavenumber (`gains.py`). Every rank holds the coarse field and
+nothing else that is global. The noise is keyed by the global cell. Overlapping windows therefore
+see the same field, and any number of ranks yields the same sample.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ class CoarseCorrection:
 
 
 def block_means(x: np.ndarray, axes: int, block: int) -> np.ndarray:
-    """R: the means of blocks of `block` cells along each of the last `axes` axes."""
+    """R: (..., *cells) -> (..., *(cells / block)), the means of blocks on the last `axes` axes."""
     lead = x.shape[: x.ndim - axes]
     split = [size for cells in x.shape[x.ndim - axes :] for size in (cells // block, block)]
     return x.reshape(*lead, *split).mean(tuple(range(len(lead) + 1, len(lead) + 2 * axes, 2)))

@@ -1,8 +1,8 @@
 """To the latent field and back, tile by tile, on a decomposed domain.
 
 A latent field is again a field, `factor` times coarser. Encoders and decoders are local operators
-with a known reach: with that many cells of halo a tile is coded as if the whole domain were, so
-that there are no seams.
+with a known reach. A tile with that many cells of halo is coded as in the whole domain: there are
+no seams.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Coding:
         self._chance: tuple[Chance, np.ndarray] | None = None
 
     def encode(self, trajectory: Trajectory, frame: int) -> np.ndarray:
-        """(c, *latent block) of one stored frame, read with the halo that the encoder needs."""
+        """The latent (c, *size) of one stored frame, `size` that of this rank's latent block."""
         size = self.latent.block(self.rank).size
         latent: np.ndarray | None = None
         for view in self.windows.views:

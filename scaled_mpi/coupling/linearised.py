@@ -7,16 +7,16 @@
 
 with s = 1/dt, or more.
 
-It is preconditioned by the two-level Schwarz method of `certified.py`, on both species together:
-hats of each species in the coarse space, and tiles that solve both. Where v grows faster than s
+It is preconditioned by the two-level Schwarz method of `certified.py`, on both species together.
+The coarse space has hats of each species, and tiles solve both. Where v grows faster than s
 the matrix is indefinite. Exact tiles (sparse LU) and the coarse level take it as it is. A learned
 solver knows one species and definite matrices alone: it solves first for u, then for v,
 
     z_u = S(A_u) r_u,   z_v = S(A_v) (r_v + l z_u),   A_v = B_v + g l / (s - R')_uu,
 
 A_v being the matrix that eliminating u leaves, cell by cell, with its diagonal raised to the sum
-of the couplings where it is below. Flexible GMRES makes up for the difference; where it stalls,
-the tiles that do worst get exact factors of the matrix of both, and are counted. For Gray-Scott
+of the couplings where it is below. Flexible GMRES makes up for the difference. Where it stalls,
+the worst tiles get exact factors of the matrix of both, and are counted. For Gray-Scott
 g = 2 u v and l = v^2.
 """
 
@@ -55,7 +55,7 @@ class Rates:
         self.diffusion = (self.stencil(0), self.stencil(1))
 
     def stencil(self, species: int, reaction: float | np.ndarray = 0.0) -> Stencil:
-        """Rows of `reaction` - D laplace for u (0) or v (1)."""
+        """Rows of `reaction` - D laplace of u (0), v (1); reaction a number or (*block.size)."""
         rate = self.simulator.diffusion[species]
         return diffusion_stencil(rate * self.ones, self.blocks, self.comm.rank, reaction)
 
@@ -65,7 +65,7 @@ class Rates:
         return self.simulator.reaction(state) + lifted - self._diffused(state)
 
     def derivative(self, state: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        """f'(U) W; collective, one exchange."""
+        """f'(U) W of U and W (2, *block.size); collective, one exchange."""
         reaction = self.simulator.reaction_derivative(state, direction)
         return reaction - self._diffused(direction)
 
@@ -77,7 +77,7 @@ class Rates:
         )
 
     def size(self, field: np.ndarray) -> float:
-        """Euclidean norm over both species and the whole domain; collective."""
+        """Euclidean norm of (2, *block.size) over species and the whole domain; collective."""
         first, second = (norm(part, self.blocks, self.comm) for part in field)
         return float(np.hypot(first, second))
 
@@ -97,7 +97,7 @@ class Matrix:
         )
 
     def multiply(self, direction: np.ndarray) -> np.ndarray:
-        """(s - f'(U)) W of my block; collective."""
+        """(s - f'(U)) W of W (2, *block.size); collective."""
         return self.shift * direction - self.rates.derivative(self.state, direction)
 
 
@@ -178,7 +178,7 @@ class PairOfHats:
         self._stack.close()
 
     def correct(self, residual: np.ndarray) -> np.ndarray:
-        """The correction of a residual (2, *block.size); collective."""
+        """The correction (2, *block.size) of a residual (2, *block.size); collective."""
         reduced = np.concatenate([self.basis.restrict(part) for part in residual])
         weights = self._solver.solve(reduced).reshape(2, -1)
         return np.stack([self.basis.prolong(part) for part in weights])
@@ -247,7 +247,7 @@ class Linearised:
         self._level: TwoLevelPair | None = None
 
     def refresh(self, state: np.ndarray, shift: float) -> None:
-        """Make it anew at a state, s = `shift`; collective."""
+        """Make it anew at a state (2, *block.size), with s = `shift`; collective."""
         self.close()
         matrix = Matrix(self.rates, state.copy(), shift)
         tiles, coarse = PairOfTiles(matrix, self.spec.overlap), None

@@ -10,14 +10,14 @@ One jump advances every tile by the same local operator G. With w the halo and r
       u_i^n(t+1) = G(u(t) on tile i and halo; u_j^(n-1)(t+1) on the halo of i),
 
   the first sweep with the future unknown. The iteration ends on the interface mismatch, the
-  root mean square of what a tile assumed of its future halo less what the neighbours then
-  made of it, in units of each channel's standard deviation.
+  future halo that a tile assumed less its neighbours' new values. It is a root mean square
+  in units of each channel's standard deviation.
 
 A stochastic operator reads noise besides (`chance.py`), the same in every sweep of a jump: the
 sweeps then make neighbours agree on one sample.
 
-All tiles are updated from the same old iterate (additive, Jacobi order), so that the answer
-depends on the tiles and never on the ranks that own them.
+All tiles are updated from the same old iterate (additive, Jacobi order). The answer depends on the
+tiles and never on the ranks that own them.
 """
 
 from __future__ import annotations

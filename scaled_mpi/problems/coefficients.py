@@ -1,9 +1,8 @@
 """Coefficient fields k(x) > 0 of Darcy's law, keyed by place: the same on any number of ranks.
 
-The random ones start from g, a Gaussian field of mean 0 and variance 1: white noise smoothed by a
-Gaussian of standard deviation `length`, hence of correlation exp(-d^2 / (4 length^2)). The noise
-of a cell depends on the seed and on the cell's place alone, so that any box of the field can be
-asked for without its neighbours.
+The random ones start from g, a Gaussian field of mean 0 and variance 1. It is white noise smoothed
+by a Gaussian of standard deviation `length`; its correlation is exp(-d^2 / (4 length^2)). The
+noise of a cell depends on the seed and on the cell's place alone, so a box needs no neighbours.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Constant(Spec):
     value: float = 1.0
 
     def values(self, grid: Grid, box: Box, seed: int, comm: Comm) -> np.ndarray:
-        """float64 of the box's shape; see `Coefficient`."""
+        """k on the box, float64 (*box); collective."""
         return np.full([stop - start for start, stop in box], self.value)
 
 
@@ -43,7 +42,7 @@ class LogNormal(Spec):
     length: PositiveFloat = 8.0
 
     def values(self, grid: Grid, box: Box, seed: int, comm: Comm) -> np.ndarray:
-        """float64 of the box's shape; see `Coefficient`."""
+        """k on the box, float64 (*box); collective."""
         g = gaussian_field(grid, box, seed, (self.length,) * grid.axes)
         inner = g[(slice(1, -1),) * grid.axes]
         ends = comm.allgather((float(inner.min()), float(inner.max())))
@@ -61,7 +60,7 @@ class TwoPhase(Spec):
     fraction: float = Field(default=0.5, gt=0, lt=1)
 
     def values(self, grid: Grid, box: Box, seed: int, comm: Comm) -> np.ndarray:
-        """float64 of the box's shape; see `Coefficient`."""
+        """k on the box, float64 (*box); collective."""
         g = gaussian_field(grid, box, seed, (self.length,) * grid.axes)
         return np.where(g > _quantile(1 - self.fraction), float(self.contrast), 1.0)
 
@@ -76,7 +75,7 @@ class Channels(Spec):
     fraction: float = Field(default=0.3, gt=0, lt=1)
 
     def values(self, grid: Grid, box: Box, seed: int, comm: Comm) -> np.ndarray:
-        """float64 of the box's shape; see `Coefficient`."""
+        """k on the box, float64 (*box); collective."""
         lengths = (self.length,) * (grid.axes - 1) + (self.length * self.stretch,)
         g = gaussian_field(grid, box, seed, lengths)
         return np.where(g > _quantile(1 - self.fraction), float(self.contrast), 1.0)
@@ -94,7 +93,7 @@ def _quantile(probability: float) -> float:
 
 
 def gaussian_field(grid: Grid, box: Box, seed: int, lengths: Sequence[float]) -> np.ndarray:
-    """g on a box, float64: unit variance, correlation lengths in cells, one an axis."""
+    """g on a box, float64 (*box): unit variance, correlation lengths in cells, one an axis."""
     from scipy.ndimage import correlate1d
 
     kernels = [_kernel(length) for length in lengths]

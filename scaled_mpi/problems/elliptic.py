@@ -26,7 +26,7 @@ class Source(Spec):
     noise: float = Field(default=1.0, ge=0)
 
     def values(self, grid: Grid, blocks: Blocks, rank: int, seed: int) -> np.ndarray:
-        """float64 (*block.size), the same on any number of ranks."""
+        """f on a rank's block, float64 (*block.size), the same on any number of ranks."""
         block = blocks.block(rank)
         waves = [
             _waves(grid, axis, slice(a, b))
@@ -67,7 +67,7 @@ class Elliptic(Spec):
         return Grid(shape, (self.dx,) * len(shape), tuple(Boundary(kind) for kind in kinds))
 
     def coefficient_values(self, blocks: Blocks, comm: Comm, seed: int) -> np.ndarray:
-        """k on the block and one cell around it, float64 (*block.size + 2); collective."""
+        """k on the block and one cell around it, float64 (*size); collective."""
         block = blocks.block(comm.rank)
         box = [(a - 1, b + 1) for a, b in zip(block.start, block.stop, strict=True)]
         return self.medium.values(blocks.grid, box, seed, comm)
@@ -87,7 +87,10 @@ class Elliptic(Spec):
 def shared_stencil(
     coefficient: np.ndarray, blocks: Blocks, comm: Comm, reaction: float | np.ndarray = 0.0
 ) -> Stencil:
-    """`diffusion_stencil` on all ranks; when one refuses its coefficient all do. Collective."""
+    """`diffusion_stencil` of k (*size), size = block.size + 2, on all ranks. Collective.
+
+    `reaction`: a number or (*block.size). Errors: `InputError` on all ranks where one refuses k.
+    """
     error = stencil = None
     try:
         stencil = diffusion_stencil(coefficient, blocks, comm.rank, reaction)
@@ -108,5 +111,5 @@ def mean(field: np.ndarray, blocks: Blocks, comm: Comm) -> float:
 
 
 def norm(field: np.ndarray, blocks: Blocks, comm: Comm) -> float:
-    """Euclidean norm over the whole domain, the same for any split; collective."""
+    """Euclidean norm of a field (*block.size) over the whole domain; collective."""
     return float(np.sqrt(mean(field**2, blocks, comm) * np.prod(blocks.grid.shape)))

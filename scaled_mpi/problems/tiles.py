@@ -1,6 +1,6 @@
 """The operator of every tile of a rank, in one batch: A_i = R_i A R_i^T on tile + overlap.
 
-Cut out of the global rows with the overlap's halo, so that a local problem has exactly the global
+It is cut out of the global rows with the overlap's halo. A local problem has exactly the global
 coefficients and the value 0 beyond its edge. Cells beyond the domain are coupled to nothing.
 """
 

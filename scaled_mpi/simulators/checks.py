@@ -41,7 +41,7 @@ class Trial:
         return self.simulator.initial(self.whole.block(0), self.grid, SEED)
 
     def advance(self, state: np.ndarray, steps: int, begun: int = 0) -> np.ndarray:
-        """`steps` steps on the whole grid, in one piece, after `begun` earlier ones."""
+        """`steps` steps of (C, *shape) in one piece, after `begun` earlier ones."""
         march = running.advancing(
             self.simulator, self.whole, SerialComm(), SEED, begun, state.dtype
         )

@@ -112,13 +112,13 @@ class Reacting(Protocol):
         """Values of both species at which R vanishes."""
 
     def reaction(self, state: np.ndarray) -> np.ndarray:
-        """R(U), (2, *size), 1/time."""
+        """R(U), (2, *size), 1/time, of U (2, *size)."""
 
     def reaction_derivative(self, state: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        """R'(U) W, (2, *size)."""
+        """R'(U) W, (2, *size), 1/time, of U and W (2, *size)."""
 
     def shifted_reaction(self, state: np.ndarray, shift: float) -> np.ndarray:
-        """The entries (2, 2, *size) of shift - R'(U) in each cell."""
+        """shift - R'(U) of U (2, *size): the entries (2, 2, *size) of each cell, 1/time."""
 
 
 class Cheaper(NamedTuple):

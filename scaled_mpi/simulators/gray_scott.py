@@ -7,10 +7,12 @@
 Laplacian of 2 d + 1 points, second order. Time: explicit Euler, first order. In the pattern form
 both species are clamped to [0, 1] after each step.
 
-With `noise` s > 0 the rate of v fluctuates in every cell on its own: + s v dW, W a Wiener process
-a cell, in the sense of Ito. After every `noise_every` steps, of time T together, v is multiplied
-by exp(s sqrt(T) N - s^2 T / 2) with N standard normal: the exact solution of dv = s v dW (the
-splitting of Lie and Trotter), which keeps the sign of v and its mean.
+With `noise` s > 0 the rate of v fluctuates in every cell on its own: + s v dW in the sense of Ito.
+W is a Wiener process of the cell. `noise_every` steps take a time T. After them v is multiplied by
+
+    exp(s sqrt(T) N - s^2 T / 2),      N standard normal,
+
+the exact solution of dv = s v dW (Lie and Trotter's splitting). It keeps v's sign and its mean.
 """
 
 from __future__ import annotations
@@ -42,11 +44,11 @@ class GrayScott(Spec):
     """Gray-Scott: channels u, v; reach 1 cell a step; stable for dt <= dx^2 / (2 d max(Du, Dv)).
 
     A named `pattern` of the family `parameters` sets F, k (1/time), Du, Dv (length^2/time), dt,
-    dx, clamp and start; all but F and k may be given instead, one by one; F and k together, in
-    place of a pattern. `start` is the initial state (see `starts`), `density` its spots for each
-    128^2 cells: by default 5 discs, or 10 to 100 gaussians drawn for each run. `boundaries`: one
-    for all axes or one an axis; `boundary_value` is the value of both species on a dirichlet
-    face. Errors: `InputError`.
+    dx, clamp and start. Each key but F and k may differ from its pattern. F and k together stand
+    in place of a pattern. `start` is the initial state (see `starts`), `density` its number of
+    spots for each 128^2 cells. The default is 5 discs, or 10 to 100 gaussians, drawn for each
+    run. `boundaries`: one for all axes or one an axis; `boundary_value` is the value of both
+    species on a dirichlet face. Errors: `InputError`.
     """
 
     kind: Literal["gray_scott"] = "gray_scott"
@@ -196,11 +198,11 @@ class GrayScott(Spec):
     ) -> Any:
         """`steps` steps of (2, *size) -> a new state.
 
-        exchange(state) gives the state with a ring of exchange.width cells; as many steps as the
-        ring is wide go between two exchanges (one where an axis is dirichlet, whose mirror image
-        does not obey the equation). A torch tensor is advanced where it lives, by torch. With
-        noise `kicks()` gives N (*size), see `noise.Kicks`, and `steps` must be a multiple of
-        `noise_every`.
+        exchange(state) returns the state with a ring of exchange.width cells. As many steps as
+        the ring is wide go between two exchanges. Where an axis is dirichlet it is one step,
+        since a mirror image there does not obey the equation. A torch tensor is advanced where it
+        lives, by torch. With noise `kicks()` returns N (*size), see `noise.Kicks`, and `steps`
+        must be a multiple of `noise_every`.
         """
         if not self.noise:
             return _march((self,), state, steps, exchange)

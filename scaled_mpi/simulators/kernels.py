@@ -59,7 +59,7 @@ def kernels_of(states: Any) -> ModuleType:
 
 
 def like(values: np.ndarray, field: Any) -> Any:
-    """Values as the kind of array, in the type and on the device, that `field` is."""
+    """`values` (any shape) as an array of the kind, type and device of `field`."""
     if isinstance(field, np.ndarray):
         return values.astype(field.dtype)
     return field.new_tensor(values)

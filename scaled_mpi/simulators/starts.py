@@ -52,15 +52,16 @@ class Canvas:
 
 
 def uniform(canvas: Canvas, density: float | None, rates: tuple[float, float]) -> np.ndarray:
-    """The rest state everywhere, (2, *block.size)."""
+    """The rest state everywhere, float64 (2, *block.size)."""
     return _blend(REST, REST, np.zeros(canvas.block.size))
 
 
 def discs(canvas: Canvas, density: float | None, rates: tuple[float, float]) -> np.ndarray:
     """u = 0.5, v = 0.25 inside discs (intervals, balls) of radius 3 to 7 cells, rest outside.
 
-    The centre is a cell so that the disc lies inside the domain, and a cell belongs to a disc
-    when its centre is at most a radius away. Radii shrink where the domain is narrower than 15.
+    Returns float64 (2, *block.size). The centre is a cell, so that the disc lies inside the
+    domain. A cell belongs to a disc when its centre is at most a radius away. Radii shrink where
+    the domain is narrower than 15.
     """
     grid = canvas.grid
     count = spot_count(grid, DISCS if density is None else density)
@@ -94,8 +95,8 @@ def _bump(height: float, width: float, square: np.ndarray) -> np.ndarray:
 def gaussians(canvas: Canvas, density: float | None, rates: tuple[float, float]) -> np.ndarray:
     """u = 1 - bumps, v = other bumps, of height 1/3 to 1 and width 2.6 to 3.7 cells.
 
-    After the clusters of The Well: sizes and numbers are theirs, in cells of their grid, but
-    overlapping bumps combine by the maximum, so that no global scaling is needed. A bump wraps
+    Returns float64 (2, *block.size). Sizes and numbers, in cells, are those of the clusters of
+    The Well. Overlapping bumps combine by the maximum and need no global scaling. A bump wraps
     around a periodic axis and is cut by the end of any other.
     """
     low, high = BUMPS
@@ -132,8 +133,9 @@ def _bumps(canvas: Canvas, stream: int, count: int) -> np.ndarray:
 def noise(canvas: Canvas, density: float | None, rates: tuple[float, float]) -> np.ndarray:
     """A steady state + smooth noise: linear between random values at nodes 4 cells apart.
 
-    The noise is half the room that the steady state leaves in [0, 1] (`steady_state`): of the
-    state in which v lives on, where there is one; else of rest, and then v is taken as |v|.
+    Returns float64 (2, *block.size). The noise is half the room that the steady state leaves in
+    [0, 1] (`steady_state`), the one in which v lives on where it exists. Else the state is rest,
+    and v becomes |v|.
     """
     means = steady_state(*rates)
     lives = means[1] > 0

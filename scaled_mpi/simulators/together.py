@@ -1,6 +1,6 @@
 """The blocks of a split domain as threads of one process, whose exchanges wait for each other.
 
-A split is checked without MPI: each thread calls the simulator on its own block, and an exchange
+A split is checked without MPI. Each thread calls the simulator on its own block, and an exchange
 assembles the whole domain from the parts of all threads.
 """
 
@@ -55,7 +55,7 @@ class ThreadExchange:
         return halo(whole)[behind(slice(a, a + n + 2 * w) for a, n, w in places)].copy()
 
     def fill(self, padded: np.ndarray) -> np.ndarray:
-        """Fill the ring of (..., *(size + 2 width)) in place and return the array."""
+        """Fill the ring of width cells of an array (..., *size) in place and return the array."""
         places = zip(self._block.size, self.width, strict=True)
         padded[...] = self(padded[behind(slice(w, w + n) for n, w in places)])
         return padded

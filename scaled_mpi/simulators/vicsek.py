@@ -10,11 +10,11 @@ deviation eta / sqrt(12). Morse forces between particles within 5 max(lr, la),
 
     F_i = sum_j f(r_ij) (x_i - x_j) / r_ij,   f(r) = Cr/lr exp(-r/lr) - Ca/la exp(-r/la),
 
-act by `speed_mode`: constant (not at all), constant_with_forces (m <- (m + mu F/|F|) normalised)
-or variable (v <- v + dt mu F, then v is turned towards m keeping its length).
+act by `speed_mode`. With `constant` they do not act. With `constant_with_forces` m becomes
+(m + mu F/|F|), normalised. With `variable` v becomes v + dt mu F, turned towards m.
 
-The noise of a particle is keyed by its id and neighbours are summed in fixed point, so that the
-trajectories have the same bits on any number of ranks.
+The noise of a particle is keyed by its id, and neighbours are summed in fixed point. Trajectories
+have the same bits on any number of ranks.
 """
 
 from __future__ import annotations
