@@ -2,8 +2,8 @@
 
 Where the denoisers are linear, so is the sampler, x = M z with z standard normal. The covariance
 of its samples is M M^T: it needs no samples and has no statistical error. The windows repeat with
-the tiles, so the columns of one tile's cells determine M. M is symmetric under mirrors and, where axes
-are alike, under their exchange: about 1 / 2^axes / axes! of the columns suffice.
+the tiles, so the columns of one tile's cells determine M. M is symmetric under mirrors and, where
+axes are alike, under their exchange: about 1 / 2^axes / axes! of the columns suffice.
 """
 
 from __future__ import annotations
