@@ -270,14 +270,14 @@ class Prepared:
         """||b||, or 1 where it is 0. InputError where b is not finite or has no answer."""
         size = norm(load, self.blocks, self.comm)
         if not math.isfinite(size):
-            raise InputError("right-hand side: not finite; finite numbers are needed")
+            raise InputError("right-hand side: not finite. Needed: finite numbers")
         if self.system.singular:
             average = mean(load, self.blocks, self.comm)
             root = size / math.sqrt(math.prod(self.blocks.grid.shape))
             if abs(average) > 0.1 * self.spec.tolerance * root:
                 raise InputError(
-                    f"right-hand side: mean {average:.3g}; without a Dirichlet face or a reaction "
-                    "only a mean of 0 has an answer"
+                    f"right-hand side: mean {average:.3g} is not allowed: without a Dirichlet "
+                    "face or a reaction there is no answer. Allowed: a mean of 0"
                 )
         return size or 1.0
 

@@ -99,16 +99,18 @@ FUSIONS: dict[str, Callable[[int, int, int], list[Piece]]] = {
 def check_fusion(name: str, tile: Sequence[int], halo: int, overlap: int) -> None:
     """Errors: `InputError` for a row that does not exist or windows that do not fit the tiles."""
     if name not in FUSIONS:
-        raise InputError(f"generation.fusion: {name!r} given; {', '.join(FUSIONS)} are allowed")
+        raise InputError(
+            f"generation.fusion: {name!r} is not allowed: unknown. Allowed: {', '.join(FUSIONS)}"
+        )
     if halo > min(tile):
         raise InputError(
-            f"generation.halo: {halo} given; at most a tile, {min(tile)} cells, is allowed"
+            f"generation.halo: {halo} is not allowed: wider than a tile. Allowed: 0 to {min(tile)}"
         )
     for cells in tile:
         if 2 * overlap > cells or cells % (cells - overlap):
             raise InputError(
-                f"generation.overlap: {overlap} given with tiles of {cells}; 0, or half a tile, "
-                "is allowed"
+                f"generation.overlap: {overlap} is not allowed: windows of {cells} cells would "
+                f"not cover a tile evenly. Allowed: 0, or half a tile"
             )
 
 
@@ -190,8 +192,8 @@ class CoarseCorrection:
     ) -> None:
         if any(tile % block for tile in local.blocks.tile):
             raise InputError(
-                f"generation.block: {block} given; a divisor of the tile "
-                f"{list(local.blocks.tile)} is allowed"
+                f"generation.block: {block} is not allowed: blocks would cross tiles. "
+                f"Allowed: divisors of the tile {list(local.blocks.tile)}"
             )
         self.local, self.coarse, self.block, self.gain = local, coarse, block, gain
         self.blocks, self.comm = local.blocks.coarsen(block), local.comm

@@ -98,7 +98,8 @@ def check_positive(coefficient: np.ndarray, blocks: Blocks, rank: int) -> None:
         if not good[part].all():
             worst = coefficient[part][~good[part]].flat[0]
             raise InputError(
-                f"coefficient: {float(worst)} in tile {index}; numbers > 0 are allowed"
+                f"coefficient: {float(worst)} in tile {index} is not allowed: not positive and "
+                "finite. Allowed: numbers > 0"
             )
 
 

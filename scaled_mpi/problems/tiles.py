@@ -29,7 +29,8 @@ class TileOperators:
     def __init__(self, stencil: Stencil, blocks: Blocks, comm: Comm, overlap: int) -> None:
         if not 0 < overlap <= min(blocks.tile):
             raise InputError(
-                f"overlap: {overlap} given; 1 to the tile's {min(blocks.tile)} cells are allowed"
+                f"overlap: {overlap} is not allowed: no part of a neighbouring tile. "
+                f"Allowed: 1 to {min(blocks.tile)}, the cells of a tile"
             )
         self.blocks, self.comm, self.overlap = blocks, comm, overlap
         self.halo = Halo(blocks, comm, overlap, np.float64)

@@ -78,8 +78,8 @@ class GrayScott(Spec):
         for key, given, named in (("F", self.F, F), ("k", self.k, k)):
             if given is not None and given != named:
                 raise InputError(
-                    f"simulator.{key}: {given} given beside pattern {pattern} ({key} = {named}); "
-                    f"a pattern, or F and k with pattern {CUSTOM}, is allowed"
+                    f"simulator.{key}: {given} is not allowed: pattern {pattern} has {key} = "
+                    f"{named}. Allowed: a pattern, or F and k with pattern {CUSTOM}"
                 )
         Du, Dv = diffusivities(self.parameters, pattern)
         defaults: dict[str, object] = {
@@ -104,20 +104,20 @@ class GrayScott(Spec):
             pattern = FAMILIES[self.parameters].first if alone else CUSTOM
         if pattern != CUSTOM and pattern not in rates:
             raise InputError(
-                f"simulator.pattern: {pattern!r} given; with parameters {self.parameters} "
-                f"allowed: {', '.join([*rates, CUSTOM])}"
+                f"simulator.pattern: {pattern!r} is not allowed: unknown with parameters "
+                f"{self.parameters}. Allowed: {', '.join([*rates, CUSTOM])}"
             )
         if pattern == CUSTOM and (self.F is None or self.k is None):
             missing = "F" if self.F is None else "k"
-            raise InputError(f"simulator.{missing}: missing; without a pattern F and k are needed")
+            raise InputError(f"simulator.{missing}: missing. Needed: a pattern, or both F and k")
         return pattern
 
     def _check_step(self, axes: int) -> None:
         limit = self.largest_stable_step(axes)
         if self.dt > limit:
             raise InputError(
-                f"simulator.dt: {self.dt} given; at most dx^2 / ({2 * axes} max(Du, Dv)) = "
-                f"{limit:.6g} is stable on {axes} axes"
+                f"simulator.dt: {self.dt} is not allowed: not stable on {axes} axes. Allowed: at "
+                f"most dx^2 / ({2 * axes} max(Du, Dv)) = {limit:.6g}"
             )
 
     @property
@@ -161,7 +161,8 @@ class GrayScott(Spec):
         kinds = (kinds,) * axes if isinstance(kinds, str) else kinds
         if len(kinds) != axes:
             raise InputError(
-                f"simulator.boundaries: {list(kinds)} given; one, or one for each of {axes} axes"
+                f"simulator.boundaries: {list(kinds)} is not allowed: the grid has {axes} axes. "
+                "Allowed: one for all axes, or one for each"
             )
         self._check_step(axes)
         values = (self.boundary_value if kind == "dirichlet" else 0.0 for kind in kinds)
@@ -275,8 +276,8 @@ class GrayScott(Spec):
         """Errors: `InputError` where noise does not fall into a span of `steps` evenly."""
         if self.noise and steps % self.noise_every:
             raise InputError(
-                f"{key}: {steps} steps; with noise multiples of {self.noise_every} "
-                "(simulator.noise_every) are allowed"
+                f"{key}: {steps} is not allowed: noise acts every {self.noise_every} steps "
+                f"(simulator.noise_every). Allowed: multiples of {self.noise_every}"
             )
 
     def fields(self, state: np.ndarray) -> np.ndarray:

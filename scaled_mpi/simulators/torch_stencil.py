@@ -70,7 +70,9 @@ def on_device(
     Errors: `InputError` where this machine has no such device.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("patterns.device: cuda is not on this machine; cpu is allowed")
+        raise InputError(
+            f"patterns.device: {device} is not allowed: this machine has none. Allowed: cpu"
+        )
     return work(torch.from_numpy(states).to(device)).cpu().numpy()
 
 

@@ -103,18 +103,18 @@ class Vicsek(Spec):
     def _guards(self) -> Vicsek:
         if self.speed * self.dt > 0.5 * self.radius:
             raise InputError(
-                f"simulator.dt: {self.dt} given; speed dt at most half the radius, "
-                f"{0.5 * self.radius / self.speed:.6g}, is allowed"
+                f"simulator.dt: {self.dt} is not allowed: speed dt is more than half the radius. "
+                f"Allowed: at most {0.5 * self.radius / self.speed:.6g}"
             )
         if self.speed_mode != "constant" and self.forces is None:
             raise InputError(
-                f"simulator.speed_mode: {self.speed_mode} given without forces; constant, or a "
-                "block simulator.forces, is allowed"
+                f"simulator.speed_mode: {self.speed_mode} is not allowed: simulator.forces is "
+                "missing. Allowed: constant, or a block simulator.forces"
             )
         if self.boundaries == "periodic" and self.cutoff > min(self.box) / 2:
             raise InputError(
-                f"simulator.box: {list(self.box)} given; at least twice the interaction range "
-                f"{self.cutoff:.6g} is needed, or a pair meets twice"
+                f"simulator.box: {list(self.box)} is not allowed: a pair would meet twice. "
+                f"Allowed: at least {2 * self.cutoff:.6g}, twice the interaction range"
             )
         return self
 
