@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
@@ -27,7 +27,7 @@ from pydantic import Field, PositiveInt, model_validator
 from scaled_mpi.config import InputError, Spec, parse
 from scaled_mpi.parallel.blocks import Block, Boundary, Grid
 from scaled_mpi.simulators import starts
-from scaled_mpi.simulators.contract import Cheaper, Exchange
+from scaled_mpi.simulators.contract import Array, Cheaper, Exchange
 from scaled_mpi.simulators.kernels import kernels_of, like, march
 from scaled_mpi.simulators.noise import Kicks
 from scaled_mpi.simulators.patterns import CUSTOM, FAMILIES, diffusivities
@@ -192,11 +192,11 @@ class GrayScott(Spec):
 
     def advance(
         self,
-        state: Any,
+        state: Array,
         steps: int,
         exchange: Exchange,
         kicks: Callable[[], np.ndarray] | None = None,
-    ) -> Any:
+    ) -> Array:
         """`steps` steps of (2, *size) -> a new state.
 
         exchange(state) returns the state with a ring of exchange.width cells. As many steps as
@@ -211,19 +211,19 @@ class GrayScott(Spec):
 
     def advance_members(
         self,
-        states: Any,
+        states: Array,
         steps: int,
         exchange: Exchange,
         kicks: Callable[[], np.ndarray] | None = None,
-    ) -> Any:
+    ) -> Array:
         """`steps` steps of an ensemble (N, 2, *size), rings in common messages -> new states."""
         return advance_together([self] * len(states), states, steps, exchange, kicks)
 
-    def advance_batch(self, states: Any, steps: int) -> Any:
+    def advance_batch(self, states: Array, steps: int) -> Array:
         """`steps` steps of many whole periodic grids (N, 2, Y, X); see the free function."""
         return advance_batch(self, states, steps)
 
-    def rates(self, fields: Any) -> Any:
+    def rates(self, fields: Array) -> Array:
         """du/dt and dv/dt of a torch tensor (N, 2, *(cells + 2)) at its inner cells, no clamp."""
         from scaled_mpi.simulators.torch_stencil import change
 
@@ -313,7 +313,7 @@ class GrayScott(Spec):
         """The same system with half as many cells an axis, without noise; see `grids`."""
         return self._changed(dx=2 * self.dx, noise=0.0)
 
-    def _changed(self, **changes: Any) -> GrayScott:
+    def _changed(self, **changes: object) -> GrayScott:
         return parse(type(self), {**self.model_dump(mode="json"), **changes})
 
     def _numbers(self) -> tuple[float, ...]:
@@ -323,7 +323,7 @@ class GrayScott(Spec):
         rates = self.dt * self.F, self.dt * (self.F + self.k)
         return scale * self.Du, scale * self.Dv, self.dt, *rates, low, high
 
-    def _kick(self, states: Any, normal: np.ndarray) -> None:
+    def _kick(self, states: Array, normal: np.ndarray) -> None:
         """Multiply v of (N, 2, *size) by its random factor, in place."""
         span = self.noise_every * self.dt
         factor = np.exp(self.noise * math.sqrt(span) * normal - 0.5 * self.noise**2 * span)
@@ -339,11 +339,11 @@ class GrayScott(Spec):
 
 def advance_together(
     simulators: Sequence[GrayScott],
-    states: Any,
+    states: Array,
     steps: int,
     exchange: Exchange,
     kicks: Callable[[], np.ndarray] | None = None,
-) -> Any:
+) -> Array:
     """`steps` steps of several runs (N, 2, *size), run i by simulators[i] -> new states.
 
     The rings of all runs travel in the same messages, so that an ensemble of small runs costs no
@@ -364,7 +364,7 @@ def advance_together(
     return states
 
 
-def advance_batch(simulator: GrayScott, states: Any, steps: int) -> Any:
+def advance_batch(simulator: GrayScott, states: Array, steps: int) -> Array:
     """`steps` steps of many whole periodic grids (N, 2, Y, X) of one system -> new states.
 
     NumPy arrays are advanced by compiled code, with the bits of `GrayScott.advance`; a torch
@@ -375,6 +375,6 @@ def advance_batch(simulator: GrayScott, states: Any, steps: int) -> Any:
     return kernels_of(states).march_periodic(states, steps, simulator._numbers())
 
 
-def _march(simulators: Sequence[GrayScott], state: Any, steps: int, exchange: Exchange) -> Any:
+def _march(simulators: Sequence[GrayScott], state: Array, steps: int, exchange: Exchange) -> Array:
     deep = all(one._deep() for one in simulators)
     return march([one._numbers() for one in simulators], deep, state, steps, exchange)
