@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from scaled_mpi.config import InputError
-from scaled_mpi.parallel.blocks import Blocks, whole_per_axis
+from scaled_mpi.parallel.blocks import Blocks, behind, whole_per_axis
 from scaled_mpi.parallel.comm import Comm
 
 TAG = 481
@@ -190,9 +190,8 @@ class Halo:
         self.padded_size = tuple(
             n + 2 * w for n, w in zip(self.block.size, self.width, strict=True)
         )
-        self.interior = (
-            ...,
-            *(_ring(0, n, w) for n, w in zip(self.block.size, self.width, strict=True)),
+        self.interior = behind(
+            _ring(0, n, w) for n, w in zip(self.block.size, self.width, strict=True)
         )
         self._boxes = ring_boxes(blocks, width, comm.rank)
         self._copies = [box for box in self._boxes if box.source == comm.rank]
