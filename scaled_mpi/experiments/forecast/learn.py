@@ -9,10 +9,9 @@ from typing import Any
 
 from scaled_mpi.compressors.coders import load_coder
 from scaled_mpi.coupling.latent import Coding
-from scaled_mpi.datasets.runs import handy_tile
 from scaled_mpi.engine.context import Context
 from scaled_mpi.learning.given_weights import taken
-from scaled_mpi.parallel.blocks import Blocks, make_blocks
+from scaled_mpi.parallel.blocks import Blocks, handy_tile, make_blocks
 from scaled_mpi.parallel.comm import first_ranks, member_groups, quiet_barrier
 from scaled_mpi.parallel.store import (
     Trajectory,
