@@ -21,7 +21,7 @@ from scaled_mpi.compressors.lesson import Lesson, Material, Recipe, hold_out
 from scaled_mpi.compressors.network_coder import FILE, NetworkCoder, coding_network, seeded
 from scaled_mpi.config import InputError, Spec, decisive
 from scaled_mpi.learning.reaches import decode_margins
-from scaled_mpi.learning.settings import Result, Training
+from scaled_mpi.learning.settings import Result, Session, Task, Training
 from scaled_mpi.learning.training import on_team, train
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 from scaled_mpi.parallel.comm import Comm
@@ -164,18 +164,8 @@ class Autoencoder(Compressor):
         self.training.check_batch(lesson.patches.distinct)
         lesson.start(network)
         pupil = self._pupil(network, seed)
-        result = train(
-            pupil,
-            lesson.loss,
-            lesson.sample,
-            exam.judge,
-            self.training,
-            comm,
-            folder,
-            events,
-            seed,
-            meta=meta,
-        )
+        task = Task(lesson.loss, lesson.sample, exam.judge, meta)
+        result = train(pupil, task, self.training, Session(comm, folder, events, seed))
         scores = self._chosen(pupil, result, exam, comm)
         return network, {**meta, **lesson.survey(network), "scores": scores}
 

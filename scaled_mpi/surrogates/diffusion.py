@@ -114,22 +114,21 @@ def network_of(meta: Mapping[str, Any], seed: int) -> Any:
     """A network of the shape that `meta` tells, its first weights decided by `seed`."""
     import torch
 
-    from scaled_mpi.learning.networks.conditional import ConditionalJump
+    from scaled_mpi.learning.networks.conditional import ConditionalJump, JumpShape
 
     spec = meta["stepper"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ConditionalJump(
+        shape = JumpShape(
             meta["channels"],
             spec["memory"],
             whole_per_axis("surrogate.reach", spec["reach"], meta["axes"], 1),
             meta["change"],
-            size=size_of(spec["network"]),
-            schedule=SCHEDULES[spec["schedule"]["kind"]](**spec["schedule"]),
-            parametrization=spec["parametrization"],
             factor=spec["coarsen"],
             conditions=len(meta["conditions"]),
         )
+        schedule = SCHEDULES[spec["schedule"]["kind"]](**spec["schedule"])
+        return ConditionalJump(shape, size_of(spec["network"]), schedule, spec["parametrization"])
 
 
 class DiffusionLesson:

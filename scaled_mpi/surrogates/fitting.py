@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from scaled_mpi.config import InputError, decisive
-from scaled_mpi.learning.settings import Training
+from scaled_mpi.learning.settings import Session, Task, Training
 from scaled_mpi.learning.training import on_team, train
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.comm import Comm
@@ -152,18 +152,9 @@ class JumpSpec(Surrogate):
         lesson = self._lesson(learned, moments[0], scale, names, seed)
         self.training.check_batch(lesson.single.distinct)
         exam = self._lesson(judged, moments[1], scale, names, seed)
-        train(
-            self._network(meta, seed),
-            lesson.loss,
-            lesson.sample,
-            exam.judge,
-            self.training,
-            comm,
-            folder,
-            events,
-            seed,
-            meta=meta,
-        )
+        task = Task(lesson.loss, lesson.sample, exam.judge, meta)
+        session = Session(comm, folder, events, seed)
+        train(self._network(meta, seed), task, self.training, session)
 
 
 def hold_out(runs: list[Trajectory], count: int) -> tuple[list, list, tuple[slice, slice]]:

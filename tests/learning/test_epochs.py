@@ -55,7 +55,7 @@ def test_other_keys_are_checked_against_the_steps():
 
 def test_a_training_refuses_epochs_without_samples():
     with pytest.raises(InputError, match="the number of samples is not known here"):
-        train(None, None, None, None, Training(epochs=2), None, ".", None, 0)
+        train(None, None, Training(epochs=2), None)
     with pytest.raises(InputError, match="at most its 3 samples"):
         with_steps(Training(epochs=2), 3)
 

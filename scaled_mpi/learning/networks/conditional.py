@@ -45,34 +45,39 @@ class Known(NamedTuple):
     future_mask: Tensor | None = None
 
 
+class JumpShape(NamedTuple):
+    """What a jump reads: C channels of `memory` frames, `reach` cells an axis around a tile.
+
+    `change` holds the spread of one jump's change, C numbers. `factor` cells an axis are gathered
+    into channels, `conditions` counts the scalars.
+    """
+
+    channels: int
+    memory: int
+    reach: Sequence[int]
+    change: Sequence[float]
+    factor: int
+    conditions: int
+
+
 class ConditionalJump(nn.Module):
-    """Samples of a field one jump on, given the past; `change` is (C,), `reach` in cells."""
+    """Samples of a field one jump on, given the past."""
 
     def __init__(
-        self,
-        channels: int,
-        memory: int,
-        reach: Sequence[int],
-        change: Sequence[float],
-        *,
-        size: Levels | Blocks,
-        schedule: Schedule,
-        parametrization: str,
-        factor: int,
-        conditions: int,
+        self, shape: JumpShape, size: Levels | Blocks, schedule: Schedule, parametrization: str
     ) -> None:
         super().__init__()
-        self.reach, self.factor, axes = tuple(reach), factor, len(reach)
-        cells = factor**axes
+        self.reach, self.factor, axes = tuple(shape.reach), shape.factor, len(shape.reach)
+        cells = shape.factor**axes
         network = NETWORKS[size.kind](
             axes,
-            channels * cells,
+            shape.channels * cells,
             size,
-            fields=(memory * channels + channels + 2) * cells,
-            scalars=conditions,
+            fields=((shape.memory + 1) * shape.channels + 2) * cells,
+            scalars=shape.conditions,
         )
         self.denoiser = Denoiser(network, schedule, parametrization)
-        scale = torch.tensor(tuple(change), dtype=torch.float32)
+        scale = torch.tensor(tuple(shape.change), dtype=torch.float32)
         self.register_buffer("scale", scale.view(-1, *(1,) * axes), persistent=False)
 
     def condition(self, known: Known) -> Condition:
