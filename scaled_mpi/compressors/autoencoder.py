@@ -17,9 +17,10 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from scaled_mpi.compressors.coders import Compressor
 from scaled_mpi.compressors.equation import system_of
-from scaled_mpi.compressors.lesson import Lesson, Material, Recipe, hold_out
+from scaled_mpi.compressors.lesson import Lesson, Material, Recipe
 from scaled_mpi.compressors.network_coder import FILE, NetworkCoder, coding_network, seeded
 from scaled_mpi.config import InputError, Spec, decisive
+from scaled_mpi.learning.held_out import hold_out
 from scaled_mpi.learning.reaches import decode_margins
 from scaled_mpi.learning.settings import Result, Session, Task, Training
 from scaled_mpi.learning.training import on_team, train
@@ -145,8 +146,8 @@ class Autoencoder(Compressor):
         from scaled_mpi.learning.weights import save_weights
 
         learned, judged = hold_out(runs, self.held_out)
-        scale = measure(learned[0], ())
-        system = system_of(learned[0], scale) if self.terms.get("residual") else None
+        scale = measure(learned.runs, ())
+        system = system_of(learned.runs, scale) if self.terms.get("residual") else None
         material = Material(learned, judged, scale, system)
         network, meta = self._learn(material, comm, folder, events, seed)
         on_root(comm, lambda: save_weights(folder / FILE, network.state_dict(), meta))
@@ -186,7 +187,7 @@ class Autoencoder(Compressor):
 
     def _meta(self, material: Material) -> dict[str, Any]:
         """What the network is built from, and what its fields are normalised by."""
-        run, scale = material.learned[0][0], material.scale
+        run, scale = material.learned.runs[0], material.scale
         told = decisive(self)  # equal weights, equal files
         told.pop("weights", None)
         return {

@@ -82,9 +82,10 @@ class NetworkCoder(Coder):
     def __init__(self, path: Path, device: str) -> None:
         import torch
 
+        from scaled_mpi.learning.distributed import use_one_thread
         from scaled_mpi.learning.weights import load_into, load_weights
 
-        torch.set_num_threads(1)
+        use_one_thread()
         tensors, meta = load_weights(path)
         if meta.get("kind") not in list(NETWORKS):
             known = ", ".join(NETWORKS)

@@ -89,11 +89,10 @@ class FieldDenoiser(TrainedPart):
         The spread is that of its training; `spread` serves weights that do not state it.
         Errors: `InputError` for weights that are missing, damaged or of another network.
         """
-        import torch
-
+        from scaled_mpi.learning.distributed import use_one_thread
         from scaled_mpi.learning.weights import load_weights
 
-        torch.set_num_threads(1)
+        use_one_thread()
         spread = load_weights(folder / WEIGHTS)[1].get("spread", spread)
         return load_model(self.build(schedule, spread, periodic), folder, "cpu").on_arrays()
 

@@ -16,7 +16,7 @@ read the jump there, and then finds in pure noise a jump that is not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -29,10 +29,10 @@ from scaled_mpi.learning.settings import Training
 from scaled_mpi.learning.sizes import AnySize, Blocks, size_of
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.keys import FreeStep, Stream
-from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.parallel.streams import uniform
 from scaled_mpi.surrogates.fitting import (
     JUDGED,
+    Excerpt,
     JumpOperator,
     JumpSpec,
     patches_of,
@@ -106,8 +106,8 @@ class Diffusion(JumpSpec):
     def _network(self, meta: Mapping[str, Any], seed: int) -> Any:
         return network_of(meta, seed)
 
-    def _lesson(self, *of: Any) -> DiffusionLesson:
-        return DiffusionLesson(self, *of)
+    def _lesson(self, excerpt: Excerpt, seed: int) -> DiffusionLesson:
+        return DiffusionLesson(self, excerpt, seed)
 
 
 def network_of(meta: Mapping[str, Any], seed: int) -> Any:
@@ -134,17 +134,9 @@ def network_of(meta: Mapping[str, Any], seed: int) -> Any:
 class DiffusionLesson:
     """Samples and losses of one diffusion surrogate; see `learning.settings.Task`."""
 
-    def __init__(
-        self,
-        spec: Diffusion,
-        runs: list[Trajectory],
-        moments: slice,
-        scale: Any,
-        names: Sequence[str],
-        seed: int,
-    ) -> None:
+    def __init__(self, spec: Diffusion, excerpt: Excerpt, seed: int) -> None:
         self.spec, self.seed = spec, seed
-        self.single = patches_of(spec, (runs, moments, scale, names), 1)
+        self.single = patches_of(spec, excerpt, 1)
         self.reach = self.single.ring
 
     def sample(self, step: int, micro: int, size: int) -> dict[str, Any]:
