@@ -114,7 +114,7 @@ _Loader.add_implicit_resolver(
 def parse_yaml(text: str, source: str = "text") -> Any:
     """Plain data of a YAML text. Errors: `InputError` naming the line at fault."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+        return yaml.load(text, Loader=_Loader)  # a subclass of SafeLoader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise InputError(f"{source}, line {line}: {error.problem}. Needed: YAML") from error

@@ -228,8 +228,8 @@ def check_launcher(size: int, environment: Mapping[str, str]) -> None:
         if text.isdigit():
             if int(text) > 1:
                 raise InputError(
-                    f"{name}={text} but MPI sees one rank: start with mpirun -n {text} or "
-                    f"srun --mpi=pmix -n {text} and an mpi4py of the same MPI, or with srun -n 1"
+                    f"{name}={text}: MPI sees one rank. Needed: mpirun -n {text}, or srun "
+                    f"--mpi=pmix -n {text} with an mpi4py of the same MPI, or srun -n 1"
                 )
             return
 
@@ -262,7 +262,9 @@ def member_groups(members: int, comm: Comm) -> tuple[Comm, tuple[int, ...]]:
     """
     groups = min(members, comm.size)
     if groups < 1:
-        raise InputError(f"members: {members}, at least 1 is needed")
+        raise InputError(
+            f"members: {members} is not allowed: no group is left. Allowed: at least 1"
+        )
     ranks = shares(comm.size, groups)
     mine = next(group for group in range(groups) if comm.rank in ranks[group])
     return split(comm, mine), tuple(shares(members, groups)[mine])

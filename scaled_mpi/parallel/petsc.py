@@ -54,7 +54,10 @@ class Lattice:
 
     def __init__(self, blocks: Blocks, comm: Comm, width: int = 1) -> None:
         if comm.size != blocks.ranks:
-            raise ValueError(f"communicator of {comm.size} ranks for {blocks.ranks} blocks")
+            raise ValueError(
+                f"comm: size {comm.size} is not allowed: each rank owns a block. Allowed: "
+                f"{blocks.ranks} ranks"
+            )
         self.blocks, self.block, self.width = blocks, blocks.block(comm.rank), width
         kinds = {True: PETSc.DM.BoundaryType.PERIODIC, False: PETSc.DM.BoundaryType.NONE}
         grid = blocks.grid
