@@ -129,3 +129,60 @@ def test_every_built_in_member_keeps_the_contract_of_plugins(family):
 
 def test_names_are_listed_without_an_import():
     assert plugins.names("scaled_mpi.losses", ("a", "b")) == ("a", "b")
+
+
+PARTS = '''
+"""A bottleneck, a loss term and a network size, in a package of their own."""
+from typing import Literal
+
+from scaled_mpi.config import Spec
+from scaled_mpi.learning.networks.bottlenecks import Identity
+
+
+class Halved(Identity):
+    def code(self, z):
+        return z / 2
+
+
+def absolute(made, truth, system):
+    return (made - truth).abs().mean()
+
+
+class Single(Spec):
+    kind: Literal["single_layer"] = "single_layer"
+    multiple: int = 1
+    padding: str = "replicate"
+
+    def build(self, axes, channels, fields, scalars):
+        raise AssertionError
+'''
+CODE = """
+from scaled_mpi.compressors import MEMBERS
+from scaled_mpi.config import InputError, parse
+from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+from scaled_mpi.learning.reconstruction import terms
+from scaled_mpi.surrogates import MEMBERS as SURROGATES
+
+keys = {"bottleneck": {"kind": "halved"}, "terms": {"absolute": 0.5}}
+spec = parse(MEMBERS["autoencoder"], keys)
+network = CodingNetwork(2, 4, (4, 4), 8, 1, "halved")
+print(type(network.bottleneck).__name__, terms()["absolute"].__name__)
+print(SURROGATES["diffusion"](network={"kind": "single_layer"}, reach=8).network.kind)
+for wrong in ({"bottleneck": {"kind": "thirds"}}, {"terms": {"relative": 1.0}}):
+    try:
+        parse(MEMBERS["autoencoder"], wrong)
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_bottlenecks_losses_and_networks_of_another_package_are_named_in_yaml(tmp_path):
+    points = "[scaled_mpi.bottlenecks]\nhalved = shifting_package:Halved\n"
+    points += "[scaled_mpi.losses]\nabsolute = shifting_package:absolute\n"
+    points += "[scaled_mpi.networks]\nsingle_layer = shifting_package:Single\n"
+    found = python(installed(tmp_path, points, PARTS), "-c", CODE)
+    assert found.returncode == 0 and found.stderr == "", found.stderr
+    lines = found.stdout.splitlines()
+    assert lines[:2] == ["Halved absolute", "single_layer"]
+    assert "thirds is not allowed: unknown. Allowed: identity, linear, kl, vq, halved" in lines[2]
+    assert "relative is not allowed: unknown. Allowed: gradient, spectrum, residual" in lines[3]

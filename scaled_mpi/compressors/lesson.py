@@ -112,13 +112,13 @@ class Lesson:
     def remade(self, model: Any, fields: Any) -> tuple[Any, Any, Any]:
         """What coding leaves of fields, the truth there, and the loss of one against the other."""
         from scaled_mpi.learning.networks.convolution import crop
-        from scaled_mpi.learning.reconstruction import TERMS
+        from scaled_mpi.learning.reconstruction import terms
 
         made, penalty = model.reconstruct(fields)
         made, truth = made.float(), crop(fields, self.ring)
         total = (made - truth).square().mean() + penalty
         for name, weight in sorted(self.recipe.terms.items()):
-            total = total + weight * TERMS[name](made, truth, self.system)
+            total = total + weight * terms()[name](made, truth, self.system)
         return made, truth, total
 
     def judge(self, model: Any) -> dict[str, float]:

@@ -25,7 +25,6 @@ from scaled_mpi.learning.networks.convolution import crop, gather, spread
 from scaled_mpi.learning.networks.unet import Condition, UNet
 from scaled_mpi.learning.samplers import sample
 from scaled_mpi.learning.schedules import Schedule
-from scaled_mpi.learning.sizes import Blocks, Levels
 
 NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "local": BlockNetwork}
 UNKNOWN = 1.0  # stands where the future is not known
@@ -64,18 +63,20 @@ class ConditionalJump(nn.Module):
     """Samples of a field one jump on, given the past."""
 
     def __init__(
-        self, shape: JumpShape, size: Levels | Blocks, schedule: Schedule, parametrization: str
+        self, shape: JumpShape, size: Any, schedule: Schedule, parametrization: str
     ) -> None:
         super().__init__()
         self.reach, self.factor, axes = tuple(shape.reach), shape.factor, len(shape.reach)
         cells = shape.factor**axes
-        network = NETWORKS[size.kind](
-            axes,
-            shape.channels * cells,
-            size,
-            fields=((shape.memory + 1) * shape.channels + 2) * cells,
-            scalars=shape.conditions,
-        )
+        read = {
+            "fields": ((shape.memory + 1) * shape.channels + 2) * cells,
+            "scalars": shape.conditions,
+        }
+        channels = shape.channels * cells
+        if size.kind in NETWORKS:
+            network = NETWORKS[size.kind](axes, channels, size, **read)
+        else:  # of an installed package
+            network = size.build(axes, channels, **read)
         self.denoiser = Denoiser(network, schedule, parametrization)
         scale = torch.tensor(tuple(shape.change), dtype=torch.float32)
         self.register_buffer("scale", scale.view(-1, *(1,) * axes), persistent=False)
