@@ -32,11 +32,11 @@ class NetcdfSource:
             raise InputError(f"{path}: damaged. Needed: a readable NetCDF file") from error
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of the variable `name`."""
+        """Return the shape of the variable `name`."""
         return tuple(self._variable(name).shape)
 
     def read(self, name: str, index: tuple[Any, ...]) -> np.ndarray:
-        """A part of it."""
+        """Return the part of it at `index`, of any shape."""
         return np.asarray(self._variable(name)[index].values)
 
     def close(self) -> None:

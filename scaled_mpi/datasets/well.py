@@ -20,7 +20,7 @@ import numpy as np
 
 from scaled_mpi.config import InputError
 from scaled_mpi.datasets.hdf5 import Hdf5Source
-from scaled_mpi.datasets.runs import Place, Run, TrajectoryFiles
+from scaled_mpi.datasets.runs import Place, Run, Source, TrajectoryFiles
 from scaled_mpi.parallel.blocks import Boundary, per_axis
 from scaled_mpi.parallel.hdf5 import plain_dataset
 
@@ -44,8 +44,9 @@ class WellFiles(TrajectoryFiles):
         """The file, open on this rank."""
         return Hdf5Source(path)
 
-    def runs(self, path: str, source: Hdf5Source) -> list[Run]:
-        """The trajectories of a file."""
+    def runs(self, path: str, source: Source) -> list[Run]:
+        """Return the trajectories of a file."""
+        assert isinstance(source, Hdf5Source)
         names = _words(_group(source, path, "dimensions").attrs.get("spatial_dims", ()))
         if not 1 <= len(names) <= 3:
             raise InputError(f"{path}: has dimensions of space {names}. Needed: 1 to 3")

@@ -1,8 +1,8 @@
 """Ranks: the world, its parts, quiet waiting, and ending together. The one importer of mpi4py.
 
-MPI starts at the first call of `world()`, never at import, so that a Dask worker or a laptop may
-import every module of the package. Where mpi4py or the MPI library is absent a `SerialComm` of one
-rank stands in. Rank and size come from MPI alone; a launcher's variables serve only to notice that
+MPI starts at the first call of `world()`, never at import. So a Dask worker or a laptop may import
+every module of the package. Where mpi4py or the MPI library is absent, a `SerialComm` of one rank
+stands in. Rank and size come from MPI alone; a launcher's variables serve only to notice that
 MPI did not see it.
 """
 
@@ -174,8 +174,8 @@ class Comm(Protocol):
 class SerialComm(Comm):
     """One rank, without MPI.
 
-    Also for processes that MPI did not start (a Dask worker): they must not touch MPI, since they
-    inherit the launcher's variables of the job that started them.
+    It also serves processes that MPI did not start, such as a Dask worker. They must not touch
+    MPI, since they inherit the variables of the launcher that started their parent.
     """
 
     rank = 0
@@ -195,10 +195,10 @@ def by_mpi(comm: Comm) -> bool:
 
 @lru_cache(maxsize=1)
 def world() -> Comm:
-    """All ranks of this job: MPI's COMM_WORLD, or a SerialComm without MPI.
+    """Return all ranks of this job: MPI's COMM_WORLD, or a SerialComm without MPI.
 
-    Raises InputError where a launcher started several processes that MPI does not see as one job,
-    since each would then run the whole experiment alone and overwrite the others' files.
+    Errors: `InputError` where a launcher started several processes that MPI does not see as one
+    job. Each would run the whole experiment alone and overwrite the files of the others.
     """
     comm = _mpi_world() or SerialComm()
     check_launcher(comm.size, os.environ)
@@ -257,8 +257,8 @@ def shares(items: int, parts: int) -> list[range]:
 def member_groups(members: int, comm: Comm) -> tuple[Comm, tuple[int, ...]]:
     """Ranks spread over ensemble members first, over tiles second; collective.
 
-    With more members than ranks every rank is a group of its own and runs several members in turn;
-    with fewer, each member gets a communicator of several ranks. Returns (my group, my members).
+    With more members than ranks every rank is a group of its own and runs several members in turn.
+    With fewer, each member gets a communicator of several ranks. Returns (my group, my members).
     """
     groups = min(members, comm.size)
     if groups < 1:
@@ -307,8 +307,8 @@ def _sleep_until(request: Any, seconds: float) -> bool:
 def raise_together(comm: Comm, error: BaseException | None) -> None:
     """Collective: if any rank brings an error, every rank raises that of the lowest such rank.
 
-    An InputError stays one, so that bad input ends the job with one line and exit code 2; anything
-    else becomes a RuntimeError that names the rank (on the rank itself the original is raised).
+    An InputError stays one, so that bad input ends the job with one line and exit code 2. Any
+    other error becomes a RuntimeError that names the rank; the rank itself raises the original.
     """
     told = None if error is None else (isinstance(error, InputError), _in_words(error))
     for rank, entry in enumerate(comm.allgather(told)):
@@ -332,8 +332,8 @@ def _in_words(error: BaseException) -> str:
 def abort_on_error(patience: float = 5.0) -> Iterator[None]:
     """Wrap the entry point: no rank may die alone and leave the others waiting for ever.
 
-    An InputError or SystemExit met on every rank (within `patience` seconds of each other) ends
-    the job in order, with one message and its exit code (InputError: 2). Anything else, or one
+    An InputError or SystemExit on every rank, within `patience` seconds of each other, ends the
+    job in order. It leaves one message and its exit code (InputError: 2). Anything else, or one
     rank alone, prints 'scaled_mpi: rank r of n: Cause: message' and aborts all ranks at once.
     """
     comm = world()

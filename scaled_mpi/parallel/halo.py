@@ -2,8 +2,8 @@
 condition.
 
 The ring is cut into boxes, one for each offset in {-1, 0, 1}^axes but 0 (faces, edges, corners).
-As a ring is never wider than a tile, every box lies in one block, and all boxes that one rank
-needs from another travel in one message, corners and channels included, in the order of the
+As a ring is never wider than a tile, every box lies in one block. All boxes that one rank needs
+from another travel in one message, corners and channels included. Their order is that of the
 receiver's offsets. A rank that is its own neighbour copies. Beyond the domain, after the messages
 and one axis after another (first axis first):
 
@@ -11,9 +11,9 @@ and one axis after another (first axis first):
     neumann     even mirror about the face:  ghost = mirror
     dirichlet   odd mirror about the face:   ghost = 2 value - mirror
 
-`fill` is affine in the interior; `add_back` is the exact adjoint (transpose) of its linear part:
-what the ring holds is added to the cells that it would have been filled from. The plan is
-arithmetic (`ring_boxes`), so that every rank of every size is tested in one process; `Halo` adds
+`fill` is affine in the interior; `add_back` is the exact adjoint (transpose) of its linear part.
+It adds the values of the ring to the cells that `fill` reads them from. The plan is arithmetic
+(`ring_boxes`), so that every rank of every size is tested in one process; `Halo` adds
 the communication.
 """
 
@@ -118,9 +118,9 @@ def expected_bytes(
 ) -> int:
     """Bytes of one exchange that cross ranks, received by `rank` or (None) summed over all ranks.
 
-    Closed form, not read off the plan: with n cells, m ring cells that belong to some block and s
-    ring cells that belong to the rank itself on each axis, a rank receives prod(n + m) - prod(n +
-    s) cells.
+    It is a closed form, not read off the plan. On each axis let the block have n cells, and its
+    ring m cells of any block, of which s belong to the rank itself. Then a rank receives
+    prod(n + m) - prod(n + s) cells.
     """
     width = check_width(blocks, width)
     ranks = range(blocks.ranks) if rank is None else (rank,)
@@ -190,7 +190,7 @@ class Halo:
         self.padded_size = tuple(
             n + 2 * w for n, w in zip(self.block.size, self.width, strict=True)
         )
-        self.interior = (
+        self.interior: Slices = (
             ...,
             *(_ring(0, n, w) for n, w in zip(self.block.size, self.width, strict=True)),
         )
@@ -372,5 +372,6 @@ def gather_field(
     lead = field.shape[: field.ndim - blocks.grid.axes]
     whole = np.empty((*lead, *blocks.grid.shape), field.dtype)
     for rank, part in enumerate(parts):
-        whole[(..., *blocks.block(rank).slices)] = part
+        where: Slices = (..., *blocks.block(rank).slices)
+        whole[where] = part
     return whole

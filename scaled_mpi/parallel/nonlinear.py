@@ -1,7 +1,7 @@
 """PETSc's nonlinear solvers, and the linear solve of a Newton step; see `petsc.py`.
 
 States are arrays of any shape, one a rank; PETSc sees them flat, rank by rank. Everything here is
-collective over the communicator that is given.
+collective over the communicator.
 """
 
 from __future__ import annotations
@@ -40,14 +40,15 @@ def solve_nonlinear(
     refresh: Callable[[np.ndarray], None] | None = None,
     watch: Watch | None = None,
 ) -> Course:
-    """Solve F(U) = 0 from `start` until ||F|| <= atol or `most` iterations.
+    """Solve F(U) = 0 from `start`, of any shape, until ||F|| <= atol or `most` iterations.
 
-    `newton`: line search, flexible GMRES on the derivative's product, preconditioned; before each
-    linear solve `refresh(state)` may make the preconditioner anew, and `watch(iteration, norm)`
-    sees its residuals. `anderson` and `ngmres`: U - M^-1 F(U) is the nonlinear preconditioner, and
-    `watch` sees ||F||. Nothing stops on the update.
+    `newton`: line search, and preconditioned flexible GMRES on the product of the derivative.
+    Before each linear solve `refresh(state)` may renew the preconditioner, and
+    `watch(iteration, norm)` sees its residuals. `anderson` and `ngmres`: U - M^-1 F(U) is the
+    nonlinear preconditioner, and `watch` sees ||F||. Nothing stops on the update.
     """
-    shape, course = start.shape, []
+    course: list[float] = []
+    shape = start.shape
     with ExitStack() as stack:
         snes = PETSc.SNES().create(petsc_comm(comm))
         stack.callback(snes.destroy)
@@ -105,8 +106,9 @@ def solve_linear(
     rtol: float,
     watch: Watch | None = None,
 ) -> Course:
-    """Solve J W = right by flexible GMRES, until ||J W - right|| <= rtol ||right||."""
-    shape, course = right.shape, []
+    """Solve J W = right by flexible GMRES until ||J W - right|| <= rtol ||right||; any shape."""
+    course: list[float] = []
+    shape = right.shape
 
     def see(iteration: int, norm: float) -> None:
         course.append(norm)
@@ -158,7 +160,7 @@ class _Product:
 
     def __init__(self, derivative: Derivative, shape: tuple[int, ...]) -> None:
         self.derivative, self.shape = derivative, shape
-        self.state: np.ndarray | None = None
+        self.state = np.zeros(0)  # set before the first product
 
     def mult(self, _: Any, x: Any, y: Any) -> None:
         y.array[:] = self.derivative(self.state, x.array_r.reshape(self.shape)).ravel()
