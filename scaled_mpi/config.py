@@ -1,8 +1,8 @@
 """YAML to typed, strict, frozen objects and back: one key is one field.
 
-This module knows no member of any family; `experiment.py` joins them. Text from outside is read
-with a loader that builds plain data only, and every mistake becomes one `InputError` line that
-names the key, the value and what is allowed.
+This module knows no member of any family; `experiment.py` joins them. A loader that
+builds plain data only reads text from outside. Every mistake becomes one `InputError` line with
+the key, the value and the allowed values.
 """
 
 from __future__ import annotations

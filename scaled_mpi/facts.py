@@ -1,12 +1,12 @@
-"""Measured numbers and the course of a training, one JSON line each, and how to read them back.
+"""Measured numbers and the course of a training, one JSON line each; writers and readers.
 
-facts.jsonl     {"name", "value", "unit", "stage", "ranks", and the place: tiles, jump, ...}
-events.jsonl    {"schema_version": 2, "moment", "epoch", "step", "train_loss", ..., "meta"}; the
-                moments are on_start, on_epoch_end, on_train_end, on_exception, and no line
-                repeats what an earlier one told
-scalars.csv     epoch,split,train_loss,val_loss,epoch_time_s,throughput,max_memory_mib, then
-                metric_<name> in sorted order, then rank,world_size; a row "train" and a row
-                "val" an epoch, numbers as %.8g, nothing for None
+    facts.jsonl     {"name", "value", "unit", "stage", "ranks", and the place: tiles, jump, ...}
+    events.jsonl    {"schema_version": 2, "moment", "epoch", "step", "train_loss", ..., "meta"};
+                    the moments are on_start, on_epoch_end, on_train_end, on_exception, and no
+                    line repeats the content of an earlier one
+    scalars.csv     epoch,split,train_loss,val_loss,epoch_time_s,throughput,max_memory_mib, then
+                    metric_<name> in sorted order, then rank,world_size; a row "train" and a row
+                    "val" an epoch, numbers as %.8g, nothing for None
 
 A line is appended and flushed at once. A kill may cut the last one short: readers leave it out and
 the next writer removes it. Reports read these files and nothing else. JSON has no nan and no
@@ -287,7 +287,9 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         try:
             entry = json.loads(line)
         except ValueError as error:
-            raise InputError(f"{path}, line {number}: not JSON") from error
+            raise InputError(
+                f"{path}, line {number}: not JSON. Needed: a JSON object a line"
+            ) from error
         objects.append(_with_numbers(entry))
     return objects
 

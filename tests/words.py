@@ -26,7 +26,7 @@ _END = re.compile(
     r"(?<!e\.g\.)(?<!i\.e\.)(?<!cf\.)(?<!vs\.)(?<=[.!?])[\"')]*\s+(?=[A-Z0-9`'\"(\[{*])"
 )
 _LIST = re.compile(r"\s*([-*]|\d+[.)])\s")
-_TERM = r"(?:\.\.\.|\*?\w+(?:\.\w+)*'?(?:\s*[-/*+^]\s*\w+|\s\w)?)"
+_TERM = r"(?:\.\.\.|\*?\w+(?:\.\w+)*'?(?:\s*[-/*+^]\s*\w+|\s\w)*)"
 _SHAPE = re.compile(rf"[(\[](\s*{_TERM}\s*(?:,\s*{_TERM}\s*)*,?\s*)[)\]]")
 _SAID = re.compile(
     r"\b(scalars?|0-dimensional)\b|\b(same|any|equal|its|their|whose|one|that) shapes?\b"
