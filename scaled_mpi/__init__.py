@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 __all__ = ["open"]
 
 
-def open(path: str | Path) -> Outputs:  # noqa: A001 - scaled_mpi.open is how it is called
+def open(path: str | Path) -> Outputs:
     """Results in a folder, as lazy xarray datasets, facts and events; see `opening.Outputs`.
 
     Needs no MPI, no PETSc and no parallel HDF5. Errors: `InputError` for a folder without results.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
 import pydantic
 import yaml
 
+IN_PLACE_OF = {"epochs": "steps"}  # a key that is set leaves out the other
 LARGEST_FILE = 1_000_000  # bytes; an experiment is a page of text, not a data file
 
 
@@ -56,7 +57,9 @@ class SparseSpec(Spec):
     @pydantic.model_serializer(mode="wrap")
     def _without_optional(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
         tree = handler(self)
-        return {k: v for k, v in tree.items() if v is not None or k not in self.optional}
+        absent = {key for key in self.optional if tree.get(key) is None}
+        absent |= {IN_PLACE_OF[key] for key in set(IN_PLACE_OF) & set(self.optional) - absent}
+        return {key: value for key, value in tree.items() if key not in absent}
 
 
 SpecType = TypeVar("SpecType", bound=Spec)
@@ -103,7 +106,7 @@ _Loader.add_implicit_resolver(
 def parse_yaml(text: str, source: str = "text") -> Any:
     """Plain data of a YAML text. Errors: `InputError` naming the line at fault."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+        return yaml.load(text, Loader=_Loader)  # a subclass of SafeLoader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise InputError(f"{source}, line {line}: {error.problem}. Needed: YAML") from error
@@ -206,6 +209,9 @@ def _with_defaults(cls: type[Spec], tree: Mapping[str, Any]) -> dict[str, Any]:
 def _merged(default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """`given` over `default`, block by block."""
     result = {**default, **given}
+    for key, other in IN_PLACE_OF.items():
+        if given.get(key) is not None and other not in given:
+            result.pop(other, None)
     for key, value in given.items():
         known = default.get(key)
         if isinstance(value, Mapping) and isinstance(known, Mapping):

@@ -81,8 +81,8 @@ def missing(thing: object, required: Iterable[str]) -> list[str]:
 def block_violations(member: object, contract: type, methods: Iterable[str]) -> list[str]:
     """Return what a block of YAML lacks of a contract, one line each.
 
-    `member` must be a class that inherits from `contract`, with a key `kind` that has a default
-    and with `methods` of its own in place of those of the contract.
+    `member` must be a class that inherits from `contract`. Its key `kind` has a default, and its
+    `methods` are its own, not those of the contract.
     """
     if not isinstance(member, type) or not issubclass(member, contract):
         name = getattr(member, "__name__", type(member).__name__)

@@ -17,12 +17,11 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from scaled_mpi.config import InputError, Spec
-from scaled_mpi.parallel.blocks import Block, Boundary, Grid, make_blocks
+from scaled_mpi.parallel.blocks import Block, Boundary, Grid, handy_tile, make_blocks
 from scaled_mpi.parallel.comm import Comm, raise_together
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.store import TrajectoryWriter, trajectory_names
 
-_LARGEST_TILE, _SMALLEST_TILE = 64, 8  # cells an axis of an imported run's chunks
 _TEST_SHARE = 4  # of a single run, the last frame in so many is for the test
 
 
@@ -265,11 +264,3 @@ def _paths(key: str, patterns: Sequence[str]) -> list[str]:
             )
         paths += found
     return paths
-
-
-def handy_tile(shape: Sequence[int]) -> tuple[int, ...]:
-    """For each axis the largest divisor from 8 to 64 cells, or the whole axis if it has none."""
-    return tuple(
-        next((d for d in range(min(n, _LARGEST_TILE), _SMALLEST_TILE - 1, -1) if n % d == 0), n)
-        for n in shape
-    )

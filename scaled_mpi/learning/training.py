@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scaled_mpi.learning.settings import Result, Task, Training, useful_ranks
+from scaled_mpi.learning.settings import Result, Task, Training, check_steps_known, useful_ranks
 from scaled_mpi.parallel.comm import Comm, quiet_bcast, split
 from scaled_mpi.parallel.signals import Stopped
 
@@ -51,6 +51,7 @@ def train(
     """
     from scaled_mpi.learning.loop import Loop
 
+    check_steps_known(spec)
     task = Task(loss, sample, validate, meta or {})
     return Loop(model, task, spec, comm, Path(folder), events, seed, should_stop).run()
 

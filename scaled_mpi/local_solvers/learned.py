@@ -80,10 +80,6 @@ class Learned(LocalSolverSpec):
         load_into(network, tensors, str(path))
         return LearnedSolver(network, self.device)
 
-    def learns(self) -> bool:
-        """Return True: its weights come from a training."""
-        return True
-
     def _train(self, files: list[Path], comm: Comm, folder: Path, events: Any, seed: int) -> None:
         lesson = Lesson(Residuals(files[: -self.held_out]), seed)
         exam = Lesson(Residuals(files[-self.held_out :]), seed)

@@ -22,6 +22,8 @@ from scaled_mpi.config import InputError
 BOUNDARY_KINDS = ("periodic", "dirichlet", "neumann")
 MAX_AXES = 3
 
+_LARGEST_TILE, _SMALLEST_TILE = 64, 8  # cells an axis of an imported run's chunks
+
 
 @dataclass(frozen=True)
 class Boundary:
@@ -341,3 +343,11 @@ def make_blocks(grid: Grid, tile: int | Sequence[int], comm_size: int) -> Blocks
     alone = Blocks(grid, whole_per_axis("tile", tile, grid.axes, 1), (1,) * grid.axes)
     periodic = [boundary.periodic for boundary in grid.boundary]
     return replace(alone, split=choose_split(alone.counts, comm_size, alone.tile, periodic))
+
+
+def handy_tile(shape: Sequence[int]) -> tuple[int, ...]:
+    """For each axis the largest divisor from 8 to 64 cells, or the whole axis if it has none."""
+    return tuple(
+        next((d for d in range(min(n, _LARGEST_TILE), _SMALLEST_TILE - 1, -1) if n % d == 0), n)
+        for n in shape
+    )

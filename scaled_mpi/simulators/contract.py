@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from scaled_mpi.config import InputError
+from scaled_mpi.config import InputError, Spec
 from scaled_mpi.parallel.blocks import Block, Blocks, Grid
 
 
@@ -131,6 +131,18 @@ class Cheaper(NamedTuple):
 FIELDS = ("channels", "time_step", "reach_per_step", "initial", "advance", "fields")
 PARTICLES = ("channels", "time_step", "blocks", "exchange", "initial", "advance")
 REACTING = ("diffusion", "rest", "reaction", "reaction_derivative", "shifted_reaction")
+
+
+def member_violations(member: object) -> list[str]:
+    """What the class of a simulator lacks of both contracts, one line each; it is not built."""
+    name = getattr(member, "__name__", type(member).__name__)
+    if not isinstance(member, type) or not issubclass(member, Spec):
+        return [f"{name}: a class that inherits from scaled_mpi.config.Spec is needed"]
+    kind = member.model_fields.get("kind")
+    lacking = [] if kind is not None and isinstance(kind.default, str) else ["kind"]
+    if missing(member, PARTICLES):
+        lacking += missing(member, FIELDS)
+    return [f"{name}: {one} is missing" for one in lacking]
 
 
 def missing(simulator: Any, needed: Sequence[str]) -> list[str]:

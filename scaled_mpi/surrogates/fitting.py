@@ -6,6 +6,7 @@ and its operator how the network makes a tile (`_made`); all else stands here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -76,6 +77,26 @@ class JumpSpec(Surrogate):
         tensors, meta = read_jump(source, self.kind)
         agree(self, meta, seen, source)
         place_weights(source, folder / WEIGHTS, self._network(meta, 0), tensors)
+
+    def sample_count(
+        self, runs: int, frames: int, shape: Sequence[int], periodic: Sequence[bool]
+    ) -> int:
+        """Return the training samples without a cell in common in `runs` runs of `frames` frames.
+
+        `shape`: cells of a run on the surrogate's own grid; `periodic`: of each axis.
+        """
+        learned, kept = (runs - self.held_out, frames) if runs > self.held_out else (runs, 0)
+        if not kept:
+            kept = frames - max(2, frames // 8)
+        starts = max(0, kept - self.memory - self._jumps() + 1)
+        core = shape if self._jumps() > 1 else self._core(shape, periodic)
+        return (
+            learned * starts * math.prod(max(1, n // c) for n, c in zip(shape, core, strict=True))
+        )
+
+    def _jumps(self) -> int:
+        """Jumps that the frames of one sample span; above 1 its patch is the whole box."""
+        return 1
 
     def _check(self, runs: Sequence[Trajectory]) -> None:
         if not runs:

@@ -91,6 +91,9 @@ class Stepper(JumpSpec):
         """Return whether the halo must cover the reach: without masks it must."""
         return not self.masked
 
+    def _jumps(self) -> int:
+        return self.rollout
+
     def _reaches(self) -> tuple[int, ...]:
         return self.reach if isinstance(self.reach, tuple) else (self.reach,)
 

@@ -21,6 +21,7 @@ import numpy as np
 from scaled_mpi.coupling.solving import Coarse, NotConverged
 from scaled_mpi.engine.context import Context
 from scaled_mpi.experiments.elliptic import steps as implicit
+from scaled_mpi.local_solvers.solvers import load_local_solver
 from scaled_mpi.parallel.blocks import Blocks, make_blocks
 from scaled_mpi.parallel.comm import first_ranks, largest, quiet_barrier
 from scaled_mpi.parallel.keys import FirstRun
@@ -39,7 +40,7 @@ def work(context: Context) -> None:
     if experiment.implicit is not None:
         implicit.work(context)
         return
-    solver = experiment.local_solver.load(context.inputs["fit"])
+    solver = load_local_solver(experiment.local_solver, context.inputs["fit"])
     table = _Table(context)
     for lattice in experiment.domain.lattices:
         case = _Case(context, lattice)

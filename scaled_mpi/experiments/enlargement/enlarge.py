@@ -27,6 +27,7 @@ from scaled_mpi.coupling.generation import CoarseCorrection, TiledDenoiser, bloc
 from scaled_mpi.datasets.snapshots import SnapshotSet, write_index
 from scaled_mpi.engine.chunks import write_missing
 from scaled_mpi.engine.context import Context
+from scaled_mpi.learning.given_weights import taken
 from scaled_mpi.learning.samplers import CellNoise, Denoise, sample
 from scaled_mpi.learning.training import on_team
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
@@ -88,6 +89,10 @@ def fit(context: Context) -> None:
     experiment, block = context.experiment, context.experiment.generation.block
     scales, lesson = _lesson(context)
     coarse_spread = block * float(block_means(lesson[0], 2, block).std(dtype=np.float64))
+    takes = {
+        "windows": experiment.windows.take_as(experiment.schedule),
+        "coarse": experiment.coarse.take_as(experiment.schedule, coarse_spread, periodic=True),
+    }
     for name, one in (
         (
             "windows",
@@ -108,6 +113,8 @@ def fit(context: Context) -> None:
     ):
         folder = context.folder / name
         on_root(context.comm, partial(folder.mkdir, exist_ok=True))
+        if taken(getattr(experiment, name), name, folder, context.comm, takes[name]) is not None:
+            continue
         on_team(
             context.comm,
             getattr(experiment, name).training,

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from scaled_mpi.compressors.coders import load_coder
 from scaled_mpi.coupling.latent import Coding
-from scaled_mpi.datasets.runs import handy_tile
 from scaled_mpi.engine.context import Context
-from scaled_mpi.files import sha256
-from scaled_mpi.parallel.blocks import Blocks, make_blocks
+from scaled_mpi.learning.given_weights import taken
+from scaled_mpi.parallel.blocks import Blocks, handy_tile, make_blocks
 from scaled_mpi.parallel.comm import first_ranks, member_groups, quiet_barrier
-from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.store import (
     Trajectory,
     TrajectoryWriter,
     link_trajectory,
     trajectory_names,
 )
-from scaled_mpi.shipped import weight_file
 from scaled_mpi.simulators.running import condition_of
 
 
@@ -35,10 +34,19 @@ def compress(context: Context) -> None:
     runs = training_runs(source)
     begun = time.perf_counter()
     seen = runs or [Trajectory(source, "test-0000")]  # nothing is learned: of identity, the axes
-    compressor.fit(seen, context.comm, context.folder, context.events(), context.experiment.seed)
+    fields = {"axes": seen[0].grid.axes, "channels": seen[0].shape[1]}
+    take = partial(compressor.take, seen=fields)
+    code = taken(compressor, "compressor", context.folder, context.comm, take)
+    if code is None:
+        compressor.fit(
+            seen, context.comm, context.folder, context.events(), context.experiment.seed
+        )
+    else:
+        context.facts.record("weights.sha256", code)
+        context.say(f"  compressor: finished weights, {compressor.weights}")
     context.facts.record("time.compress", time.perf_counter() - begun, "s")
-    coder = compressor.load(context.folder)
-    if all(f == 1 for f in coder.factor):
+    coder = load_coder(compressor, context.folder)
+    if all(f == 1 for f in coder.factor) or not runs:
         if context.comm.rank == 0:
             for run in runs:
                 link_trajectory(source, context.folder, run.name)
@@ -87,14 +95,12 @@ def _learn(
     context: Context, key: str, member: Any, runs: list[Trajectory], folder: Path, **place: str
 ) -> None:
     begun, comm, seed = time.perf_counter(), context.comm, context.experiment.seed
-    given = getattr(member, "weights", None)
-    if given is None:
+    code = taken(member, key, folder, comm, partial(member.take, seen=_seen(context, runs)))
+    if code is None:
         member.fit(runs, comm, folder, context.events(folder), seed)
     else:
-        source = weight_file(f"{key}.weights", given)
-        on_root(comm, lambda: member.take(source, folder, _seen(context, runs)))
-        context.facts.record("weights.sha256", on_root(comm, lambda: sha256(source)), **place)
-        context.say(f"  {key}: finished weights, {given}")
+        context.facts.record("weights.sha256", code, **place)
+        context.say(f"  {key}: finished weights, {member.weights}")
     quiet_barrier(comm)
     context.facts.record("time.fit", time.perf_counter() - begun, "s", **place)
 
@@ -105,9 +111,10 @@ def _seen(context: Context, runs: list[Trajectory]) -> dict[str, Any]:
         conditions = runs[0].attributes.get("condition", {})
         return {"axes": runs[0].grid.axes, "channels": runs[0].shape[1], "conditions": conditions}
     experiment = context.experiment
+    coder = load_coder(experiment.compressor, context.inputs["compress"])
     return {
         "axes": experiment.axes,
-        "channels": len(experiment.simulator.channels),
+        "channels": coder.channels(len(experiment.simulator.channels)),
         "conditions": condition_of(experiment.simulator),
     }
 

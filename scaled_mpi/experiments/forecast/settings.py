@@ -163,8 +163,7 @@ class ForecastExperiment(ExperimentSpec):
     @property
     def factor(self) -> tuple[int, ...]:
         """Cells of the field an axis for one cell of the surrogate's grid."""
-        factor = getattr(self.compressor, "factor", 1)
-        return whole_per_axis("compressor.factor", factor, self.axes, 1)
+        return self.compressor.cells(self.axes)
 
     @property
     def history(self) -> int:
@@ -175,8 +174,10 @@ class ForecastExperiment(ExperimentSpec):
     def learns(self) -> bool:
         """Whether training runs are needed: not where all weights are finished ones."""
         members = (self.surrogate, *self.rivals.values())
-        finished = all(getattr(one, "weights", None) is not None for one in members)
-        return not finished or self.compressor.kind != "identity"
+        finished = all(one.weights is not None for one in members)
+        return not finished or (
+            self.compressor.kind != "identity" and self.compressor.weights is None
+        )
 
     def runs(self) -> list[Any]:
         """The simulator of every training run, with the keys that `data.vary` changes."""
@@ -233,7 +234,7 @@ def check(experiment: ForecastExperiment) -> None:
             raise InputError(
                 f"{key}: {given} given; at most a tile, {t // f} cells of the surrogate's grid"
             )
-        if h < r and not getattr(experiment.surrogate, "masked", True):
+        if h < r and experiment.surrogate.needs_whole_reach():
             raise InputError(
                 f"coupling.halo: {h} given; at least {r} (surrogate.reach), or a surrogate with "
                 "masks, is allowed"
@@ -244,8 +245,6 @@ def check(experiment: ForecastExperiment) -> None:
 
 def _check_decoder(experiment: ForecastExperiment) -> None:
     """Whether the compressor's decoder reaches no further than the next tile."""
-    if not hasattr(experiment.compressor, "decode_reach"):
-        return
     reach = experiment.compressor.decode_reach(experiment.axes)
     tiles = [t // f for t, f in zip(experiment.domain.tile, experiment.factor, strict=True)]
     if any(r > t for r, t in zip(reach, tiles, strict=True)):
