@@ -21,14 +21,14 @@ SORTS = ("docstrings", "errors", "readme", "shapes")
 # at 0 its entry is deleted, and with its last entry the room.
 ALLOWED: dict[str, dict[str, int]] = {
     "README.md": {"readme": 35},
-    "compressors": {"docstrings": 10, "shapes": 6},
-    "coupling": {"docstrings": 25, "shapes": 27},
-    "learning": {"docstrings": 54, "shapes": 27},
+    "compressors": {"docstrings": 9, "shapes": 4},
+    "coupling": {"docstrings": 26, "shapes": 25},
+    "learning": {"docstrings": 53, "shapes": 25},
     "local_solvers": {"docstrings": 3, "shapes": 4},
-    "problems": {"docstrings": 4, "shapes": 18},
-    "simulators": {"docstrings": 24, "shapes": 17},
-    "surrogates": {"docstrings": 24, "shapes": 17},
-    "top": {"docstrings": 41, "errors": 1, "shapes": 29},
+    "problems": {"docstrings": 4, "shapes": 9},
+    "simulators": {"docstrings": 24, "shapes": 15},
+    "surrogates": {"docstrings": 21, "shapes": 14},
+    "top": {"docstrings": 27, "errors": 1, "shapes": 20},
 }
 
 
