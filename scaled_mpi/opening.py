@@ -25,6 +25,8 @@ from scaled_mpi.parallel.trajectory import axis_names
 
 if TYPE_CHECKING:
     import xarray
+    from xarray.backends import BackendArray
+    from xarray.core.indexing import ExplicitIndexer
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def as_dataset(run: Trajectory) -> xarray.Dataset:
     return xarray.Dataset(variables, {"time": run.times, **coordinates}, attributes)
 
 
-def _channel(run: Trajectory, number: int) -> Any:
+def _channel(run: Trajectory, number: int) -> BackendArray:
     """One channel of a trajectory as an array that xarray reads in parts."""
     from xarray.backends import BackendArray
     from xarray.core.indexing import IndexingSupport, explicit_indexing_adapter
@@ -117,7 +119,7 @@ def _channel(run: Trajectory, number: int) -> Any:
         shape = (run.shape[0], *run.shape[2:])
         dtype = run.dtype
 
-        def __getitem__(self, key: Any) -> np.ndarray:
+        def __getitem__(self, key: ExplicitIndexer) -> np.ndarray:
             return explicit_indexing_adapter(key, self.shape, IndexingSupport.BASIC, self._part)
 
         def _part(self, key: tuple[int | slice, ...]) -> np.ndarray:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from scaled_mpi.config import InputError
 from scaled_mpi.datasets.arrays import ArrayFiles
 from scaled_mpi.parallel import hdf5
+
+if TYPE_CHECKING:
+    import xarray
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -43,7 +46,7 @@ class NetcdfSource:
         """Close the file."""
         self.data.close()
 
-    def _variable(self, name: str) -> Any:
+    def _variable(self, name: str) -> xarray.Variable:
         if name not in self.data.variables:
             known = ", ".join(sorted(map(str, self.data.variables))[:12])
             raise InputError(f"{self.path}:{name}: not there. Needed: {known}")

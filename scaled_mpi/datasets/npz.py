@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -93,7 +93,7 @@ class NpzSource:
         return member.header_offset + _LOCAL_HEADER + name + extra
 
 
-def _header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(stream)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
+from numpy.typing import DTypeLike
 from pydantic import Field, PositiveInt
 
 from scaled_mpi.config import InputError, Spec
@@ -78,7 +79,7 @@ class Run:
         spacing = tuple(h * cut.step for h, cut in zip(self.spacing, self.cells, strict=True))
         return Grid(shape, spacing, self.boundary)
 
-    def read(self, source: Source, frame: int, block: Block, dtype: Any) -> np.ndarray:
+    def read(self, source: Source, frame: int, block: Block, dtype: DTypeLike) -> np.ndarray:
         """Frame number `frame` (C, *block.size); InputError for a value that is not finite."""
         cuts = [
             slice(cut[a], cut[a + n - 1] + 1, cut.step)

@@ -23,7 +23,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -33,6 +33,10 @@ from scaled_mpi.engine.settings import ExperimentSpec
 from scaled_mpi.files import plain_name, put_in_place
 from scaled_mpi.parallel.comm import SerialComm
 from scaled_mpi.parallel.ordered import PARTS
+
+if TYPE_CHECKING:
+    from dask_jobqueue import JobQueueCluster
+    from distributed import Client, LocalCluster
 
 MACHINES = Path("configs/machines")
 LOSSES = 20  # workers that may die under one task before it counts as its fault
@@ -106,7 +110,7 @@ def farm(
         )
 
 
-def _all_of(client: Any, futures: list[Any], say: Callable[[str], None]) -> list[Any]:
+def _all_of(client: Client, futures: list[Any], say: Callable[[str], None]) -> list[Any]:
     from distributed import as_completed
 
     for count, future in enumerate(as_completed(futures), 1):
@@ -124,7 +128,7 @@ class Workers(SerialComm):
     of a task must be small; it reads its data itself.
     """
 
-    def __init__(self, client: Any, folder: Path) -> None:
+    def __init__(self, client: Client, folder: Path) -> None:
         super().__init__()
         self._client, self._folder, self._calls = client, folder, 0
 
@@ -212,7 +216,7 @@ def _cluster(
             say("  some workers are slow to end; they end with this process or their job")
 
 
-def _here(tasks: int) -> Any:
+def _here(tasks: int) -> LocalCluster:
     from distributed import LocalCluster
     from distributed.security import Security
 
@@ -226,14 +230,14 @@ def _here(tasks: int) -> Any:
     )
 
 
-def _jobs(kind: str, machine: Machine, tasks: int) -> Any:
+def _jobs(kind: str, machine: Machine, tasks: int) -> JobQueueCluster:
     """A cluster of one-worker jobs, grown and shrunk with what waits."""
     cluster = make_cluster(kind, machine)
     cluster.adapt(minimum=0, maximum=min(machine.jobs, tasks), interval="5s", wait_count=20)
     return cluster
 
 
-def make_cluster(kind: str, machine: Machine) -> Any:
+def make_cluster(kind: str, machine: Machine) -> JobQueueCluster:
     """The cluster object of dask-jobqueue; `job_script()` of it needs no scheduler."""
     import dask_jobqueue
 
@@ -241,7 +245,7 @@ def make_cluster(kind: str, machine: Machine) -> Any:
     keys.mkdir(parents=True, exist_ok=True)
     keys.chmod(0o700)
     lifetime = max(1, machine.minutes - 5)
-    shared = {
+    shared: dict[str, Any] = {
         "cores": 1,
         "processes": 1,
         "memory": machine.memory,

@@ -17,7 +17,7 @@ from scaled_mpi.parallel import hdf5
 HEAD = "scaled_mpi"
 
 
-def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], meta: Any) -> str:
+def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], meta: object) -> str:
     """Write arrays of any shape and JSON-able `meta` by rename; return their SHA-256. Serial.
 
     Equal contents give equal bytes.

@@ -49,7 +49,7 @@ class Boundary:
         return self.kind == "periodic"
 
 
-def per_axis(name: str, value: Any, axes: int) -> tuple[Any, ...]:
+def per_axis(name: str, value: object, axes: int) -> tuple[Any, ...]:
     """One entry an axis: a single value counts for all; InputError where the number is wrong."""
     entries = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else (value,) * axes
     if len(entries) != axes:
@@ -60,7 +60,7 @@ def per_axis(name: str, value: Any, axes: int) -> tuple[Any, ...]:
     return entries
 
 
-def whole_per_axis(name: str, value: Any, axes: int, least: int) -> tuple[int, ...]:
+def whole_per_axis(name: str, value: object, axes: int, least: int) -> tuple[int, ...]:
     """As `per_axis`, and every entry a whole number >= `least`."""
     entries = per_axis(name, value, axes)
     for entry in entries:

@@ -17,7 +17,7 @@ import numpy as np
 from scaled_mpi.config import InputError
 from scaled_mpi.files import plain_name, seal, sha256, unseal, write_text
 from scaled_mpi.parallel import hdf5
-from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.blocks import Block, Blocks
 from scaled_mpi.parallel.comm import Comm, raise_together
 from scaled_mpi.parallel.root import on_root
 
@@ -95,7 +95,7 @@ def remove_checkpoint(path: str | Path) -> None:
         file.unlink()
 
 
-def _not_finite(arrays: Mapping[str, Any], block: Any) -> str | None:
+def _not_finite(arrays: Mapping[str, np.ndarray], block: Block | None) -> str | None:
     """Which array has its first value that is not finite in which global cell."""
     if block is None:
         return None
@@ -108,7 +108,7 @@ def _not_finite(arrays: Mapping[str, Any], block: Any) -> str | None:
     return None
 
 
-def _piece(name: str, values: Any, block: Any) -> hdf5.Piece:
+def _piece(name: str, values: np.ndarray, block: Block | None) -> hdf5.Piece:
     if block is None:
         return hdf5.Piece(name)
     lead = np.ndim(values) - len(block.size)

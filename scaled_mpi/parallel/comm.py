@@ -16,11 +16,13 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from scaled_mpi.config import InputError
+
+Item = TypeVar("Item")
 
 # The first of these that is set says how many processes the launcher started. Open MPI, MPICH and
 # Intel MPI (PMI), torchrun, a Slurm step, a Slurm allocation.
@@ -41,7 +43,7 @@ class Request(Protocol):
         """Return whether the operation is complete, without waiting."""
         ...
 
-    def Waitall(self, requests: Any) -> Any:
+    def Waitall(self, requests: Sequence[Any]) -> bool:
         """Wait for all `requests`."""
         ...
 
@@ -52,7 +54,7 @@ class _Done:
     def Test(self) -> bool:
         return True
 
-    def Waitall(self, requests: Any) -> bool:
+    def Waitall(self, requests: Sequence[Any]) -> bool:
         return True
 
 
@@ -81,7 +83,7 @@ class Comm(Protocol):
         """Number of ranks."""
         ...
 
-    def allgather(self, sendobj: Any) -> list[Any]:
+    def allgather(self, sendobj: Item) -> list[Item]:
         """Return copies of the objects of all ranks, by rank, on every rank."""
         ...
 
@@ -89,7 +91,7 @@ class Comm(Protocol):
         """Return the object of `root` on every rank."""
         return self.allgather(obj if self.rank == root else None)[root]
 
-    def gather(self, sendobj: Any, root: int = 0) -> list[Any] | None:
+    def gather(self, sendobj: Item, root: int = 0) -> list[Item] | None:
         """Return the objects of all ranks, by rank, on `root`; None elsewhere."""
         found = self.allgather(sendobj)
         return found if self.rank == root else None
@@ -98,7 +100,7 @@ class Comm(Protocol):
         """Return the entry of `root`'s sequence that has the number of this rank."""
         return self.bcast(sendobj, root)[self.rank]
 
-    def alltoall(self, sendobj: Sequence[Any]) -> list[Any]:
+    def alltoall(self, sendobj: Sequence[Item]) -> list[Item]:
         """Return, by rank, the entry for this rank of each rank's sequence."""
         return [row[self.rank] for row in self.allgather(list(sendobj))]
 
@@ -142,11 +144,11 @@ class Comm(Protocol):
         request = self.Irecv(buf, source, tag)
         request.Waitall([request])
 
-    def send(self, obj: Any, dest: int, tag: int = 0) -> None:
+    def send(self, obj: object, dest: int, tag: int = 0) -> None:
         """Send an object."""
         raise _lacks(self, "send")
 
-    def recv(self, buf: Any = None, source: int = 0, tag: int = 0) -> Any:
+    def recv(self, buf: None = None, source: int = 0, tag: int = 0) -> Any:
         """Receive an object."""
         raise _lacks(self, "recv")
 
@@ -181,7 +183,7 @@ class SerialComm(Comm):
     rank = 0
     size = 1
 
-    def allgather(self, sendobj: Any) -> list[Any]:
+    def allgather(self, sendobj: Item) -> list[Item]:
         return [sendobj]
 
     def Bcast(self, buf: np.ndarray, root: int = 0) -> None:
@@ -276,9 +278,9 @@ def exact_sum(comm: Comm, values: Iterable[float]) -> float:
     return math.fsum(value for part in parts for value in part)
 
 
-def largest(comm: Comm, value: Any) -> Any:
+def largest(comm: Comm, value: Item) -> Item:
     """The largest of one value a rank, on every rank."""
-    return max(comm.allgather(value))
+    return max(comm.allgather(value))  # type: ignore[type-var]
 
 
 def quiet_barrier(comm: Comm) -> None:
@@ -287,13 +289,13 @@ def quiet_barrier(comm: Comm) -> None:
         _sleep_until(comm.Ibarrier(), math.inf)
 
 
-def quiet_bcast(comm: Comm, obj: Any, root: int = 0) -> Any:
+def quiet_bcast(comm: Comm, obj: object, root: int = 0) -> Any:
     """`comm.bcast` for an object that takes `root` long to make: the others sleep meanwhile."""
     quiet_barrier(comm)
     return comm.bcast(obj, root=root)
 
 
-def _sleep_until(request: Any, seconds: float) -> bool:
+def _sleep_until(request: Request, seconds: float) -> bool:
     """True as soon as the request is done, False if it is not within `seconds`."""
     end, nap = time.monotonic() + seconds, _FIRST_NAP
     while not request.Test():

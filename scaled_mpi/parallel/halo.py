@@ -26,10 +26,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from scaled_mpi.config import InputError
 from scaled_mpi.parallel.blocks import Blocks, whole_per_axis
-from scaled_mpi.parallel.comm import Comm
+from scaled_mpi.parallel.comm import Comm, Request
 
 TAG = 481
 Slices = tuple[Any, ...]  # an Ellipsis for the leading axes, then one slice an axis
@@ -174,7 +175,7 @@ class Halo:
     """
 
     def __init__(
-        self, blocks: Blocks, comm: Comm, width: int | Sequence[int], dtype: Any = np.float32
+        self, blocks: Blocks, comm: Comm, width: int | Sequence[int], dtype: DTypeLike = np.float32
     ) -> None:
         if comm.size != blocks.ranks:
             raise ValueError(
@@ -346,15 +347,15 @@ class _Traffic:
         self._wait(requests)
         return {rank: views for rank, (_, views) in self.outbound.items()}
 
-    def _receive(self, buffers: dict[int, tuple[np.ndarray, list[np.ndarray]]]) -> list[Any]:
+    def _receive(self, buffers: dict[int, tuple[np.ndarray, list[np.ndarray]]]) -> list[Request]:
         return [self.halo.comm.Irecv(flat, rank, TAG) for rank, (flat, _) in buffers.items()]
 
-    def _send(self, flat: np.ndarray, rank: int) -> Any:
+    def _send(self, flat: np.ndarray, rank: int) -> Request:
         self.halo.messages += 1
         self.halo.bytes += flat.nbytes
         return self.halo.comm.Isend(flat, rank, TAG)
 
-    def _wait(self, requests: list[Any]) -> None:
+    def _wait(self, requests: list[Request]) -> None:
         requests[0].Waitall(requests)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from scaled_mpi.config import InputError
 from scaled_mpi.files import put_in_place
 from scaled_mpi.parallel.comm import Comm, by_mpi, raise_together
 from scaled_mpi.parallel.root import on_root
+
+if TYPE_CHECKING:
+    import h5py
 
 SMALLEST_CHUNK = 16_384  # bytes; below it HDF5 spends more on its index than on the data
 LARGEST_FOREIGN = 1 << 40  # bytes that one dataset of others may hold
@@ -92,7 +95,7 @@ def create(
             file.attrs[key] = attribute(value)
 
 
-def _allocate(file: Any, variable: Variable) -> Any:
+def _allocate(file: h5py.File, variable: Variable) -> h5py.Dataset:
     """A dataset whose chunks all have their place in the file before any is written."""
     from h5py import Dataset, h5d, h5p, h5s, h5t
 
@@ -106,8 +109,8 @@ def _allocate(file: Any, variable: Variable) -> Any:
     return Dataset(h5d.create(file.id, variable.name.encode(), kind, space, properties))
 
 
-def attribute(value: Any) -> Any:
-    """Return a value as an HDF5 attribute: text, numbers, or anything else as JSON."""
+def attribute(value: object) -> str | bool | int | float | np.number | np.ndarray:
+    """Return a value as an HDF5 attribute: text, a scalar, numbers (n,), anything else as JSON."""
     if isinstance(value, (str, bool, int, float, np.number)):
         return value
     if isinstance(value, (list, tuple)) and value:
@@ -229,7 +232,7 @@ def writing(path: Path, comm: Comm) -> Iterator[Path]:
 
 
 @contextmanager
-def reading(path: str | Path) -> Iterator[Any]:
+def reading(path: str | Path) -> Iterator[h5py.File]:
     """Yield an open HDF5 file on this rank. Errors: `InputError` if it is missing or not HDF5."""
     file = open_file(path)
     try:
@@ -238,7 +241,7 @@ def reading(path: str | Path) -> Iterator[Any]:
         file.close()
 
 
-def open_file(path: str | Path) -> Any:
+def open_file(path: str | Path) -> h5py.File:
     """As `reading`, for a handle that stays open: the caller closes it."""
     import h5py
 
@@ -250,14 +253,14 @@ def open_file(path: str | Path) -> Any:
         raise InputError(f"{path}: damaged or cut short. Needed: a readable HDF5 file") from error
 
 
-def refuse_pointers(file: Any) -> None:
+def refuse_pointers(file: h5py.File) -> None:
     """Check a file of others. Errors: `InputError` if anything in it is a link.
 
     For libraries that open a file as a whole and would follow what `plain_dataset` refuses.
     """
     import h5py
 
-    def points_away(name: str, link: Any) -> str | None:
+    def points_away(name: str, link: object) -> str | None:
         here = file[name] if isinstance(link, h5py.HardLink) else None
         outside = isinstance(here, h5py.Dataset) and (here.external or here.is_virtual)
         return name if here is None or outside else None
@@ -267,7 +270,7 @@ def refuse_pointers(file: Any) -> None:
         raise InputError(f"{file.filename}:{found}: is a link. Needed: data inside the file")
 
 
-def plain_dataset(file: Any, name: str) -> Any:
+def plain_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     """Return the numeric dataset `name` of an open file that may come from anyone.
 
     A file can point at other files of the machine (external and soft links, external storage,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
 
 import numpy as np
 
@@ -58,13 +57,13 @@ def solve_nonlinear(
         stack.callback(f.destroy)
         x.array[:] = start.ravel()
 
-        def function(_: Any, at: Any, out: Any) -> None:
+        def function(_: PETSc.SNES, at: PETSc.Vec, out: PETSc.Vec) -> None:
             out.array[:] = residual(at.array_r.reshape(shape)).ravel()
 
         snes.setFunction(function, f)
         snes.setTolerances(rtol=0.0, atol=atol, stol=0.0, max_it=most)
 
-        def monitor(_: Any, iteration: int, norm: float) -> None:
+        def monitor(_: PETSc.SNES, iteration: int, norm: float) -> None:
             course.append(norm)
             if watch is not None and method != "newton":
                 watch(iteration, norm)
@@ -74,7 +73,7 @@ def solve_nonlinear(
             product = _Product(derivative, shape)
             matrix = _shell(product, f, comm, stack)
 
-            def linearise(_: Any, at: Any, *matrices: Any) -> None:
+            def linearise(_: PETSc.SNES, at: PETSc.Vec, *matrices: PETSc.Mat) -> None:
                 product.state = at.array_r.reshape(shape).copy()
                 if refresh is not None:
                     refresh(product.state)
@@ -135,7 +134,7 @@ def solve_linear(
 
 
 def _flexible(
-    ksp: Any, precondition: Apply, shape: tuple[int, ...], rtol: float, watch: Watch | None
+    ksp: PETSc.KSP, precondition: Apply, shape: tuple[int, ...], rtol: float, watch: Watch | None
 ) -> None:
     ksp.setType("fgmres")
     ksp.setGMRESRestart(LINEAR_MOST)  # indefinite Jacobians stall at every restart
@@ -146,7 +145,7 @@ def _flexible(
         ksp.setMonitor(lambda _, iteration, norm: watch(iteration, norm))
 
 
-def _shell(product: _Product, like: Any, comm: Comm, stack: ExitStack) -> Any:
+def _shell(product: _Product, like: PETSc.Vec, comm: Comm, stack: ExitStack) -> PETSc.Mat:
     matrix = PETSc.Mat().createPython(
         (like.getSizes(), like.getSizes()), product, petsc_comm(comm)
     )
@@ -162,7 +161,7 @@ class _Product:
         self.derivative, self.shape = derivative, shape
         self.state = np.zeros(0)  # set before the first product
 
-    def mult(self, _: Any, x: Any, y: Any) -> None:
+    def mult(self, _: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         y.array[:] = self.derivative(self.state, x.array_r.reshape(self.shape)).ravel()
 
 
@@ -172,7 +171,7 @@ class _Sweep:
     def __init__(self, residual: Apply, precondition: Apply, shape: tuple[int, ...]) -> None:
         self.residual, self.precondition, self.shape = residual, precondition, shape
 
-    def solve(self, snes: Any, right: Any, x: Any) -> None:
+    def solve(self, snes: PETSc.SNES, right: PETSc.Vec | None, x: PETSc.Vec) -> None:
         rest = self.residual(x.array_r.reshape(self.shape))
         if right is not None:
             rest = rest - right.array_r.reshape(self.shape)

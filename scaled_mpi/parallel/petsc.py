@@ -8,10 +8,10 @@ collective over the communicator.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import petsc4py
@@ -21,6 +21,9 @@ from scaled_mpi.parallel.comm import Comm, by_mpi
 
 petsc4py.init(["scaled_mpi", "-no_signal_handler"])  # signals stay with whoever started the job
 from petsc4py import PETSc  # noqa: E402
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_matrix
 
 Apply = Callable[[np.ndarray], np.ndarray]
 Watch = Callable[[int, float], None]
@@ -37,7 +40,7 @@ class Course:
     reason: int  # PETSc's KSPConvergedReason: > 0 converged, < 0 not
 
 
-def petsc_comm(comm: Comm) -> Any:
+def petsc_comm(comm: Comm) -> Comm | PETSc.Comm:
     """Return the communicator that PETSc takes: one rank without MPI becomes COMM_SELF."""
     return comm if by_mpi(comm) else PETSc.COMM_SELF
 
@@ -47,6 +50,15 @@ class Subdomains(NamedTuple):
 
     overlapping: list[np.ndarray]
     owned: list[np.ndarray]
+
+
+class Rows(Protocol):
+    """Stencil rows of one rank's block; see `problems.stencil`. Fields are (*block.size)."""
+
+    singular: bool
+    diagonal: np.ndarray
+    low: Sequence[np.ndarray]
+    high: Sequence[np.ndarray]
 
 
 class Lattice:
@@ -95,7 +107,7 @@ class Lattice:
 class LinearSystem:
     """A u = b from one rank's stencil rows (see problems.stencil); a context manager."""
 
-    def __init__(self, stencil: Any, blocks: Blocks, comm: Comm) -> None:
+    def __init__(self, stencil: Rows, blocks: Blocks, comm: Comm) -> None:
         self.blocks, self.comm, self.singular = blocks, comm, stencil.singular
         self.shape = tuple(blocks.block(comm.rank).size)
         self._stack = ExitStack()
@@ -107,7 +119,7 @@ class LinearSystem:
             self.matrix.setTransposeNullSpace(constants)
         self._x, self._y = (self._keep(v) for v in self.matrix.createVecs())
 
-    def _keep(self, thing: Any) -> Any:
+    def _keep(self, thing: PETSc.Object) -> PETSc.Object:
         """Note a PETSc object for destruction."""
         self._stack.callback(thing.destroy)
         return thing
@@ -146,7 +158,7 @@ class LinearSystem:
         """
         course: list[float] = []
 
-        def monitor(_: Any, iteration: int, norm: float) -> None:
+        def monitor(_: PETSc.KSP, iteration: int, norm: float) -> None:
             course.append(norm)
             if watch is not None:
                 watch(iteration, norm)
@@ -182,11 +194,11 @@ class LinearSystem:
 class _vector:
     """A vector for the rows of a matrix, zero, destroyed at the end of the block."""
 
-    def __init__(self, matrix: Any) -> None:
+    def __init__(self, matrix: PETSc.Mat) -> None:
         self.vector = matrix.createVecLeft()
         self.vector.set(0.0)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> PETSc.Vec:
         return self.vector
 
     def __exit__(self, *error: object) -> None:
@@ -199,11 +211,11 @@ class AsPreconditioner:
     def __init__(self, precondition: Apply, shape: tuple[int, ...]) -> None:
         self.precondition, self.shape = precondition, shape
 
-    def apply(self, _: Any, x: Any, y: Any) -> None:
+    def apply(self, _: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
         y.array[:] = self.precondition(x.array_r.reshape(self.shape)).ravel()
 
 
-def _assemble(stencil: Any, lattice: Lattice, comm: Comm) -> Any:
+def _assemble(stencil: Rows, lattice: Lattice, comm: Comm | PETSc.Comm) -> PETSc.Mat:
     """The matrix of a stencil: one row a cell, entries of the row in one go from arrays."""
     numbers = lattice.numbering()
     axes = numbers.ndim
@@ -271,7 +283,7 @@ class Basis:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def galerkin(self, system: LinearSystem) -> Any:
+    def galerkin(self, system: LinearSystem) -> csc_matrix:
         """Return Z^T A Z on every rank, a scipy CSC matrix (count, count)."""
         from scipy import sparse
 
@@ -310,7 +322,7 @@ def subdomains(blocks: Blocks, comm: Comm, overlap: int) -> Subdomains:
     return Subdomains(wide, own)
 
 
-def _asm(ksp: Any, tiles: Subdomains | None, stack: ExitStack) -> None:
+def _asm(ksp: PETSc.KSP, tiles: Subdomains | None, stack: ExitStack) -> None:
     """One-level restricted additive Schwarz on the given subdomains, exact LU in each."""
     assert tiles is not None
     pc = ksp.getPC()
@@ -325,20 +337,20 @@ def _asm(ksp: Any, tiles: Subdomains | None, stack: ExitStack) -> None:
         inner.getPC().setType("lu")
 
 
-def _index_set(rows: np.ndarray, stack: ExitStack) -> Any:
+def _index_set(rows: np.ndarray, stack: ExitStack) -> PETSc.IS:
     made = PETSc.IS().createGeneral(np.sort(rows).astype(PETSc.IntType), PETSc.COMM_SELF)
     stack.callback(made.destroy)
     return made
 
 
-def _plain(kind: str) -> Callable[[Any, Subdomains | None, ExitStack], None]:
-    def prepare(ksp: Any, tiles: Subdomains | None, stack: ExitStack) -> None:
+def _plain(kind: str) -> Callable[[PETSc.KSP, Subdomains | None, ExitStack], None]:
+    def prepare(ksp: PETSc.KSP, tiles: Subdomains | None, stack: ExitStack) -> None:
         ksp.getPC().setType(kind)
 
     return prepare
 
 
-def _direct(ksp: Any, tiles: Subdomains | None, stack: ExitStack) -> None:
+def _direct(ksp: PETSc.KSP, tiles: Subdomains | None, stack: ExitStack) -> None:
     ksp.setType("preonly")
     ksp.setNormType(PETSc.KSP.NormType.NONE)
     ksp.getPC().setType("lu")

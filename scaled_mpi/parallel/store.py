@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from scaled_mpi.config import InputError
 from scaled_mpi.files import link_or_copy, plain_name, seal, unseal, write_text
@@ -78,7 +79,7 @@ class TrajectoryWriter:
         comm: Comm,
         channels: Sequence[str],
         times: Sequence[float] | None = None,
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
         attributes: Mapping[str, Any] | None = None,
         group: int | None = None,
         units: Mapping[str, str] | None = None,
@@ -176,7 +177,7 @@ class TrajectoryWriter:
     def __enter__(self) -> TrajectoryWriter:
         return self
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is None:
             self.close()
 
