@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What an experiment left: `fields` by path, such as "couple/surrogate", and its numbers."""
+    """The outputs of an experiment: `fields` by path, such as "couple/surrogate", and facts."""
 
     path: Path
     fields: xarray.DataTree
@@ -35,7 +35,7 @@ class Outputs:
     def __getitem__(self, name: str) -> xarray.Dataset:
         """The trajectory `name` (STAGE/NAME) as a lazy dataset."""
         if name not in self:
-            raise KeyError(f"{name}: not in {self.path}; {', '.join(self)} are")
+            raise KeyError(f"{name}: not in {self.path}. Needed: {', '.join(self)}")
         return self.fields[name].to_dataset()
 
     def __iter__(self) -> Iterator[str]:
@@ -66,7 +66,7 @@ class Outputs:
         return self.path / "report.html"
 
     def verify(self) -> None:
-        """Compare every field file with its checksum; InputError names the first that differs."""
+        """Compare every field file with its checksum. Errors: `InputError` for the first one."""
         for folder, name in _trajectories(self.path):
             Trajectory(folder, name).verify()
 
@@ -74,14 +74,15 @@ class Outputs:
 def open_outputs(path: str | Path) -> Outputs:
     """Open the folder of an experiment (outputs/NAME), or any folder that holds trajectories.
 
-    Reads indexes only; numbers come when they are asked for. InputError for a folder that does not
-    exist or a trajectory that is damaged.
+    Reads indexes only; the fields are lazy.
+
+    Errors: `InputError` for a folder that does not exist or a trajectory that is damaged.
     """
     import xarray
 
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path}: no such folder; one that a run left is needed")
+        raise InputError(f"{path}: no such folder. Needed: the folder of a run")
     found = {
         "/".join((*folder.relative_to(path).parts, name)): as_dataset(Trajectory(folder, name))
         for folder, name in _trajectories(path)
