@@ -16,10 +16,10 @@ import tempfile
 
 import pytest
 
-from tests.drive import SETTINGS
+from tests.journal import RANK, SETTINGS
 
 LAUNCHED = "OMPI_COMM_WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ
-RANK = int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK", "0")))
+_cleaned = False  # MPI writes into the environment once, when it starts
 
 
 @pytest.hookimpl(tryfirst=True)  # before the plugins that read these options
@@ -73,8 +73,11 @@ def pytest_runtest_setup(item):
     A process that no launcher started becomes a launcher of one rank; its variables, which
     os.environ does not show, would make every mpirun below it fail without a word.
     """
-    if LAUNCHED or "mpi4py.MPI" not in sys.modules:
+    global _cleaned
+    mpi = sys.modules.get("mpi4py.MPI")
+    if LAUNCHED or _cleaned or mpi is None or not mpi.Is_initialized():
         return
+    _cleaned = True
     inherited = subprocess.run(["env", "-0"], capture_output=True, text=True, check=True).stdout
     for name in {line.partition("=")[0] for line in inherited.split("\0")} - set(os.environ):
         if name.startswith(("OMPI_", "PMIX_", "ORTE_")):
