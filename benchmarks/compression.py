@@ -16,13 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scaled_mpi import stages
 from scaled_mpi.config import parse
-from scaled_mpi.experiment import Experiment
+from scaled_mpi.engine import stages
+from scaled_mpi.experiments import kind_of
+from scaled_mpi.experiments.forecast.rates import Rates
+from scaled_mpi.experiments.forecast.settings import ForecastExperiment
 from scaled_mpi.parallel.blocks import make_blocks
 from scaled_mpi.parallel.comm import SerialComm
 from scaled_mpi.parallel.store import Trajectory
-from scaled_mpi.pipeline.rates import Rates
 
 COLUMNS = {
     "compression.factor": "numbers",
@@ -57,7 +58,7 @@ ROWS: dict[str, dict[str, Any]] = {
 QUIET = "  without noise"
 
 
-def experiment(row: dict[str, Any], steps: int) -> Experiment:
+def experiment(row: dict[str, Any], steps: int) -> ForecastExperiment:
     """The data, and the compressor of one row."""
     compressor = {"kind": "autoencoder", **row}
     if compressor["kind"] != "pod":
@@ -72,7 +73,7 @@ def experiment(row: dict[str, Any], steps: int) -> Experiment:
         }
         compressor = {"factor": 4, "latent_channels": 8, "training": training, **compressor}
     return parse(
-        Experiment,
+        ForecastExperiment,
         {
             "name": "compression",
             "simulator": {"kind": "gray_scott", "pattern": "waves"},
@@ -88,8 +89,10 @@ def experiment(row: dict[str, Any], steps: int) -> Experiment:
 def measure(name: str, steps: int, root: Path) -> Iterator[tuple[str, dict[str, float]]]:
     """Every column of one row, and of what its coder decodes without noise if it draws."""
     chosen = experiment(ROWS[name], steps)
-    found = stages.artefacts(chosen, root, 1)
-    for _ in stages.run_stages(chosen, found, SerialComm(), upto="compress", say=str):
+    found = stages.artefacts(kind_of(chosen), chosen, root, 1)
+    for _ in stages.run_stages(
+        kind_of(chosen), chosen, found, SerialComm(), upto="compress", say=str
+    ):
         pass
     truth = Trajectory(found["simulate"].path, "test-0000")
     coder = chosen.compressor.load(found["compress"].path)

@@ -34,10 +34,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from scaled_mpi.ensemble import EnsembleExperiment
-from scaled_mpi.experiment import load
-from scaled_mpi.launch import farm
-from scaled_mpi.pipeline.members import write_member
+from scaled_mpi.engine.launch import farm
+from scaled_mpi.experiments import load
+from scaled_mpi.experiments.ensemble.members import write_member
+from scaled_mpi.experiments.ensemble.settings import EnsembleExperiment
 
 CONFIG = str(Path(__file__).resolve().parents[1] / "configs" / "oscar.yaml")
 DOCUMENT = 228.0  # seconds of the document's scripts for 120 simulations on 2 cores

@@ -29,7 +29,8 @@ import torch
 from scaled_mpi.facts import FactLog
 from scaled_mpi.learning.distributed import join_group
 from scaled_mpi.learning.networks.convolution import LocalNetwork
-from scaled_mpi.learning.training import Training, train
+from scaled_mpi.learning.settings import Training
+from scaled_mpi.learning.training import train
 from scaled_mpi.parallel.comm import SerialComm, world
 
 REACH, CHANNELS, SEED = 8, 2, 0

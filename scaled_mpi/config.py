@@ -12,11 +12,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
 
 import pydantic
 import yaml
 
+IN_PLACE_OF = {"epochs": "steps"}  # a key that is set leaves out the other
 LARGEST_FILE = 1_000_000  # bytes; an experiment is a page of text, not a data file
 
 
@@ -25,12 +26,51 @@ class InputError(ValueError):
 
 
 class Spec(pydantic.BaseModel):
-    """A frozen block of the configuration whose fields are its YAML keys."""
+    """A frozen block of the configuration whose fields are its YAML keys.
+
+    Errors of the constructor: `InputError`, the same line as for the key in a file.
+    """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
+    if not TYPE_CHECKING:  # type checkers read the signature off the fields
+
+        def __init__(self, **keys: Any) -> None:
+            try:
+                super().__init__(**keys)
+            except pydantic.ValidationError as error:
+                raise InputError(_one_line(type(self), keys, error)) from error
+
+        # Else pydantic would call it for every inner block, which loses the strictness of a file.
+        __init__.__pydantic_base_init__ = True
+
+
+class SparseSpec(Spec):
+    """A block that leaves out the keys in `optional` of its plain tree while they are None.
+
+    Hashes and files of results are taken of plain trees: a key that was added later, and is not
+    set, changes neither.
+    """
+
+    optional: ClassVar[tuple[str, ...]] = ()
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_optional(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree = handler(self)
+        absent = {key for key in self.optional if tree.get(key) is None}
+        absent |= {IN_PLACE_OF[key] for key in set(IN_PLACE_OF) & set(self.optional) - absent}
+        return {key: value for key, value in tree.items() if key not in absent}
+
 
 SpecType = TypeVar("SpecType", bound=Spec)
+
+
+def undecisive(default: Any, **keys: Any) -> Any:
+    """A field whose value decides no bit of any result; `decisive` leaves it out.
+
+    `keys` are those of pydantic's `Field`, for example `ge` and `description`.
+    """
+    return pydantic.Field(default, json_schema_extra={"decides": False}, **keys)
 
 
 class _Loader(yaml.SafeLoader):
@@ -39,16 +79,19 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
             event = self.peek_event()
-            raise InputError(f"*{event.anchor}: aliases are not allowed in a configuration")
+            raise InputError(
+                f"*{event.anchor}: an alias is not allowed: a configuration repeats nothing. "
+                "Allowed: the block itself"
+            )
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if not isinstance(key, str):
-                raise InputError(f"{key!r}: a key must be text")
+                raise InputError(f"{key!r}: the key is not text. Needed: a name")
             if keys.count(key) > 1:
-                raise InputError(f"{key}: given twice in one block; once is allowed")
+                raise InputError(f"{key}: appears twice in one block. Needed: once")
         return super().construct_mapping(node, deep)
 
 
@@ -66,9 +109,9 @@ def parse_yaml(text: str, source: str = "text") -> Any:
         return yaml.load(text, Loader=_Loader)  # a subclass of SafeLoader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise InputError(f"{source}, line {line}: {error.problem}; YAML is allowed") from error
+        raise InputError(f"{source}, line {line}: {error.problem}. Needed: YAML") from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{source}: not YAML ({type(error).__name__})") from error
+        raise InputError(f"{source}: {type(error).__name__}. Needed: YAML") from error
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -76,16 +119,16 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise InputError(f"{path}: {path.stat().st_size} bytes; at most 1 MB is allowed")
+            raise InputError(f"{path}: has {path.stat().st_size} bytes. Needed: at most 1 MB")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         reason = getattr(error, "strerror", None) or "not readable text"
-        raise InputError(f"{path}: {reason}; a YAML file is needed") from error
+        raise InputError(f"{path}: {reason}. Needed: a YAML file") from error
     tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
-        raise InputError(f"{path}: holds no keys; an experiment is a block of keys")
+        raise InputError(f"{path}: holds no keys. Needed: an experiment, a block of keys")
     return tree
 
 
@@ -103,7 +146,7 @@ def apply_overrides(
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_][\w-]*(\.[\w-]+)*", key):
-            raise InputError(f"{override!r}: not understood; key.sub=value is allowed")
+            raise InputError(f"{override!r}: not an override. Needed: key.sub=value")
         _put(result, key, parse_yaml(text, key))
         _name_members(result, families)
     return result
@@ -124,7 +167,9 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     for depth, name in enumerate(path, 1):
         inside = block.get(name)
         if inside is not None and not isinstance(inside, dict):
-            raise InputError(f"{key}: {'.'.join(path[:depth])} is a value, not a block")
+            raise InputError(
+                f"{key}: {'.'.join(path[:depth])} is a value. Needed: a block that holds {last}"
+            )
         block[name] = inside or {}
         block = block[name]
     block[last] = value
@@ -137,7 +182,7 @@ def parse(cls: type[SpecType], tree: Mapping[str, Any]) -> SpecType:
     except pydantic.ValidationError as error:
         raise InputError(_one_line(cls, tree, error)) from error
     except TypeError as error:  # a YAML date or the like, which JSON does not know
-        raise InputError(f"a value is of a kind that no key takes ({error})") from error
+        raise InputError(f"a value: {error}. Needed: text, a number, a list or a block") from error
 
 
 def _with_defaults(cls: type[Spec], tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,6 +209,9 @@ def _with_defaults(cls: type[Spec], tree: Mapping[str, Any]) -> dict[str, Any]:
 def _merged(default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """`given` over `default`, block by block."""
     result = {**default, **given}
+    for key, other in IN_PLACE_OF.items():
+        if given.get(key) is not None and other not in given:
+            result.pop(other, None)
     for key, value in given.items():
         known = default.get(key)
         if isinstance(value, Mapping) and isinstance(known, Mapping):
@@ -192,16 +240,28 @@ def _one_line(cls: type[Spec], tree: Any, error: pydantic.ValidationError) -> st
     if first["type"] == "extra_forbidden":
         allowed = _known_keys(cls, path[:-1], block)
         near = difflib.get_close_matches(str(path[-1]), allowed, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        return f"{key}: unknown key; {hint}allowed here: {', '.join(allowed)}"
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        return f"{key}: {given} is not allowed: unknown key{hint}. Allowed: {', '.join(allowed)}"
     if first["type"] == "missing":
-        return f"{key}: missing; a value is needed"
+        return f"{key}: missing. Needed: a value"
     if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
         expected = first.get("ctx", {}).get("expected_tags", "a block with a key 'kind'")
         kind = block.get("kind") if isinstance(block, dict) else None
-        return f"{key}.kind: {kind!r} is unknown; allowed: {expected}"
+        return f"{key}.kind: {kind!r} is not allowed: unknown kind. Allowed: {expected}"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{key}: {given} given; {message[:1].lower()}{message[1:]}"
+    needed = message.removeprefix("Input should be ")
+    if needed != message:
+        return f"{key}: {given} is not allowed: {_reason(first['type'])}. Allowed: {needed}"
+    return f"{key}: {given} is not allowed: {message[:1].lower()}{message[1:]}"
+
+
+def _reason(kind: str) -> str:
+    """The fault that a pydantic error type stands for."""
+    if kind.startswith(("greater", "less")):
+        return "out of range"
+    if kind in ("literal_error", "enum"):
+        return "unknown value"
+    return "wrong type"
 
 
 def _real_path(location: tuple, tree: Any, unknown: bool) -> tuple[list, Any]:
@@ -254,6 +314,32 @@ def _resolve(schema: dict, node: dict, block: Any) -> dict:
 def plain(spec: Spec) -> dict[str, Any]:
     """The plain tree of a spec, every default written out; `parse(type(spec), ...)` inverts it."""
     return json.loads(spec.model_dump_json())
+
+
+def decisive(spec: Spec) -> dict[str, Any]:
+    """The plain tree of a spec without the keys, at any depth, that decide no bits.
+
+    Stage hashes, the metadata of weight files and the marks of checkpoints are made of it.
+    """
+    tree = plain(spec)
+    _drop_undecisive(spec, tree)
+    return tree
+
+
+def _drop_undecisive(value: Any, tree: Any) -> None:
+    if isinstance(value, Spec) and isinstance(tree, dict):
+        for name, field in type(value).model_fields.items():
+            extra = field.json_schema_extra
+            if isinstance(extra, dict) and extra.get("decides") is False:
+                tree.pop(name, None)
+            elif name in tree:
+                _drop_undecisive(getattr(value, name), tree[name])
+    elif isinstance(value, Mapping) and isinstance(tree, dict):
+        for key, inner in value.items():
+            _drop_undecisive(inner, tree.get(str(key)))
+    elif isinstance(value, (list, tuple)) and isinstance(tree, list):
+        for inner, node in zip(value, tree, strict=True):
+            _drop_undecisive(inner, node)
 
 
 def canonical(value: Any) -> str:

@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,28 @@ from typing import Any
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-from scaled_mpi import stages  # noqa: E402
-from scaled_mpi.artefacts import Artefact  # noqa: E402
 from scaled_mpi.config import InputError  # noqa: E402
-from scaled_mpi.experiment import AnyExperiment, load  # noqa: E402
-from scaled_mpi.launch import at_site, output_root, read_machine  # noqa: E402
+from scaled_mpi.engine import stages  # noqa: E402
+from scaled_mpi.engine.exports import export  # noqa: E402
+from scaled_mpi.engine.kind import Found, Kind  # noqa: E402
+from scaled_mpi.engine.launch import at_site, output_root, read_machine  # noqa: E402
+from scaled_mpi.engine.plan import describe  # noqa: E402
+from scaled_mpi.engine.present import present  # noqa: E402
+from scaled_mpi.engine.settings import ExperimentSpec  # noqa: E402
+from scaled_mpi.engine.tracking import SINKS, check_sink, track  # noqa: E402
+from scaled_mpi.experiments import kind_of, load  # noqa: E402
 from scaled_mpi.parallel.comm import abort_on_error, world  # noqa: E402
 from scaled_mpi.parallel.signals import EXIT_REQUEUE, Stopped, listen  # noqa: E402
-from scaled_mpi.pipeline.exchange import export_npz  # noqa: E402
-from scaled_mpi.pipeline.members import only_members  # noqa: E402
-from scaled_mpi.pipeline.plan import describe  # noqa: E402
-from scaled_mpi.pipeline.present import present  # noqa: E402
-from scaled_mpi.tracking import SINKS, check_sink, track  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Job:
+    """One experiment, its kind, its artefacts and its results folder."""
+
+    kind: Kind
+    experiment: ExperimentSpec
+    found: Found
+    folder: Path
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,8 +60,8 @@ def parser() -> argparse.ArgumentParser:
         help="change one key; surrogate=NAME takes that member's defaults",
     )
     made.add_argument("--preset", help="what the file names so, such as a size: debug; or A,B")
-    made.add_argument("--stage", choices=stages.NAMES, help="stop after this stage")
-    made.add_argument("--redo", choices=stages.NAMES, help="compute this stage again")
+    made.add_argument("--stage", metavar="NAME", help="stop after this stage")
+    made.add_argument("--redo", metavar="NAME", help="compute this stage again")
     made.add_argument("--dry-run", action="store_true", help="say what would run, write nothing")
     made.add_argument(
         "--member",
@@ -65,9 +76,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--export",
-        choices=("npz",),
-        help="write a finished ensemble as OUTPUTS/NAME/npz, the Oscar document's\n"
-        "tree of NPZ files",
+        metavar="NAME",
+        help="write finished results in another form to OUTPUTS/EXPERIMENT/NAME: netcdf (all\n"
+        "fields), npz (an ensemble, as the Oscar document's tree of NPZ files)",
     )
     made.add_argument(
         "--track",
@@ -87,70 +98,85 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_intermixed_args(arguments)
     with abort_on_error():
         comm = world()
-        experiment, found, folder = _prepare(given, comm.size)
+        job = _prepare(given, comm.size)
         if given.track:
             check_sink(given.track)
         if given.dry_run:
-            _say(comm, describe(experiment, found, comm.size))
+            _say(comm, describe(job.kind, job.experiment, job.found, comm.size))
             return 0
-        if given.member or given.status:
-            only_members(experiment, found["simulate"], given.member, lambda s: _say(comm, s))
-            return 0
+        for flag in ("member", "status"):
+            if getattr(given, flag):
+                _command(job, flag, getattr(given, flag), comm)
+                return 0
         if given.export:
             if comm.rank == 0:
-                _say(comm, str(export_npz(experiment, found, folder / given.export)))
+                made = export(job.kind, job.experiment, job.found, given.export, job.folder)
+                _say(comm, str(made))
             return 0
         listen()
         try:
-            return _run(experiment, found, folder, given, comm)
+            return _run(job, given, comm)
         except Stopped as stop:
             _say(comm, f"{stop}; the same command continues")
             raise SystemExit(EXIT_REQUEUE) from None
     return 1
 
 
-def _prepare(
-    given: argparse.Namespace, ranks: int
-) -> tuple[AnyExperiment, dict[str, Artefact], Path]:
-    """The experiment, its artefacts and its results folder, from a file or from that folder."""
+def _command(job: Job, flag: str, value: Any, comm: Any) -> None:
+    """Run one flag of the kind. Errors: `InputError` for a kind without it."""
+    if flag not in job.kind.commands:
+        raise InputError(
+            f"--{flag}: not allowed with an experiment of kind {job.kind.name}. Allowed: "
+            f"{', '.join(f'--{name}' for name in job.kind.commands) or 'no such flag'}."
+        )
+    job.kind.commands[flag](job.experiment, job.found, value, lambda line: _say(comm, line))
+
+
+def _prepare(given: argparse.Namespace, ranks: int) -> Job:
+    """The job of a configuration file, or of a results folder."""
     if Path(given.config).is_dir():
-        if given.overrides or given.preset or given.redo not in (None, "evaluate", "report"):
-            raise InputError(
-                f"{given.config}: a folder of results; only --redo evaluate, --redo report are "
-                "allowed with it"
-            )
-        folder = Path(given.config).resolve()
-        experiment = load(folder / "config.yaml")
-        return experiment, stages.published(folder, experiment), folder
+        return _of_results(given)
     experiment = load(given.config, given.overrides, given.preset)
+    kind = kind_of(experiment)
     machine = read_machine(experiment.machine)
     experiment, outputs = at_site(experiment, machine), given.outputs or output_root(machine)
-    found = stages.artefacts(experiment, outputs / "artefacts", ranks)
-    return experiment, found, outputs / experiment.name
+    found = stages.artefacts(kind, experiment, outputs / "artefacts", ranks)
+    return Job(kind, experiment, found, outputs / experiment.name)
 
 
-def _run(
-    experiment: AnyExperiment,
-    found: dict[str, Artefact],
-    folder: Path,
-    given: argparse.Namespace,
-    comm: Any,
-) -> int:
+def _of_results(given: argparse.Namespace) -> Job:
+    """The job of a results folder, perhaps copied from elsewhere."""
+    folder = Path(given.config).resolve()
+    experiment = load(folder / "config.yaml")
+    kind = kind_of(experiment)
+    again = [stage.name for stage in kind.stages if stage.again] + ["report"]
+    if given.overrides or given.preset or given.redo not in (None, *again):
+        allowed = ", ".join(f"--redo {name}" for name in again)
+        raise InputError(
+            f"{given.config}: a folder of results; only {allowed} are allowed with it"
+        )
+    return Job(kind, experiment, stages.published(kind, folder), folder)
+
+
+def _run(job: Job, given: argparse.Namespace, comm: Any) -> int:
     def say(line: str) -> None:
         _say(comm, line)
 
-    say(f"{experiment.name}: {comm.size} rank{'s' * (comm.size > 1)}")
+    say(f"{job.experiment.name}: {comm.size} rank{'s' * (comm.size > 1)}")
     page, last = None, given.stage or "report"
     upto = None if last == "report" else last
-    finished = stages.run_stages(experiment, found, comm, upto=upto, redo=given.redo, say=say)
-    for name in finished:
-        complete = name == stages.stages_of(experiment)[-1].name and upto is None
-        if complete or name in ("fit", "couple"):
-            page = present(experiment, found, folder, comm, partial=not complete)
+    finished = stages.run_stages(
+        job.kind, job.experiment, job.found, comm, upto=upto, redo=given.redo, say=say
+    )
+    for stage in finished:
+        complete = stage.name == job.kind.last and upto is None
+        if complete or stage.shows:
+            partial = not complete
+            page = present(job.kind, job.experiment, job.found, job.folder, comm, partial)
             if given.track and comm.rank == 0:
-                track(folder, given.track)
+                track(job.folder, given.track)
     if page is None:
-        say(f"{last}: {found[last].path}")
+        say(f"{last}: {job.found[last].path}")
     else:
         say(str(page))
     return 0

@@ -18,7 +18,8 @@ import sys
 from pathlib import Path
 
 from scaled_mpi.config import InputError, to_yaml
-from scaled_mpi.experiment import Experiment, load
+from scaled_mpi.experiments import load
+from scaled_mpi.experiments.forecast.settings import ForecastExperiment
 from scaled_mpi.facts import read_facts
 from scaled_mpi.files import plain_name, sha256, write_text
 from scaled_mpi.shipped import SHIPPED, WEIGHTS
@@ -27,7 +28,7 @@ LARGEST = 5_000_000  # bytes
 PLACES = ("lead", "jump", "k", "bin", "sweep", "level", "channel")  # of facts that are curves
 
 
-def networks(folder: Path, experiment: Experiment) -> dict[str, Path]:
+def networks(folder: Path, experiment: ForecastExperiment) -> dict[str, Path]:
     """The trained files of a results folder by the name they are shipped under."""
     found = {experiment.name: folder / "fit"}
     for rival in experiment.rivals:

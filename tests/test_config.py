@@ -10,11 +10,13 @@ from scaled_mpi.config import (
     Spec,
     apply_overrides,
     canonical,
+    decisive,
     parse,
     parse_yaml,
     plain,
     read_yaml,
     to_yaml,
+    undecisive,
 )
 
 
@@ -55,37 +57,47 @@ def build(tree, *overrides):
         (
             {"name": "a", "nam": 1},
             [],
-            "nam: unknown key; did you mean name? allowed here: loud, model, name, nest, rate",
+            "nam: 1 is not allowed: unknown key (did you mean name?). "
+            "Allowed: loud, model, name, nest, rate",
         ),
         (
             {"name": "a"},
             ["model.sped=2"],
-            "model.sped: unknown key; did you mean speed? allowed here: kind, shape, speed",
+            "model.sped: 2 is not allowed: unknown key (did you mean speed?). "
+            "Allowed: kind, shape, speed",
         ),
         (
             {"name": "a"},
             ["model=sound"],
-            "model.kind: 'sound' is unknown; allowed: 'wave', 'heat'",
+            "model.kind: 'sound' is not allowed: unknown kind. Allowed: 'wave', 'heat'",
         ),
-        ({"name": "a"}, ["model.speed=0"], "model.speed: 0 given; input should be greater than 0"),
+        (
+            {"name": "a"},
+            ["model.speed=0"],
+            "model.speed: 0 is not allowed: out of range. Allowed: greater than 0",
+        ),
         (
             {"name": "a"},
             ["model.speed=fast"],
-            'model.speed: "fast" given; input should be a valid number',
+            'model.speed: "fast" is not allowed: wrong type. Allowed: a valid number',
         ),
-        ({"name": "a"}, ["loud=1"], "loud: 1 given; input should be a valid boolean"),
+        (
+            {"name": "a"},
+            ["loud=1"],
+            "loud: 1 is not allowed: wrong type. Allowed: a valid boolean",
+        ),
         (
             {"name": "a"},
             ["model.shape=[2, x]"],
-            'model.shape.1: "x" given; input should be a valid integer',
+            'model.shape.1: "x" is not allowed: wrong type. Allowed: a valid integer',
         ),
-        ({}, [], "name: missing; a value is needed"),
-        ({"name": "a"}, ["name.x=1"], "name.x: name is a value, not a block"),
-        ({"name": "a"}, ["oops"], "'oops': not understood; key.sub=value is allowed"),
+        ({}, [], "name: missing. Needed: a value"),
+        ({"name": "a"}, ["name.x=1"], "name.x: name is a value. Needed: a block"),
+        ({"name": "a"}, ["oops"], "'oops': not an override. Needed: key.sub=value"),
         (
             {"name": "a"},
             ["model=heat", "model.steps=1.5"],
-            "model.steps: 1.5 given; input should be a valid integer",
+            "model.steps: 1.5 is not allowed: wrong type. Allowed: a valid integer",
         ),
     ],
 )
@@ -128,8 +140,8 @@ def test_a_configuration_survives_the_round_trip():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: &x [1]\nb: *x", "aliases are not allowed"),
-        ("a: 1\na: 2", "a: given twice"),
+        ("a: &x [1]\nb: *x", "alias is not allowed"),
+        ("a: 1\na: 2", "a: appears twice"),
         ("a: [1", "line 1"),
         ("a: !!python/object/apply:os.system [ls]", "not allowed|could not determine|is allowed"),
         ("[1, 2]", "holds no keys"),
@@ -170,3 +182,52 @@ def test_one_key_of_an_inner_block_leaves_the_others_as_they_were():
     assert parse(Outer, {"inner": {}}).inner == Inner(steps=7, rate=0.1)
     deep = parse(Deepest, {"outer": {"inner": {"rate": 0.3}}})
     assert deep.outer.inner == Inner(steps=9, rate=0.3)
+
+
+class Pace(Spec):
+    rate: float = 0.1
+    report_every: int = undecisive(10, ge=1, description="steps between two lines")
+
+
+class Job(Spec):
+    pace: Pace = Pace()
+    rivals: dict[str, Pace] = {}
+    parts: tuple[Pace, ...] = ()
+    launch: str = undecisive("local")
+
+
+def test_what_decides_no_bit_is_left_out_at_any_depth():
+    fast = Pace(report_every=1)
+    job = Job(pace=fast, rivals={"a": fast}, parts=(fast, Pace()), launch="slurm")
+    rate = {"rate": 0.1}
+    assert decisive(job) == {"pace": rate, "rivals": {"a": rate}, "parts": [rate, rate]}
+    assert plain(job)["pace"] == {"rate": 0.1, "report_every": 1}
+    assert parse(Job, plain(job)) == job
+    with pytest.raises(InputError, match="report_every"):
+        parse(Job, {"pace": {"report_every": 0}})
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Wave(sped=2), r"sped: 2 is not allowed: unknown key \(did you mean speed\?\)"),
+        (
+            lambda: Wave(speed=0),
+            r"^speed: 0 is not allowed: out of range. Allowed: greater than 0$",
+        ),
+        (lambda: Whole(nme="a"), "not allowed: unknown key|name: missing"),
+        (lambda: Whole(name="a", nest={"depth": "deep"}), r"^nest.depth: \"deep\" is not allowed"),
+        (lambda: Whole(name="a", model={"kind": "sound"}), "model.kind: 'sound' is not allowed"),
+    ],
+)
+def test_an_object_built_in_python_is_refused_in_the_same_words(build, message):
+    with pytest.raises(InputError, match=message) as caught:
+        build()
+    assert "\n" not in str(caught.value) and "http" not in str(caught.value)
+
+
+def test_a_constructor_that_reports_leaves_files_strict():
+    with pytest.raises(InputError, match='depth: "1" is not allowed: wrong type'):
+        parse(Whole, {"name": "a", "nest": {"depth": "1"}})
+    assert Whole(name="a", nest=Nest(depth=2)).nest.depth == 2
+    assert Wave.__pydantic_custom_init__ is False

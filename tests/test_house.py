@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = [name for name in ("scaled_mpi", "tests", "benchmarks") if (ROOT / name).is_dir()]
 TEXTS = {
     str(path.relative_to(ROOT)): path.read_text()
@@ -19,7 +19,7 @@ TEXTS = {
 PACKAGE = {name: text for name, text in TEXTS.items() if name.startswith("scaled_mpi/")}
 
 HEAVY = ("torch", "numba", "petsc4py", "mpi4py", "dask", "matplotlib", "xarray", "h5py")
-LIGHT = ("scaled_mpi", "scaled_mpi.experiment", "scaled_mpi.run")
+LIGHT = ("scaled_mpi", "scaled_mpi.experiments", "scaled_mpi.run")
 BANNED_IMPORTS = {"pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle"}
 BANNED_CALLS = {
     "eval",

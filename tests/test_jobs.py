@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "jobs").glob("*.sbatch"))
 
 RUN = """#!/bin/bash

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from scaled_mpi.artefacts import Artefact, building, publish
 from scaled_mpi.config import InputError
+from scaled_mpi.engine.artefacts import Artefact, building, publish
 from scaled_mpi.facts import EventLog, FactLog
 from scaled_mpi.opening import open_outputs
 from scaled_mpi.parallel.blocks import Boundary, Grid, make_blocks

@@ -9,7 +9,7 @@ import yaml
 from scaled_mpi.facts import read_facts
 from scaled_mpi.run import main
 
-SMOKE = Path(__file__).parent.parent / "configs" / "smoke"
+SMOKE = Path(__file__).resolve().parents[1] / "configs" / "smoke"
 
 
 def facts_of(folder):

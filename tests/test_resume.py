@@ -13,7 +13,7 @@ import pytest
 from scaled_mpi.facts import read_facts
 from scaled_mpi.parallel.signals import EXIT_REQUEUE
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ROOT / "configs" / "smoke" / "ddm.yaml"
 LONG = ["coupling.jumps=60", "coupling.checkpoint=3"]
 

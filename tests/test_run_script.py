@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 PLAIN = (
     "bash awk cat cmp cp dirname env flock grep ls mkdir mktemp mv nproc rm sed sleep sort "
     "tail touch tr"

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scaled_mpi import stages
 from scaled_mpi.config import plain, to_yaml
-from scaled_mpi.experiment import load
+from scaled_mpi.engine import stages
+from scaled_mpi.experiments import kind_of, load
 from scaled_mpi.facts import read_facts
 from scaled_mpi.run import main
 from scaled_mpi.shipped import SHIPPED, WEIGHTS, names, weight_file
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["domain.shape=[128, 128]", "coupling.jumps=1"]
 DDM = [str(ROOT / "configs" / "ddm.yaml"), "surrogate.weights=ddm", *SMALL]
 UNREAD = ("device", "weights")  # where it runs and where it comes from: nothing that was learned
@@ -69,7 +69,10 @@ def test_shipped_weights_go_straight_to_coupling(coupled):
 
 def artefact_names(*overrides):
     experiment = load(DDM[0], [*SMALL, *overrides])
-    return {k: v.path.name for k, v in stages.artefacts(experiment, Path("none"), 1).items()}
+    return {
+        k: v.path.name
+        for k, v in stages.artefacts(kind_of(experiment), experiment, Path("none"), 1).items()
+    }
 
 
 def test_the_bytes_of_the_weights_decide_and_not_their_place(coupled):
@@ -94,7 +97,11 @@ def altered(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "overrides", "words"),
     [
-        ({}, ["surrogate.weights=dmm"], "dmm given; a shipped name (ddm"),
+        (
+            {},
+            ["surrogate.weights=dmm"],
+            "dmm is not allowed: it holds no best.safetensors. Allowed: a shipped name (ddm",
+        ),
         ({}, ["surrogate.weights=surrogate"], "weights of a probabilistic, not a stepper"),
         ({}, ["surrogate.width=96"], "surrogate.width: 96 given; 64 is allowed"),
         ({}, ["surrogate.jump=25"], "surrogate.jump: 25 given; 50 is allowed"),
@@ -153,3 +160,22 @@ def test_a_resolved_configuration_can_be_read_again(tmp_path, name):
     experiment = load(ROOT / "configs" / f"{name}.yaml")
     (tmp_path / "config.yaml").write_text(to_yaml(experiment))
     assert load(tmp_path / "config.yaml") == experiment
+
+
+def test_compressor_and_surrogate_of_another_run_give_its_forecast(tmp_path):
+    config = [
+        str(ROOT / "configs/smoke/autoencoder.yaml"),
+        *("compressor.training.steps=8", "surrogate.training.steps=8", "data.runs=2"),
+        *("compressor.held_out=1", "coupling.jumps=2"),
+    ]
+    assert main([*config, "name=first", "--outputs", str(tmp_path)]) == 0
+    given = [f"{key}.weights={tmp_path / 'first'}" for key in ("compressor", "surrogate")]
+    assert main([*config, *given, "name=second", "--outputs", str(tmp_path)]) == 0
+    hashes = [
+        {fact["value"] for fact in facts if fact["name"] == "field.sha256"}
+        for name in ("first", "second")
+        for facts in [read_facts(tmp_path / name / "facts" / "facts.jsonl")]
+    ]
+    assert hashes[0] == hashes[1] != set()
+    runs = list((tmp_path / "second" / "simulate").glob("train-*"))
+    assert runs == []  # nothing is learned

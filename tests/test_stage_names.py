@@ -11,17 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from scaled_mpi.experiment import load
-from scaled_mpi.stages import artefacts
+from scaled_mpi.engine.stages import artefacts
+from scaled_mpi.experiments import kind_of, load
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).with_suffix("").with_name("stage_names.json")
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml")) + sorted((ROOT / "configs/smoke").glob("*"))
 RANKS = 2
 
 
 def names_of(config: Path) -> dict[str, str]:
-    found = artefacts(load(config), Path("none"), RANKS)
+    experiment = load(config)
+    found = artefacts(kind_of(experiment), experiment, Path("none"), RANKS)
     return {stage: artefact.path.name for stage, artefact in found.items()}
 
 

@@ -13,10 +13,10 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from scaled_mpi.compressors.autoencoder import Autoencoder
-from scaled_mpi.compressors.coder import seeded
 from scaled_mpi.compressors.lesson import Lesson
+from scaled_mpi.compressors.network_coder import seeded
 from scaled_mpi.config import InputError, Spec
-from scaled_mpi.learning.training import Result
+from scaled_mpi.learning.settings import Result
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.root import on_root
 
@@ -71,7 +71,7 @@ class Adversarial(Autoencoder):
         return Judged(network, critic, spec.weight)
 
     def _lesson(self, *of: Any) -> Contest:
-        return Contest(self, *of)
+        return Contest(self.begin, self._recipe(), *of)
 
     def _chosen(self, pupil: Any, result: Result, exam: Lesson, comm: Comm) -> dict[str, float]:
         """The last weights: the loss that names the best ones knows nothing of the critic."""
@@ -92,7 +92,11 @@ class Adversarial(Autoencoder):
 
 
 class Contest(Lesson):
-    """The lesson of an autoencoder that also has to pass its critic."""
+    """The lesson of an autoencoder that also has to pass its critic, from step `begin` on."""
+
+    def __init__(self, begin: int, *of: Any) -> None:
+        super().__init__(*of)
+        self.begin = begin
 
     def sample(self, step: int, micro: int, size: int) -> dict[str, Any]:
         """Normalised fields (size, C, *(patch + 2 ring)), and the step."""
@@ -101,7 +105,7 @@ class Contest(Lesson):
     def loss(self, model: Any, batch: dict[str, Any]) -> Any:
         """The loss of the plain lesson, the coder's part and the critic's; a scalar tensor."""
         made, truth, total = self.remade(model, batch["fields"])
-        if batch["step"] < self.spec.begin:
+        if batch["step"] < self.begin:
             return total + model.truce()
         return total + model.contest(made, truth, total)
 

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
-from scaled_mpi.compressors.coder import FILE, Coder, coding_network, seeded
+from scaled_mpi.compressors.coders import Compressor
 from scaled_mpi.compressors.equation import system_of
-from scaled_mpi.compressors.lesson import Lesson, Material, hold_out
-from scaled_mpi.config import InputError, Spec, plain
+from scaled_mpi.compressors.lesson import Lesson, Material, Recipe, hold_out
+from scaled_mpi.compressors.network_coder import FILE, NetworkCoder, coding_network, seeded
+from scaled_mpi.config import InputError, Spec, decisive
 from scaled_mpi.learning.reaches import decode_margins
-from scaled_mpi.learning.training import Result, Training, on_team, train
+from scaled_mpi.learning.settings import Result, Training
+from scaled_mpi.learning.training import on_team, train
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.root import on_root
@@ -42,8 +44,10 @@ class Bottleneck(Spec):
     weight: NonNegativeFloat = 1e-3
 
 
-class Autoencoder(Spec):
+class Autoencoder(Compressor):
     """A convolutional autoencoder; lengths are in cells of the field."""
+
+    file: ClassVar[str] = FILE
 
     kind: Literal["autoencoder"] = "autoencoder"
     factor: PositiveInt | tuple[PositiveInt, ...] = 4
@@ -104,9 +108,13 @@ class Autoencoder(Spec):
             comm, self.training, lambda team: self._train(runs, team, Path(folder), events, seed)
         )
 
-    def load(self, folder: str | Path, device: str = "cpu") -> Coder:
+    def load(self, folder: str | Path, device: str = "cpu") -> NetworkCoder:
         """The coder of a folder that `fit` filled."""
-        return Coder(Path(folder) / FILE, device)
+        return NetworkCoder(Path(folder) / FILE, device)
+
+    def cells(self, axes: int) -> tuple[int, ...]:
+        """Return the cells of the field for one latent cell, one number an axis."""
+        return whole_per_axis("compressor.factor", self.factor, axes, 1)
 
     def decode_reach(self, axes: int) -> tuple[int, ...]:
         """Latent cells that the decoder needs at both ends of each of `axes` axes."""
@@ -171,8 +179,12 @@ class Autoencoder(Spec):
         scores = self._chosen(pupil, result, exam, comm)
         return network, {**meta, **lesson.survey(network), "scores": scores}
 
+    def _recipe(self) -> Recipe:
+        quantised = self.bottleneck.kind == "vq"
+        return Recipe(self.patch, self.factor, self.symmetric, self.terms, quantised)
+
     def _lesson(self, *of: Any) -> Lesson:
-        return Lesson(self, *of)
+        return Lesson(self._recipe(), *of)
 
     def _pupil(self, network: Any, seed: int) -> Any:
         """The module that is trained: the network, or what holds it."""
@@ -185,8 +197,8 @@ class Autoencoder(Spec):
     def _meta(self, material: Material) -> dict[str, Any]:
         """What the network is built from, and what its fields are normalised by."""
         run, scale = material.learned[0][0], material.scale
-        told = plain(self)
-        del told["training"]["checkpoint_every"]  # decides nothing: equal weights, equal files
+        told = decisive(self)  # equal weights, equal files
+        told.pop("weights", None)
         return {
             "kind": self.kind,
             "autoencoder": told,

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from scaled_mpi.parallel import streams
+from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.ordered import in_order, ordered_sum, share
 
-SKETCH = 220  # stream, beside other purposes that share a seed
 OVERSAMPLE, POWERS = 10, 2
 METHODS = ("gram", "tsqr", "randomized")
 
@@ -114,7 +114,7 @@ def _from_sketch(matrix: Tall, rank: int, seed: int) -> tuple[np.ndarray, np.nda
     """Find a basis Q (k, l) of the leading row space, then the SVD of A Q."""
     k = matrix.columns
     width, all_rows = min(k, rank + OVERSAMPLE), matrix.rows
-    basis = streams.normal(seed, 0, np.arange(k * width), stream=SKETCH).reshape(k, width)
+    basis = streams.normal(seed, 0, np.arange(k * width), stream=Stream.SKETCH).reshape(k, width)
     for _ in range(1 + POWERS):
         now = basis
 

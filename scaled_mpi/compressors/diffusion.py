@@ -16,8 +16,8 @@ import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
 from scaled_mpi.compressors.autoencoder import Autoencoder
-from scaled_mpi.compressors.coder import network_of
 from scaled_mpi.compressors.lesson import Lesson, Material, mean_vrmse
+from scaled_mpi.compressors.network_coder import network_of
 from scaled_mpi.config import InputError, Spec
 from scaled_mpi.facts import EventLog
 from scaled_mpi.learning.reaches import latents_spent
@@ -91,8 +91,9 @@ class DiffusionAutoencoder(Autoencoder):
         meta |= {"seed": seed}
         network = network_of(meta, seed)
         network.coder.load_state_dict(coder.state_dict())
-        lesson = Drawing(self, material, material.learned, network.ring, seed)
-        exam = Drawing(self, material, material.judged, network.whole_ring, seed)
+        recipe = self._recipe()
+        lesson = Drawing(recipe, material, material.learned, network.ring, seed)
+        exam = Drawing(recipe, material, material.judged, network.whole_ring, seed)
         with torch.no_grad():
             lesson.measure(network)
         log = events and EventLog(

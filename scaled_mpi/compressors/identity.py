@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from scaled_mpi.config import InputError, Spec
+from scaled_mpi.compressors.coders import Coder, Compressor
+from scaled_mpi.config import InputError
 from scaled_mpi.files import seal, unseal, write_text
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.root import on_root
@@ -17,8 +18,10 @@ from scaled_mpi.parallel.store import Trajectory
 FILE, FORMAT = "identity.json", "scaled_mpi identity coder"
 
 
-class Identity(Spec):
+class Identity(Compressor):
     """The compressor of factor 1; it has nothing to learn."""
+
+    file: ClassVar[str] = FILE
 
     kind: Literal["identity"] = "identity"
 
@@ -42,7 +45,7 @@ class Identity(Spec):
         return IdentityCoder(unseal(Path(folder) / FILE, FORMAT)["axes"])
 
 
-class IdentityCoder:
+class IdentityCoder(Coder):
     """Returns what it is given, (C, *cells); factor 1, reach 0 on every axis."""
 
     def __init__(self, axes: int) -> None:
@@ -57,6 +60,6 @@ class IdentityCoder:
         """(C, *tile) as it is."""
         return field
 
-    def decode(self, latent: np.ndarray) -> np.ndarray:
+    def decode(self, latent: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
         """(C, *tile) as it is."""
         return latent

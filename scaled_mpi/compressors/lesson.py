@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from scaled_mpi.parallel.blocks import whole_per_axis
+from scaled_mpi.parallel.keys import FreeStep
 from scaled_mpi.parallel.store import Trajectory
-
-if TYPE_CHECKING:
-    from scaled_mpi.compressors.autoencoder import Autoencoder
 
 JUDGED = 16  # patches that a validation looks at
 SURVEYED = 64  # patches that the linear start and the spread of the latents are taken from
-_JUDGE, _SURVEY = 2**32 - 1, 2**32 - 2  # steps that no training reaches
 
 Part = tuple[Sequence[Trajectory], slice]  # runs, and the frames used of each
 
@@ -43,20 +40,31 @@ def hold_out(runs: Sequence[Trajectory], count: int) -> tuple[Part, Part]:
     return (runs, slice(0, border)), (runs, slice(border, None))
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """The keys of an autoencoder that decide its samples and its losses."""
+
+    patch: int  # cells an axis of a sample
+    factor: int | tuple[int, ...]  # cells of the field a latent cell
+    symmetric: bool  # all flips and turns are samples too
+    terms: Mapping[str, float]  # weights of the further terms, by name
+    quantised: bool  # the bottleneck has a book of codes, whose use is reported
+
+
 class Lesson:
-    """Samples and losses of one autoencoder on some runs; see `learning.training.Task`."""
+    """Samples and losses of one autoencoder on some runs; see `learning.settings.Task`."""
 
     def __init__(
-        self, spec: Autoencoder, material: Material, part: Part, ring: Sequence[int], seed: int
+        self, recipe: Recipe, material: Material, part: Part, ring: Sequence[int], seed: int
     ) -> None:
         """`ring`: cells of the field beside a patch that coding spends, one entry an axis."""
         from scaled_mpi.learning.patches import Patches
 
-        self.spec, self.system, self.seed, self.ring = spec, material.system, seed, ring
+        self.recipe, self.system, self.seed, self.ring = recipe, material.system, seed, ring
         runs, moments = part
         shape = runs[0].grid.shape
-        factor = whole_per_axis("compressor.factor", spec.factor, len(shape), 1)
-        core = [min(spec.patch, n // f * f) for n, f in zip(shape, factor, strict=True)]
+        factor = whole_per_axis("compressor.factor", recipe.factor, len(shape), 1)
+        core = [min(recipe.patch, n // f * f) for n, f in zip(shape, factor, strict=True)]
         self.patches = Patches(
             runs,
             material.scale,
@@ -64,7 +72,7 @@ class Lesson:
             frames=1,
             core=core,
             ring=self.ring,
-            symmetric=spec.symmetric,
+            symmetric=recipe.symmetric,
             moments=moments,
         )
 
@@ -100,7 +108,7 @@ class Lesson:
         """Normalised fields (SURVEYED, C, *(patch + 2 ring)), always the same."""
         import torch
 
-        fields, _ = self.patches.draw(self.seed, _SURVEY, range(SURVEYED))
+        fields, _ = self.patches.draw(self.seed, FreeStep.SURVEY, range(SURVEYED))
         return torch.from_numpy(np.ascontiguousarray(fields[:, 0]))
 
     def sample(self, step: int, micro: int, size: int) -> np.ndarray:
@@ -120,7 +128,7 @@ class Lesson:
         made, penalty = model.reconstruct(fields)
         made, truth = made.float(), crop(fields, self.ring)
         total = (made - truth).square().mean() + penalty
-        for name, weight in sorted(self.spec.terms.items()):
+        for name, weight in sorted(self.recipe.terms.items()):
             total = total + weight * TERMS[name](made, truth, self.system)
         return made, truth, total
 
@@ -133,7 +141,7 @@ class Lesson:
             rows.append({"loss": float(total), **self.told(model, made, truth)})
             pairs.append((made, truth))
         found = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        if self.spec.bottleneck.kind == "vq":
+        if self.recipe.quantised:
             found["perplexity"], found["codes.used"] = model.bottleneck.usage()
         return {**found, **mean_vrmse(pairs)}
 
@@ -143,7 +151,7 @@ class Lesson:
 
         device = next(model.parameters()).device
         for number in range(JUDGED):
-            fields, _ = self.patches.draw(self.seed, _JUDGE, [number])
+            fields, _ = self.patches.draw(self.seed, FreeStep.VALIDATION, [number])
             yield torch.from_numpy(np.ascontiguousarray(fields[:, 0])).to(device)
 
     def told(self, model: Any, made: Any, truth: Any) -> dict[str, float]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
@@ -34,8 +34,9 @@ from scaled_mpi.compressors.alignment import (
     shift_from,
     shift_of,
 )
+from scaled_mpi.compressors.coders import Coder, Compressor
 from scaled_mpi.compressors.snapshots import Snapshots, from_snapshots, to_snapshots
-from scaled_mpi.config import InputError, Spec
+from scaled_mpi.config import InputError
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 from scaled_mpi.parallel.comm import Comm
@@ -47,13 +48,15 @@ FLOOR = 1e-10  # added under the root
 SMALLEST = 1e-8  # of the first singular value: below, the Gram matrix knows nothing
 
 
-class Pod(Spec):
+class Pod(Compressor):
     """POD on tiles of `factor` cells; keeps `rank` modes, or as many as hold `energy`.
 
     `normalise` divides each channel by its standard deviation first, for channels of different
     units. `mass` other than "free" needs one tile that is the whole domain, `align` also a
     periodic one.
     """
+
+    file: ClassVar[str] = FILE
 
     kind: Literal["pod"] = "pod"
     factor: PositiveInt | tuple[PositiveInt, ...] = 16
@@ -125,6 +128,10 @@ class Pod(Spec):
     def load(self, folder: str | Path) -> PodCoder:
         """The coder of a folder that `fit` filled."""
         return PodCoder(Path(folder) / FILE)
+
+    def cells(self, axes: int) -> tuple[int, ...]:
+        """Return the cells of a tile, one number an axis."""
+        return whole_per_axis("compressor.factor", self.factor, axes, 1)
 
     def _check_whole(self, grid: Grid, factor: tuple[int, ...]) -> None:
         whole = factor == grid.shape
@@ -218,7 +225,7 @@ def save_pod(
     )
 
 
-class PodCoder:
+class PodCoder(Coder):
     """Mean and modes, applied one tile a call. `modes` (n, r), `mean` (n,), `energy` held.
 
     `shifts` latent channels, cos and sin an axis where fields are aligned, precede the modes'.
@@ -262,7 +269,7 @@ class PodCoder:
             code = np.hstack([self.size * phases(shift, self.factor)[None], code])
         return np.ascontiguousarray(code.T).reshape(-1, *places).astype(field.dtype)
 
-    def decode(self, latent: np.ndarray) -> np.ndarray:
+    def decode(self, latent: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
         """(r, *(tile / factor)) to (C, *tile), in the type of `latent`."""
         places = latent.shape[1:]
         code = latent.reshape(self.shifts + self.rank, -1).T.astype(np.float64)

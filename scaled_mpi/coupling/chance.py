@@ -14,9 +14,8 @@ import numpy as np
 
 from scaled_mpi.coupling.tiles import TileWindows
 from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import normal
-
-CHANCE = 240  # random stream, beside other purposes that share a seed
 
 
 class Chance:
@@ -53,7 +52,7 @@ class Chance:
 
     def draw(self, jump: int) -> np.ndarray:
         """Standard normals (channels, *(block + 2 reach)) of one jump, float32."""
-        made = normal(self.seed, jump, self.cells, draws=self.channels, stream=CHANCE)
+        made = normal(self.seed, jump, self.cells, draws=self.channels, stream=Stream.JUMPS)
         return made.astype(np.float32)
 
     def cut(self, tile: tuple[int, ...], drawn: np.ndarray) -> np.ndarray:

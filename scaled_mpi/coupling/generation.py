@@ -33,7 +33,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -41,6 +41,8 @@ from scaled_mpi.config import InputError
 from scaled_mpi.learning.samplers import Denoise
 from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.halo import Halo
+
+Fusion = Literal["crop", "average", "window", "collage"]
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from scaled_mpi.local_solvers.exact import ExactSolver, sparse_factor
 from scaled_mpi.local_solvers.residuals import write_residuals
 from scaled_mpi.parallel.blocks import make_blocks
 from scaled_mpi.parallel.comm import Comm, SerialComm, shares
+from scaled_mpi.parallel.keys import FirstRun
 from scaled_mpi.problems.tiles import TileOperators
 
 SMOOTHNESS = 4.0  # cells, standard deviation of the smoothing that makes e
-FIRST_SEED = 10_000_000  # problems to learn from share no seed with those that are solved
 
 
 def harvest(
@@ -41,7 +41,7 @@ def harvest(
     written = 0
     for number in shares(spec.solves, comm.size)[comm.rank]:
         problem = problems[number % len(problems)]
-        written += _one(spec, problem, tile, solving, folder, number, seed + FIRST_SEED)
+        written += _one(spec, problem, tile, solving, folder, number, seed + FirstRun.LESSONS)
     return sum(comm.allgather(written))
 
 

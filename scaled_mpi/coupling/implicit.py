@@ -1,4 +1,4 @@
-"""Implicit steps of Gray-Scott, far over the explicit limit, by Newton or Anderson.
+"""Implicit steps of two reacting species, far over the explicit limit, by Newton or Anderson.
 
     dU/dt = f(U)            (f and the preconditioner of its linearisation: `linearised.py`)
 
@@ -21,7 +21,7 @@ there. Then, one after the other until Newton converges, it begins
     pseudo-transient  on the flow dU/ds = -F(U) from the guess, in steps (1 / d - F'(U))^-1 with d
                       such that no concentration moves by much more than `LARGEST` (Kelley, Keyes
                       1998, SIAM J. Numer. Anal. 35): a state that attracts this flow
-    rest              at u = 1, v = 0, where nothing reacts
+    rest              at the simulator's state of rest, where nothing reacts
 
 For long steps of a pattern that moves F has several roots. `Stepped.root` says how the one that
 is given was found, and its error against the simulator what it is worth.
@@ -167,7 +167,9 @@ class ImplicitStep:
         """Name, iterations of SNES at its end, and beginning of each way, in order."""
         if method != "newton":
             return [(ROOTS[0], SWEEPS_MOST, lambda: (start, []))]
-        rest = np.stack([np.ones_like(start[0]), np.zeros_like(start[1])])
+        rest = np.empty_like(start)
+        for part, value in zip(rest, self.rates.simulator.rest, strict=True):
+            part[...] = value
         begins = (
             lambda: (start, []),
             self._continued,

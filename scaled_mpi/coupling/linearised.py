@@ -1,20 +1,23 @@
-"""Gray-Scott's right-hand side, and a two-level preconditioner of its linearisation.
+"""The right-hand side of two reacting species, and a two-level preconditioner of its derivative.
 
-    f(U) = D laplace U + R(U),   U = (u, v),   R = (-u v^2 + F (1 - u),  u v^2 - (F + k) v)
+    f(U) = D laplace U + R(U),   U = (u, v)     R, R' and D: the simulator's, `contract.Reacting`
 
-    s - f'(U) = | A_u  2 u v |     A_u = s + v^2 + F          - Du laplace
-                | -v^2  B_v  |     B_v = s + F + k - 2 u v    - Dv laplace       s: 1/dt, or more
+    s - f'(U) = | A_u   g  |     A_u = (s - R')_uu - D_u laplace,   g = (s - R')_uv
+                | -l   B_v |     B_v = (s - R')_vv - D_v laplace,  -l = (s - R')_vu
+
+with s = 1/dt, or more.
 
 It is preconditioned by the two-level Schwarz method of `certified.py`, on both species together:
 hats of each species in the coarse space, and tiles that solve both. Where v grows faster than s
 the matrix is indefinite. Exact tiles (sparse LU) and the coarse level take it as it is. A learned
-solver knows one species and definite matrices alone: it is asked first for u, then for v,
+solver knows one species and definite matrices alone: it solves first for u, then for v,
 
-    z_u = S(A_u) r_u,   z_v = S(A_v) (r_v + v^2 z_u),   A_v = B_v + 2 u v^3 / (s + v^2 + F),
+    z_u = S(A_u) r_u,   z_v = S(A_v) (r_v + l z_u),   A_v = B_v + g l / (s - R')_uu,
 
-A_v being what eliminating u leaves, cell by cell, with its diagonal raised to the sum of the
-couplings where it is below. What that costs, flexible GMRES makes up for; where it stalls, the
-tiles that do worst are given exact factors of the matrix of both, and counted.
+A_v being the matrix that eliminating u leaves, cell by cell, with its diagonal raised to the sum
+of the couplings where it is below. Flexible GMRES makes up for the difference; where it stalls,
+the tiles that do worst get exact factors of the matrix of both, and are counted. For Gray-Scott
+g = 2 u v and l = v^2.
 """
 
 from __future__ import annotations
@@ -35,14 +38,15 @@ from scaled_mpi.parallel.petsc import LinearSystem
 from scaled_mpi.problems.elliptic import norm
 from scaled_mpi.problems.stencil import Stencil, diffusion_stencil
 from scaled_mpi.problems.tiles import TileOperators
+from scaled_mpi.simulators.contract import Reacting
 
 LEAST = 0.1  # of the diffusion's diagonal: what damped Jacobi divides by, at least
 
 
 class Rates:
-    """f of a simulator with F, k, Du, Dv on the grid of `blocks`; states are (2, *block.size)."""
+    """f of a reacting simulator on the grid of `blocks`; states are float64 (2, *block.size)."""
 
-    def __init__(self, simulator: Any, blocks: Blocks, comm: Any) -> None:
+    def __init__(self, simulator: Reacting, blocks: Blocks, comm: Any) -> None:
         self.simulator, self.blocks, self.comm = simulator, blocks, comm
         self.ring = Halo(blocks, comm, 1, np.float64)
         self.ones = np.ones([n + 2 for n in blocks.block(comm.rank).size])
@@ -50,22 +54,18 @@ class Rates:
 
     def stencil(self, species: int, reaction: float | np.ndarray = 0.0) -> Stencil:
         """Rows of `reaction` - D laplace for u (0) or v (1)."""
-        rate = (self.simulator.Du, self.simulator.Dv)[species]
+        rate = self.simulator.diffusion[species]
         return diffusion_stencil(rate * self.ones, self.blocks, self.comm.rank, reaction)
 
     def __call__(self, state: np.ndarray) -> np.ndarray:
         """f(U); collective, one exchange."""
-        (u, v), s = state, self.simulator
-        made = u * v**2
-        reaction = np.stack([-made + s.F * (1 - u), made - (s.F + s.k) * v])
         lifted = np.stack([stencil.lifted for stencil in self.diffusion])
-        return reaction + lifted - self._diffused(state)
+        return self.simulator.reaction(state) + lifted - self._diffused(state)
 
     def derivative(self, state: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """f'(U) W; collective, one exchange."""
-        (u, v), (a, b), s = state, direction, self.simulator
-        made = v**2 * a + 2 * u * v * b
-        return np.stack([-made - s.F * a, made - (s.F + s.k) * b]) - self._diffused(direction)
+        reaction = self.simulator.reaction_derivative(state, direction)
+        return reaction - self._diffused(direction)
 
     def _diffused(self, state: np.ndarray) -> np.ndarray:
         """-D laplace of both species."""
@@ -83,11 +83,9 @@ class Matrix:
     """s - f'(U) at one state: its product, and the four parts that tiles and hats are made of."""
 
     def __init__(self, rates: Rates, state: np.ndarray, shift: float) -> None:
-        (u, v), s = state, rates.simulator
         self.rates, self.state, self.shift = rates, state, shift
-        self.gain, self.loss = 2 * u * v, v**2  # right of the diagonal; left of it, negative
-        first = shift + self.loss + s.F
-        second = shift + s.F + s.k - self.gain
+        (first, self.gain), (left, second) = rates.simulator.shifted_reaction(state, shift)
+        self.loss = -left
         self.stencils = rates.stencil(0, first), rates.stencil(1, second)
         self.eliminated = rates.stencil(1, second + self.gain * self.loss / first)
         diffused = rates.diffusion[1].diagonal

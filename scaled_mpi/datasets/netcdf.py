@@ -29,7 +29,7 @@ class NetcdfSource:
         try:
             self.data = xarray.open_dataset(path, engine=engine, decode_times=False, cache=False)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path}: not a readable NetCDF file (damaged?)") from error
+            raise InputError(f"{path}: damaged. Needed: a readable NetCDF file") from error
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of the variable `name`."""
@@ -46,10 +46,10 @@ class NetcdfSource:
     def _variable(self, name: str) -> Any:
         if name not in self.data.variables:
             known = ", ".join(sorted(map(str, self.data.variables))[:12])
-            raise InputError(f"{self.path}:{name}: not there; {known} is")
+            raise InputError(f"{self.path}:{name}: not there. Needed: {known}")
         variable = self.data.variables[name]
         if variable.dtype.kind not in "fiub":
-            raise InputError(f"{self.path}:{name}: holds {variable.dtype}; numbers are needed")
+            raise InputError(f"{self.path}:{name}: holds {variable.dtype}. Needed: numbers")
         return variable
 
 

@@ -17,12 +17,11 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from scaled_mpi.config import InputError, Spec
-from scaled_mpi.parallel.blocks import Block, Boundary, Grid, make_blocks
+from scaled_mpi.parallel.blocks import Block, Boundary, Grid, handy_tile, make_blocks
 from scaled_mpi.parallel.comm import Comm, raise_together
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.store import TrajectoryWriter, trajectory_names
 
-_LARGEST_TILE, _SMALLEST_TILE = 64, 8  # cells an axis of an imported run's chunks
 _TEST_SHARE = 4  # of a single run, the last frame in so many is for the test
 
 
@@ -95,8 +94,8 @@ class Run:
                 cut[a + i] for cut, a, i in zip(self.cells, block.start, cell, strict=True)
             )
             raise InputError(
-                f"{self.path}:{self.places[c].array}: frame {self.frames[frame]}, cell {cell} is "
-                f"not finite in {np.dtype(dtype).name}; finite numbers are needed"
+                f"{self.path}:{self.places[c].array}: frame {self.frames[frame]}, cell "
+                f"{cell} is not finite in {np.dtype(dtype).name}. Needed: finite numbers"
             )
         return values
 
@@ -123,11 +122,11 @@ class TrajectoryFiles(Spec):
 
     def open(self, path: str) -> Source:
         """One file, open on this rank. Each format has its own."""
-        raise TypeError(f"{type(self).__name__} opens no files")
+        raise TypeError(f"{type(self).__name__}: has no method open. Needed: one")
 
     def runs(self, path: str, source: Source) -> list[Run]:
         """The whole runs of a file, before crop and stride. Each format has its own."""
-        raise TypeError(f"{type(self).__name__} lists no runs")
+        raise TypeError(f"{type(self).__name__}: has no method runs. Needed: one")
 
     def import_into(self, folder: str | Path, comm: Comm) -> list[str]:
         """Write `train-0000` ... and `test-0000` ... into a folder; collective. Returns the names.
@@ -157,7 +156,10 @@ class TrajectoryFiles(Spec):
             train, test = self._hold_out(train)
         places = {tuple(place.channel for place in run.places) for run in [*train, *test]}
         if len(places) > 1 or len({len(run.cells) for run in [*train, *test]}) > 1:
-            raise InputError(f"dataset: runs with different channels or axes: {sorted(places)}")
+            raise InputError(
+                f"dataset: runs differ in channels or axes: {sorted(places)}. Needed: the "
+                "same in all"
+            )
         return train, test
 
     def fingerprint(self) -> list[list[Any]]:
@@ -175,7 +177,8 @@ class TrajectoryFiles(Spec):
         unknown = (set(self.crop) | set(self.stride)) - {"t", *space}
         if unknown:
             raise InputError(
-                f"dataset.crop, stride: {sorted(unknown)}; axes t, {', '.join(space)} exist"
+                f"dataset.crop, stride: {sorted(unknown)} is not allowed: unknown axes. "
+                f"Allowed: t, {', '.join(space)}"
             )
         cells = tuple(
             self._cut_axis(run, axis, cut) for axis, cut in zip(space, run.cells, strict=True)
@@ -188,8 +191,8 @@ class TrajectoryFiles(Spec):
         start, stop = self.crop.get(axis, (0, len(whole)))
         if not 0 <= start < stop <= len(whole):
             raise InputError(
-                f"dataset.crop.{axis}: {[start, stop]}; inside 0 to {len(whole)} ({run.path}) "
-                "is allowed"
+                f"dataset.crop.{axis}: {[start, stop]} is not allowed: outside {run.path}. "
+                f"Allowed: inside 0 to {len(whole)}"
             )
         return whole[start : stop : self.stride.get(axis, 1)]
 
@@ -198,15 +201,16 @@ class TrajectoryFiles(Spec):
         if count:
             if count >= len(runs):
                 raise InputError(
-                    f"dataset.held_out: {count}; fewer than the {len(runs)} runs are allowed"
+                    f"dataset.held_out: {count} is not allowed: no run is left to learn from. "
+                    f"Allowed: fewer than the {len(runs)} runs"
                 )
             return runs[:-count], runs[-count:]
         last = runs[-1]
         frames = self.test_frames or len(last.frames) // _TEST_SHARE
         if not 0 < frames < len(last.frames):
             raise InputError(
-                f"dataset.test_frames: {frames}; 1 to {len(last.frames) - 1} of the last run "
-                "is allowed"
+                f"dataset.test_frames: {frames} is not allowed: nothing is left to learn "
+                f"from or to test on. Allowed: 1 to {len(last.frames) - 1} of the last run"
             )
         early, late = last.frames[:-frames], last.frames[-frames:]
         return [*runs[:-1], replace(last, frames=early)], [replace(last, frames=late)]
@@ -247,15 +251,8 @@ def _paths(key: str, patterns: Sequence[str]) -> list[str]:
         found = sorted(glob.glob(pattern, recursive=True)) if "*" in pattern else [pattern]
         if not found or not all(Path(path).is_file() for path in found):
             raise InputError(
-                f"dataset.{key}: {pattern}: no such file; a path or pattern is needed"
+                f"dataset.{key}: {pattern} is not allowed: no such file. Allowed: a path or "
+                "a pattern"
             )
         paths += found
     return paths
-
-
-def handy_tile(shape: Sequence[int]) -> tuple[int, ...]:
-    """For each axis the largest divisor from 8 to 64 cells, or the whole axis if it has none."""
-    return tuple(
-        next((d for d in range(min(n, _LARGEST_TILE), _SMALLEST_TILE - 1, -1) if n % d == 0), n)
-        for n in shape
-    )

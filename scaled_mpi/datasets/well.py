@@ -48,7 +48,7 @@ class WellFiles(TrajectoryFiles):
         """The trajectories of a file."""
         names = _words(_group(source, path, "dimensions").attrs.get("spatial_dims", ()))
         if not 1 <= len(names) <= 3:
-            raise InputError(f"{path}: dimensions of space {names}; 1 to 3 are allowed")
+            raise InputError(f"{path}: has dimensions of space {names}. Needed: 1 to 3")
         letters = names if set(names) <= set("xyz") else list("zyx"[-len(names) :])
         axes = "nt" + "".join(letters)
         places = self._places(path, source, axes)
@@ -87,11 +87,15 @@ class WellFiles(TrajectoryFiles):
                     found[f"{name}_{axis}"] = Place(f"{name}_{axis}", array, c, axes + "c")
         unknown = [channel for channel in self.channels if channel not in found]
         if unknown or not found:
-            raise InputError(f"{path}: channels {unknown}; {', '.join(found) or 'none'} exist")
+            raise InputError(
+                f"{path}: has no channels {unknown}. Needed: {', '.join(found) or 'none'}"
+            )
         places = tuple(found[channel] for channel in self.channels or found)
         shapes = {source.shape(place.array)[: len(axes)] for place in places}
         if len(shapes) > 1 or 0 in next(iter(shapes)):
-            raise InputError(f"{path}: fields of different shapes {sorted(shapes)}; one is needed")
+            raise InputError(
+                f"{path}: has fields of different shapes {sorted(shapes)}. Needed: one shape"
+            )
         return places
 
     def _boundary(self, path: str, source: Hdf5Source, order: list[str]) -> tuple[Boundary, ...]:
@@ -108,8 +112,8 @@ class WellFiles(TrajectoryFiles):
         for axis in order:
             if found.get(axis) not in _KINDS.values():
                 raise InputError(
-                    f"{path}: boundary {found.get(axis)!r} of {axis}; periodic, wall and open are "
-                    "known, dataset.boundary replaces it"
+                    f"{path}: boundary {found.get(axis)!r} of {axis} is not known. Needed: "
+                    "periodic, wall or open, or dataset.boundary"
                 )
         return tuple(Boundary(found[axis]) for axis in order)
 
@@ -122,7 +126,7 @@ def _group(source: Hdf5Source, path: str, name: str) -> Any:
     for part in name.split("/"):
         link = here.get(part, getlink=True)
         if not isinstance(link, h5py.HardLink) or not isinstance(here[part], h5py.Group):
-            raise InputError(f"{path}: no group {name}; a file of The Well is needed")
+            raise InputError(f"{path}: has no group {name}. Needed: a file of The Well")
         here = here[part]
     return here
 
@@ -151,7 +155,7 @@ def _spacing(path: str, source: Hdf5Source, name: str) -> float:
     if len(steps) == 0:
         return 1.0
     if not steps[0] > 0 or np.ptp(steps) > _UNEVEN * steps[0]:
-        raise InputError(f"{path}:dimensions/{name}: uneven; a uniform grid is needed")
+        raise InputError(f"{path}:dimensions/{name}: uneven. Needed: a uniform grid")
     return float(points[-1] - points[0]) / len(steps)
 
 
@@ -160,7 +164,7 @@ def _time_step(path: str, source: Hdf5Source, number: int) -> float:
     index: tuple[Any, ...] = (slice(None),) if len(shape) == 1 else (number, slice(None))
     steps = np.diff(np.asarray(source.read("dimensions/time", index), np.float64))
     if len(steps) == 0 or not np.mean(steps) > 0:
-        raise InputError(f"{path}:dimensions/time: does not grow; times of frames are needed")
+        raise InputError(f"{path}:dimensions/time: does not grow. Needed: times of frames")
     return float(np.mean(steps))
 
 

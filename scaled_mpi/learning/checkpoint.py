@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from scaled_mpi.config import InputError, canonical
+from scaled_mpi.config import InputError, canonical, decisive
 from scaled_mpi.learning.weights import load_into, load_weights, save_weights, sweep_drafts
 
 if TYPE_CHECKING:
-    from scaled_mpi.learning.training import Training
+    from scaled_mpi.learning.settings import Training
 
 FILE = "state.safetensors"
 FORMAT = 1
-# These change neither the weights nor the events, so a run may be resumed with others.
-_FREE_KEYS = ("checkpoint_every", "device")
 
 
 @dataclass
@@ -46,7 +44,8 @@ class Account:
 
 def fingerprint(model: torch.nn.Module, spec: Training, seed: int, ranks: int) -> str:
     """Hash of all that decides the weights, but for the data and the loss."""
-    keys = spec.model_dump(mode="json", exclude=set(_FREE_KEYS))
+    keys = decisive(spec)
+    del keys["device"]  # a training may go on where another kind of device is
     shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
     whole = [FORMAT, keys, shapes, seed, ranks if spec.rank_dependent else 0]
     return hashlib.sha256(canonical(whole).encode()).hexdigest()

@@ -22,7 +22,7 @@ from scaled_mpi.config import InputError
 from scaled_mpi.parallel.comm import Comm, shares
 
 if TYPE_CHECKING:
-    from scaled_mpi.learning.training import Task, Training
+    from scaled_mpi.learning.settings import Task, Training
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from scaled_mpi.learning.muon import Muon
 
 if TYPE_CHECKING:
-    from scaled_mpi.learning.training import Training
+    from scaled_mpi.learning.settings import Training
 
 Groups = list[dict]
 

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from scaled_mpi.config import InputError
+from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.parallel.streams import uniform
-
-PATCHES = 101  # number of the random stream, so that no other purpose shares these draws
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class Patches:
         """Frames (B, frames, C, *(core + 2 ring)) and conditions (B, n) of the named samples."""
         index = np.asarray(list(samples), np.int64)
         axes = len(self.core)
-        numbers = uniform(seed, step, index, draws=3 + 2 * axes, stream=PATCHES)
+        numbers = uniform(seed, step, index, draws=3 + 2 * axes, stream=Stream.PATCHES)
         patches, told = [], []
         for number in numbers.T:
             which = int(number[0] * len(self.runs))

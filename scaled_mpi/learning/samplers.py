@@ -29,12 +29,12 @@ import numpy as np
 
 from scaled_mpi.config import InputError
 from scaled_mpi.learning.schedules import Schedule
+from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import normal
 
 Denoise = Callable[[Any, float], Any]  # (x_t, t) -> E[x | x_t]
 Noise = Callable[[int], Any]  # the k-th field of standard normals; 0 is where a sample starts
 
-STREAM = 230  # of the random numbers of samples, beside other purposes that share a seed
 _DRAWS = 1 << 16  # fields of noise that one sample may take
 
 
@@ -54,7 +54,7 @@ class CellNoise:
 
     def __call__(self, k: int) -> np.ndarray:
         step = self.sample * _DRAWS + k
-        made = normal(self.seed, step, self.cells, draws=self.channels, stream=STREAM)
+        made = normal(self.seed, step, self.cells, draws=self.channels, stream=Stream.SAMPLES)
         return made.astype(self.dtype, copy=False)
 
 

@@ -1,4 +1,4 @@
-"""The one training loop, seen from outside: its block of the configuration, its ranks, its call.
+"""The one training loop, seen from outside: its ranks and its call.
 
     result = train(model, loss, sample, validate, spec, team, folder, events, seed)
 
@@ -7,8 +7,9 @@ ranks, and in the mode `ordered` gathered and summed in the order of their index
 sums depend on their order and on nothing else, so the weights are the same bits on any number of
 ranks. In the mode `ddp` torch's DistributedDataParallel sums them in an order of its own.
 
-This module does not import torch, so that ranks which only wait stay light. `loop.py` does the
-work, `distributed.py` holds the two modes, `checkpoint.py` what a resumed run needs.
+This module does not import torch, so that ranks which only wait stay light. `settings.py` holds
+the block of the configuration, `distributed.py` the two modes, `checkpoint.py` the state of a
+resumed run; `loop.py` does the work.
 """
 
 from __future__ import annotations
@@ -17,105 +18,12 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, model_validator
-
-from scaled_mpi.config import InputError, Spec
+from scaled_mpi.learning.settings import Result, Task, Training, check_steps_known, useful_ranks
 from scaled_mpi.parallel.comm import Comm, quiet_bcast, split
 from scaled_mpi.parallel.signals import Stopped
-
-
-class Training(Spec):
-    """How a network is trained. Every budget is in optimiser steps, never in seconds."""
-
-    steps: int = Field(2000, ge=1)
-    batch: int = Field(16, ge=1, description="samples an optimiser step")
-    micro_batches: int = Field(4, ge=1, description="parts of a batch; at most so many ranks")
-    mode: Literal["ordered", "ddp"] = "ordered"
-    optimizer: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
-    betas: tuple[float, float] = (0.9, 0.99)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    scheduler: Literal["cosine", "step", "none"] = "cosine"
-    warmup: int = Field(50, ge=0, description="steps of linear rise, under any scheduler")
-    floor: float = Field(0.01, ge=0, le=1, description="cosine: last rate over the first")
-    decay: float = Field(0.5, gt=0, le=1, description="step: factor of one decay")
-    decay_every: int = Field(500, ge=1, description="step: steps between decays")
-    clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 does not clip")
-    ema: float = Field(0.998, ge=0, lt=1, description="decay of averaged weights; 0 takes none")
-    precision: Literal["fp32", "bf16"] = "fp32"
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    validate_every: int = Field(200, ge=1, description="steps of an epoch")
-    patience: int = Field(0, ge=0, description="epochs without progress before an end; 0: never")
-    min_delta: float = Field(0.0, ge=0, description="progress smaller than this is none")
-    checkpoint_every: int = Field(200, ge=1, description="steps between resumable states")
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> Training:
-        if self.batch % self.micro_batches:
-            raise InputError(
-                f"training.batch: {self.batch} is not a multiple of micro_batches "
-                f"({self.micro_batches}); a multiple is allowed"
-            )
-        return self
-
-    @property
-    def micro_size(self) -> int:
-        """Samples in one micro-batch."""
-        return self.batch // self.micro_batches
-
-    @property
-    def rank_dependent(self) -> bool:
-        """Whether the weights depend on the ranks, which then belong in the artefact's hash."""
-        return self.mode == "ddp"
-
-    def check_batch(self, samples: int) -> None:
-        """Raise InputError where one batch asks for more samples than the data set has."""
-        if self.batch > samples:
-            raise InputError(
-                f"training.batch: {self.batch} is larger than the data set; "
-                f"at most its {samples} samples are allowed"
-            )
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished training leaves; `model` itself then holds the best (averaged) weights."""
-
-    steps: int  # optimiser steps taken
-    best_step: int
-    best_loss: float  # validation loss of the best weights
-    best_metrics: dict[str, float]
-    best: Path  # best.safetensors
-    last: Path  # last.safetensors
-    sha256: str  # of the best weights and their metadata
-    throughput: float  # samples a second, all ranks together, validation not counted
-    seconds: float  # in optimiser steps, over all resumed parts
-    stopped_early: bool
-
-
-class NotFinite(ArithmeticError):
-    """The loss became NaN or infinite. Nothing of that step has been written."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is to be learned, apart from how.
-
-    `loss(model, batch)` is a scalar tensor, the mean over the batch. `sample(step, micro, size)`
-    returns a batch (a tensor, array, or tuple, list or dict of them) and depends on its arguments
-    alone. `validate(model)` is called on one rank with the averaged weights, without gradients,
-    and returns numbers, among them "loss". `meta` goes into the weight files as it is.
-    """
-
-    loss: Callable[[Any, Any], Any]
-    sample: Callable[[int, int, int], Any]
-    validate: Callable[[Any], dict[str, float]]
-    meta: dict[str, Any] = field(default_factory=dict)
 
 
 def train(
@@ -143,6 +51,7 @@ def train(
     """
     from scaled_mpi.learning.loop import Loop
 
+    check_steps_known(spec)
     task = Task(loss, sample, validate, meta or {})
     return Loop(model, task, spec, comm, Path(folder), events, seed, should_stop).run()
 
@@ -171,18 +80,6 @@ def training_comm(comm: Comm, spec: Training) -> Comm | None:
     chosen = chosen[: useful_ranks(spec, len(chosen))]
     team = split(comm, 0 if comm.rank in chosen else 1)
     return team if comm.rank in chosen else None
-
-
-def useful_ranks(spec: Training, ranks: int) -> int:
-    """The fewest ranks whose busiest has as few micro-batches as with `ranks`.
-
-    `ddp` gives every rank the same weight, so there the number must divide `micro_batches`.
-    """
-    ranks = min(ranks, spec.micro_batches)
-    if spec.mode == "ddp":
-        return max(n for n in range(1, ranks + 1) if spec.micro_batches % n == 0)
-    busiest = -(-spec.micro_batches // ranks)
-    return -(-spec.micro_batches // busiest)
 
 
 def on_team(comm: Comm, spec: Training, work: Callable[[Comm], None]) -> None:

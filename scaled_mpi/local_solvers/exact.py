@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scaled_mpi.config import Spec
+from scaled_mpi.local_solvers.solvers import LocalSolver, LocalSolverSpec
 from scaled_mpi.problems.tiles import TileOperators
 
 WIDEST = 128  # band in cells up to which a banded factor pays
 
 
-class Exact(Spec):
+class Exact(LocalSolverSpec):
     """Factors of every tile; nothing is learned."""
 
     kind: Literal["exact"] = "exact"
@@ -29,7 +29,7 @@ class Exact(Spec):
         return ExactSolver()
 
 
-class ExactSolver:
+class ExactSolver(LocalSolver):
     """Factors of all tiles of a rank."""
 
     exact = True

@@ -14,21 +14,23 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from scaled_mpi.config import InputError, Spec, plain
-from scaled_mpi.learning.training import Training, on_team, train
+from scaled_mpi.config import InputError, plain
+from scaled_mpi.learning.settings import Training
+from scaled_mpi.learning.training import on_team, train
 from scaled_mpi.local_solvers.residuals import Residuals, residual_files
+from scaled_mpi.local_solvers.solvers import LocalSolver, LocalSolverSpec
 from scaled_mpi.parallel.comm import Comm
+from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import integers
 from scaled_mpi.problems.tiles import TileOperators
 
 WEIGHTS = "best.safetensors"
-STREAM = 14
 JUDGED = 96  # held-out local problems that a validation looks at
 CHUNK = 64  # tiles in one call of the network, so that its fields stay in the cache
 MANY = 4096  # the same on a device
 
 
-class Learned(Spec):
+class Learned(LocalSolverSpec):
     """A V-cycle of convolutions under gates that see the coefficients, linear in the residual.
 
     `widths`: channels a level, finest (half the resolution) first; `passes`: V-cycles, with the
@@ -64,7 +66,7 @@ class Learned(Spec):
             comm, self.training, lambda team: self._train(files, team, Path(folder), events, seed)
         )
 
-    def load(self, folder: str | Path | None) -> LearnedSolver:
+    def load(self, folder: str | Path | None = None) -> LearnedSolver:
         """The trained solver of a folder that `fit` filled."""
         from scaled_mpi.learning.weights import load_into, load_weights
 
@@ -81,7 +83,9 @@ class Learned(Spec):
     def _train(self, files: list[Path], comm: Comm, folder: Path, events: Any, seed: int) -> None:
         lesson = Lesson(Residuals(files[: -self.held_out]), seed)
         exam = Lesson(Residuals(files[-self.held_out :]), seed)
-        meta = {"kind": self.kind, "axes": lesson.problems.high.shape[1], "solver": plain(self)}
+        told = plain(self)
+        told.pop("weights", None)
+        meta = {"kind": self.kind, "axes": lesson.problems.high.shape[1], "solver": told}
         train(
             make_network(meta, seed),
             loss,
@@ -127,7 +131,7 @@ def relative_defects(model: Any, batch: Mapping[str, Any]) -> Any:
 
 
 class Lesson:
-    """Samples of some files; see `learning.training.Task`."""
+    """Samples of some files; see `learning.settings.Task`."""
 
     def __init__(self, problems: Residuals, seed: int) -> None:
         self.problems, self.seed = problems, seed
@@ -136,7 +140,7 @@ class Lesson:
         """A batch that its arguments decide."""
         places = np.arange(micro * size, (micro + 1) * size)
         return self.problems.batch(
-            integers(self.seed, step, places, len(self.problems), stream=STREAM)
+            integers(self.seed, step, places, len(self.problems), stream=Stream.LOCAL_PROBLEMS)
         )
 
     def judge(self, model: Any) -> dict[str, float]:
@@ -153,7 +157,7 @@ class Lesson:
         return {"loss": float(found.mean()), "defect.high": float(np.quantile(found, 0.95))}
 
 
-class LearnedSolver:
+class LearnedSolver(LocalSolver):
     """A trained network at work; `network` is the torch module."""
 
     exact = False

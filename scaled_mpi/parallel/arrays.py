@@ -46,9 +46,13 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], Any]:
     except InputError:
         raise
     except (KeyError, OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: not a readable file of this program ({error})") from error
+        raise InputError(
+            f"{path}: not readable ({error}). Needed: a file that this program wrote"
+        ) from error
     if _digest(arrays, words) != told:
-        raise InputError(f"{path}: damaged (its content differs from its checksum)")
+        raise InputError(
+            f"{path}: damaged, its content differs from its checksum. Needed: an intact file"
+        )
     return arrays, meta
 
 

@@ -42,10 +42,13 @@ def save_checkpoint(
     if block is not None:
         for name in names:
             if np.shape(arrays[name])[-blocks.grid.axes :] != block.size:
-                raise ValueError(f"{name}: {np.shape(arrays[name])} given; block {block.size}")
+                raise ValueError(
+                    f"{name}: shape {np.shape(arrays[name])} is not allowed: it must end in the "
+                    f"block. Allowed: (..., {block.size})"
+                )
     for rank, words in enumerate(comm.allgather(_not_finite(arrays, block))):
         if words:
-            raise FloatingPointError(f"rank {rank}: {words}; not saved")
+            raise FloatingPointError(f"rank {rank}: {words}, not saved. Needed: finite values")
     old = on_root(comm, lambda: _generations(path))
     number = old[0]["number"] + 1 if old else 0
     file = path.with_name(f"{path.name}.{number:08d}.h5")
@@ -142,12 +145,17 @@ def _newest_whole(path: Path, blocks: Blocks) -> dict[str, Any] | None:
         return None
     tree = unseal(path, FORMAT)
     if tree["shape"] != list(blocks.grid.shape):
-        raise InputError(f"{path}: of a grid {tree['shape']}, not {list(blocks.grid.shape)}")
+        raise InputError(
+            f"{path}: holds a grid {tree['shape']}. Needed: {list(blocks.grid.shape)}"
+        )
     for entry in tree["generations"]:
         file = path.with_name(plain_name(entry["file"], "file"))
         if file.exists() and _weigh(file) == {"size": entry["size"], "sha256": entry["sha256"]}:
             return entry
-    raise InputError(f"{path}: every file it names is missing or damaged; remove it to start anew")
+    raise InputError(
+        f"{path}: all its files are missing or damaged. Needed: a whole one, or "
+        "remove it to start again"
+    )
 
 
 def _read(path: Path, lead: dict, comm: Comm, blocks: Blocks) -> dict[str, np.ndarray]:

@@ -16,11 +16,11 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from scaled_mpi.config import InputError
-
-Comm = Any  # mpi4py.MPI.Comm or SerialComm: the same few methods
 
 # The first of these that is set says how many processes the launcher started. Open MPI, MPICH and
 # Intel MPI (PMI), torchrun, a Slurm step, a Slurm allocation.
@@ -34,64 +34,163 @@ _LAUNCHERS = (
 _FIRST_NAP, _LONGEST_NAP = 5e-5, 2e-2  # seconds
 
 
-class SerialComm:
-    """One rank with the methods of an mpi4py communicator that this package uses.
+class Request(Protocol):
+    """A message on its way: the methods of `mpi4py.MPI.Request` that this package uses."""
+
+    def Test(self) -> bool:
+        """Return whether the operation is complete, without waiting."""
+        ...
+
+    def Waitall(self, requests: Any) -> Any:
+        """Wait for all `requests`."""
+        ...
+
+
+class _Done:
+    """A request that was complete from the start."""
+
+    def Test(self) -> bool:
+        return True
+
+    def Waitall(self, requests: Any) -> bool:
+        return True
+
+
+def _lacks(comm: Comm, method: str) -> TypeError:
+    return TypeError(f"{type(comm).__name__}: has no {method}. Needed: on several ranks")
+
+
+class Comm(Protocol):
+    """A group of ranks: the methods of an mpi4py communicator that this package uses.
+
+    An `mpi4py.MPI.Comm` has them all. A class of one's own inherits `Comm`, gives `rank`, `size`
+    and `allgather`, and gets the other collectives from defaults built on `allgather`. Messages
+    between two ranks (`Isend`, `Irecv`, `send`, `recv`) and a `Split` into parts have no default:
+    one rank never needs them. Every collective is called by all ranks in the same
+    order. There is no `reduce`, since its order of additions is not fixed; see `exact_sum` here
+    and `ordered_sum` in `ordered.py`.
+    """
+
+    @property
+    def rank(self) -> int:
+        """Number of this rank, in [0, size)."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+        ...
+
+    def allgather(self, sendobj: Any) -> list[Any]:
+        """Return copies of the objects of all ranks, by rank, on every rank."""
+        ...
+
+    def bcast(self, obj: Any, root: int = 0) -> Any:
+        """Return the object of `root` on every rank."""
+        return self.allgather(obj if self.rank == root else None)[root]
+
+    def gather(self, sendobj: Any, root: int = 0) -> list[Any] | None:
+        """Return the objects of all ranks, by rank, on `root`; None elsewhere."""
+        found = self.allgather(sendobj)
+        return found if self.rank == root else None
+
+    def scatter(self, sendobj: Sequence[Any] | None, root: int = 0) -> Any:
+        """Return the entry of `root`'s sequence that has the number of this rank."""
+        return self.bcast(sendobj, root)[self.rank]
+
+    def alltoall(self, sendobj: Sequence[Any]) -> list[Any]:
+        """Return, by rank, the entry for this rank of each rank's sequence."""
+        return [row[self.rank] for row in self.allgather(list(sendobj))]
+
+    def Bcast(self, buf: np.ndarray, root: int = 0) -> None:
+        """Copy the array of `root` into the array of every rank; any shape, the same on all."""
+        buf[...] = self.bcast(buf, root)
+
+    def Allgatherv(self, sendbuf: np.ndarray, recvbuf: Sequence[Any]) -> None:
+        """Copy the arrays of all ranks, by rank, into recvbuf[0], as flat arrays (n,)."""
+        parts = [np.ravel(part) for part in self.allgather(sendbuf)]
+        recvbuf[0].reshape(-1)[:] = np.concatenate(parts)
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        self.allgather(None)
+
+    def Barrier(self) -> None:
+        """Wait for all ranks."""
+        self.barrier()
+
+    def Ibarrier(self) -> Request:
+        """Return a request that is complete when all ranks have called."""
+        self.barrier()
+        return _Done()
+
+    def Isend(self, buf: np.ndarray, dest: int, tag: int = 0) -> Request:
+        """Begin to send an array of any shape."""
+        raise _lacks(self, "Isend")
+
+    def Irecv(self, buf: np.ndarray, source: int, tag: int = 0) -> Request:
+        """Begin to receive into an array of any shape."""
+        raise _lacks(self, "Irecv")
+
+    def Send(self, buf: np.ndarray, dest: int, tag: int = 0) -> None:
+        """Send an array of any shape."""
+        request = self.Isend(buf, dest, tag)
+        request.Waitall([request])
+
+    def Recv(self, buf: np.ndarray, source: int, tag: int = 0) -> None:
+        """Receive into an array of any shape."""
+        request = self.Irecv(buf, source, tag)
+        request.Waitall([request])
+
+    def send(self, obj: Any, dest: int, tag: int = 0) -> None:
+        """Send an object."""
+        raise _lacks(self, "send")
+
+    def recv(self, buf: Any = None, source: int = 0, tag: int = 0) -> Any:
+        """Receive an object."""
+        raise _lacks(self, "recv")
+
+    def Split(self, color: int = 0, key: int = 0) -> Comm:
+        """Return the ranks that gave the same colour; one rank is its own part."""
+        if self.size > 1:
+            raise _lacks(self, "Split")
+        return self
+
+    def Dup(self) -> Comm:
+        """Return the same ranks, with messages that are never matched with those of `self`."""
+        return self
+
+    def Free(self) -> None:
+        """Give up the communicator."""
+        return None
+
+    def Abort(self, errorcode: int = 0) -> None:
+        """End every rank at once with this exit code."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(errorcode)
+
+
+class SerialComm(Comm):
+    """One rank, without MPI.
 
     Also for processes that MPI did not start (a Dask worker): they must not touch MPI, since they
     inherit the launcher's variables of the job that started them.
-
-    `rank`, `size`, `Get_rank`, `Get_size`, `bcast`, `gather`, `allgather`, `scatter`, `reduce`,
-    `allreduce`, `alltoall`, `barrier`, `Barrier`, `Split`, `Dup`, `Free`, `Abort`.
     """
 
     rank = 0
     size = 1
 
-    def Get_rank(self) -> int:
-        return 0
-
-    def Get_size(self) -> int:
-        return 1
-
-    def bcast(self, obj: Any, root: int = 0) -> Any:
-        return obj
-
-    def scatter(self, sendobj: Sequence[Any], root: int = 0) -> Any:
-        return sendobj[0]
-
-    def gather(self, sendobj: Any, root: int = 0) -> list[Any]:
-        return [sendobj]
-
     def allgather(self, sendobj: Any) -> list[Any]:
         return [sendobj]
 
-    def alltoall(self, sendobj: Sequence[Any]) -> list[Any]:
-        return list(sendobj)
-
-    def reduce(self, sendobj: Any, op: Any = None, root: int = 0) -> Any:
-        return sendobj
-
-    def allreduce(self, sendobj: Any, op: Any = None) -> Any:
-        return sendobj
-
-    def barrier(self) -> None:
+    def Bcast(self, buf: np.ndarray, root: int = 0) -> None:
         return None
 
-    Barrier = barrier
 
-    def Split(self, color: int = 0, key: int = 0) -> SerialComm:
-        return self
-
-    def Dup(self) -> SerialComm:
-        return self
-
-    def Free(self) -> None:
-        return None
-
-    def Abort(self, errorcode: int = 0) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(errorcode)
+def by_mpi(comm: Comm) -> bool:
+    """Whether a communicator is one of mpi4py, so that libraries in C take it."""
+    return type(comm).__module__.partition(".")[0] == "mpi4py"
 
 
 @lru_cache(maxsize=1)
@@ -129,8 +228,8 @@ def check_launcher(size: int, environment: Mapping[str, str]) -> None:
         if text.isdigit():
             if int(text) > 1:
                 raise InputError(
-                    f"{name}={text} but MPI sees one rank: start with mpirun -n {text} or "
-                    f"srun --mpi=pmix -n {text} and an mpi4py of the same MPI, or with srun -n 1"
+                    f"{name}={text}: MPI sees one rank. Needed: mpirun -n {text}, or srun "
+                    f"--mpi=pmix -n {text} with an mpi4py of the same MPI, or srun -n 1"
                 )
             return
 
@@ -163,7 +262,9 @@ def member_groups(members: int, comm: Comm) -> tuple[Comm, tuple[int, ...]]:
     """
     groups = min(members, comm.size)
     if groups < 1:
-        raise InputError(f"members: {members}, at least 1 is needed")
+        raise InputError(
+            f"members: {members} is not allowed: no group is left. Allowed: at least 1"
+        )
     ranks = shares(comm.size, groups)
     mine = next(group for group in range(groups) if comm.rank in ranks[group])
     return split(comm, mine), tuple(shares(members, groups)[mine])

@@ -29,6 +29,7 @@ import numpy as np
 
 from scaled_mpi.config import InputError
 from scaled_mpi.parallel.blocks import Blocks, whole_per_axis
+from scaled_mpi.parallel.comm import Comm
 
 TAG = 481
 Slices = tuple[Any, ...]  # an Ellipsis for the leading axes, then one slice an axis
@@ -49,7 +50,10 @@ def check_width(blocks: Blocks, width: int | Sequence[int]) -> tuple[int, ...]:
     """The ring width, one entry an axis; InputError if it is wider than a tile."""
     width = whole_per_axis("halo", width, blocks.grid.axes, 0)
     if any(w > t for w, t in zip(width, blocks.tile, strict=True)):
-        raise InputError(f"halo: {list(width)}, at most one tile {list(blocks.tile)} is allowed")
+        raise InputError(
+            f"halo: {list(width)} is not allowed: wider than a tile. Allowed: at most "
+            f"{list(blocks.tile)}"
+        )
     return width
 
 
@@ -170,10 +174,13 @@ class Halo:
     """
 
     def __init__(
-        self, blocks: Blocks, comm: Any, width: int | Sequence[int], dtype: Any = np.float32
+        self, blocks: Blocks, comm: Comm, width: int | Sequence[int], dtype: Any = np.float32
     ) -> None:
         if comm.size != blocks.ranks:
-            raise ValueError(f"communicator of {comm.size} ranks for {blocks.ranks} blocks")
+            raise ValueError(
+                f"comm: size {comm.size} is not allowed: each rank owns a block. Allowed: "
+                f"{blocks.ranks} ranks"
+            )
         self.blocks, self.comm = blocks, comm
         self.block = blocks.block(comm.rank)
         self.width = check_width(blocks, width)
@@ -243,9 +250,15 @@ class Halo:
     def _lead(self, array: np.ndarray, size: tuple[int, ...]) -> tuple[int, ...]:
         axes = len(size)
         if array.shape[-axes:] != size:
-            raise ValueError(f"array of shape {array.shape} where (..., {size}) is needed")
+            raise ValueError(
+                f"field: shape {array.shape} is not allowed: it must end in the block. "
+                f"Allowed: (..., {size})"
+            )
         if array.dtype != self.dtype:
-            raise TypeError(f"array of {array.dtype} in a halo of {self.dtype}")
+            raise TypeError(
+                f"field: {array.dtype} is not allowed: the halo has another type. Allowed: "
+                f"{self.dtype}"
+            )
         return array.shape[:-axes]
 
     def _buffer(
@@ -345,7 +358,9 @@ class _Traffic:
         requests[0].Waitall(requests)
 
 
-def gather_field(blocks: Blocks, comm: Any, field: np.ndarray, root: int = 0) -> np.ndarray | None:
+def gather_field(
+    blocks: Blocks, comm: Comm, field: np.ndarray, root: int = 0
+) -> np.ndarray | None:
     """The global array on `root` (None elsewhere) from every rank's (..., *block.size);
     collective.
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from scaled_mpi.config import InputError
 from scaled_mpi.files import put_in_place
-from scaled_mpi.parallel.comm import Comm, raise_together
+from scaled_mpi.parallel.comm import Comm, by_mpi, raise_together
 from scaled_mpi.parallel.root import on_root
 
 SMALLEST_CHUNK = 16_384  # bytes; below it HDF5 spends more on its index than on the data
@@ -121,7 +121,7 @@ def write(path: Path, comm: Comm, pieces: Sequence[Piece]) -> None:
 
     Collective, and closed when it returns. An error on one rank is raised on all.
     """
-    if comm.size > 1 and has_mpi():
+    if comm.size > 1 and has_mpi() and by_mpi(comm):
         _write_together(path, comm, pieces)
     elif comm.size > 1:
         _write_by_root(path, comm, pieces)
@@ -245,9 +245,9 @@ def open_file(path: str | Path) -> Any:
     try:
         return h5py.File(path, "r", locking=False)
     except FileNotFoundError:
-        raise InputError(f"{path}: not there; an HDF5 file is needed") from None
+        raise InputError(f"{path}: not there. Needed: an HDF5 file") from None
     except OSError as error:
-        raise InputError(f"{path}: not a readable HDF5 file (damaged or cut short?)") from error
+        raise InputError(f"{path}: damaged or cut short. Needed: a readable HDF5 file") from error
 
 
 def refuse_pointers(file: Any) -> None:
@@ -264,7 +264,7 @@ def refuse_pointers(file: Any) -> None:
 
     found = file.visititems_links(points_away)
     if found is not None:
-        raise InputError(f"{file.filename}:{found}: a link; only data inside is allowed")
+        raise InputError(f"{file.filename}:{found}: is a link. Needed: data inside the file")
 
 
 def plain_dataset(file: Any, name: str) -> Any:
@@ -282,16 +282,16 @@ def plain_dataset(file: Any, name: str) -> Any:
         link = here.get(part, getlink=True) if isinstance(here, h5py.Group) else None
         if link is None:
             known = ", ".join(sorted(here)[:12]) if isinstance(here, h5py.Group) else "nothing"
-            raise InputError(f"{where}: not there; {known} is")
+            raise InputError(f"{where}: not there. Needed: {known}")
         if not isinstance(link, h5py.HardLink):
-            raise InputError(f"{where}: a link; only data inside the file is allowed")
+            raise InputError(f"{where}: is a link. Needed: data inside the file")
         here = here[part]
     if not isinstance(here, h5py.Dataset):
-        raise InputError(f"{where}: a group; a dataset is needed")
+        raise InputError(f"{where}: is a group. Needed: a dataset")
     if here.external or here.is_virtual:
-        raise InputError(f"{where}: keeps its data in other files; only data inside is allowed")
+        raise InputError(f"{where}: keeps its data in other files. Needed: data inside the file")
     if here.dtype.kind not in "fiub" or here.dtype.subdtype or here.shape is None:
-        raise InputError(f"{where}: holds {here.dtype}; plain numbers are needed")
+        raise InputError(f"{where}: holds {here.dtype}. Needed: plain numbers")
     if here.size * here.dtype.itemsize > LARGEST_FOREIGN:
-        raise InputError(f"{where}: claims {here.size} values; at most 1 TiB is allowed")
+        raise InputError(f"{where}: claims {here.size} values. Needed: at most 1 TiB")
     return here

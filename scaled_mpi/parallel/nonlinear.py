@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.petsc import (
     Apply,
     AsPreconditioner,
@@ -31,7 +32,7 @@ def solve_nonlinear(
     residual: Apply,
     derivative: Derivative,
     precondition: Apply,
-    comm: Any,
+    comm: Comm,
     *,
     atol: float,
     most: int,
@@ -99,7 +100,7 @@ def solve_linear(
     product: Apply,
     right: np.ndarray,
     precondition: Apply,
-    comm: Any,
+    comm: Comm,
     *,
     rtol: float,
     watch: Watch | None = None,
@@ -143,7 +144,7 @@ def _flexible(
         ksp.setMonitor(lambda _, iteration, norm: watch(iteration, norm))
 
 
-def _shell(product: _Product, like: Any, comm: Any, stack: ExitStack) -> Any:
+def _shell(product: _Product, like: Any, comm: Comm, stack: ExitStack) -> Any:
     matrix = PETSc.Mat().createPython(
         (like.getSizes(), like.getSizes()), product, petsc_comm(comm)
     )

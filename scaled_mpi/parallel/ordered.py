@@ -6,7 +6,7 @@ two partial results wait in memory, and 1, 2 or 16 ranks make the same rounding 
 than PARTS have nothing to do here.
 
 A communicator may bring its own `in_order` and `dealt`, and then does the work elsewhere: as the
-tasks of `launch.py`. What it is given must not hold the communicator itself.
+tasks of `engine/launch.py`. What it is given must not hold the communicator itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from scaled_mpi.parallel.comm import quiet_barrier, shares
+from scaled_mpi.parallel.comm import Comm, quiet_barrier, shares
 
 PARTS = 16
 TAG = 483
@@ -27,12 +27,12 @@ def parts_of(items: int) -> list[range]:
     return shares(items, max(1, min(PARTS, items)))
 
 
-def my_parts(count: int, comm: Any) -> range:
+def my_parts(count: int, comm: Comm) -> range:
     """Which of `count` parts this rank does."""
     return shares(count, comm.size)[comm.rank]
 
 
-def in_order(comm: Any, count: int, make: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
+def in_order(comm: Comm, count: int, make: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
     """On rank 0 the results of parts 0, 1, ..., whoever made them; nothing elsewhere.
 
     `make(part)` gives a float64 array, of any shape. Exhaust it on every rank: collective.
@@ -57,7 +57,7 @@ def in_order(comm: Any, count: int, make: Callable[[int], np.ndarray]) -> Iterat
                 yield received
 
 
-def dealt(comm: Any, count: int, make: Callable[[int], Any]) -> list[Any]:
+def dealt(comm: Comm, count: int, make: Callable[[int], Any]) -> list[Any]:
     """`make(i)` of every i below `count`, each made once, on every rank; small. Collective."""
     if hasattr(comm, "dealt"):
         return comm.dealt(count, make)
@@ -65,7 +65,7 @@ def dealt(comm: Any, count: int, make: Callable[[int], Any]) -> list[Any]:
     return [made for part in comm.allgather(mine) for made in part]
 
 
-def ordered_sum(comm: Any, count: int, make: Callable[[int], np.ndarray]) -> np.ndarray:
+def ordered_sum(comm: Comm, count: int, make: Callable[[int], np.ndarray]) -> np.ndarray:
     """The sum over all parts of `make(part)`, equal bits on every rank. Collective."""
     total = None
     for value in in_order(comm, count, make):
@@ -73,13 +73,13 @@ def ordered_sum(comm: Any, count: int, make: Callable[[int], np.ndarray]) -> np.
     return share(comm, total)
 
 
-def stacked(comm: Any, count: int, make: Callable[[int], np.ndarray]) -> np.ndarray | None:
+def stacked(comm: Comm, count: int, make: Callable[[int], np.ndarray]) -> np.ndarray | None:
     """All parts' rows one below the other, on rank 0 alone. Collective."""
     rows = list(in_order(comm, count, make))
     return np.concatenate(rows) if comm.rank == 0 else None
 
 
-def share(comm: Any, array: np.ndarray | None) -> np.ndarray:
+def share(comm: Comm, array: np.ndarray | None) -> np.ndarray:
     """Rank 0's float64 array on every rank; collective, the others sleep until it is there."""
     if comm.size == 1:
         return array

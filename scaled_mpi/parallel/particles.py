@@ -15,12 +15,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from scaled_mpi.config import InputError
 from scaled_mpi.parallel.blocks import Blocks, Grid
+from scaled_mpi.parallel.comm import Comm
 
 TAG = 482
 _NONE = np.zeros(0, np.int64)
@@ -43,12 +43,21 @@ class Particles:
         self.position = np.asarray(self.position, np.float64)
         self.payload = {name: np.asarray(values) for name, values in self.payload.items()}
         if self.ids.ndim != 1 or self.position.ndim != 2:
-            raise ValueError("ids must be (N,) and position (N, d)")
+            raise ValueError(
+                f"ids, position: {self.ids.shape}, {self.position.shape} is not allowed: "
+                "the shapes must agree. Allowed: (N,), (N, d)"
+            )
         for name, values in {"position": self.position, **self.payload}.items():
             if len(values) != len(self.ids):
-                raise ValueError(f"{name}: {len(values)} entries for {len(self.ids)} ids")
+                raise ValueError(
+                    f"{name}: length {len(values)} is not allowed: one entry a particle. "
+                    f"Allowed: {len(self.ids)}"
+                )
         if {"ids", "position"} & self.payload.keys():
-            raise ValueError("payload may not be named ids or position")
+            raise ValueError(
+                "payload: ids or position is not allowed: these names are in use. Allowed: "
+                "other names"
+            )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -106,12 +115,18 @@ class ParticleExchange:
     sent.
     """
 
-    def __init__(self, blocks: Blocks, comm: Any, cutoff: float) -> None:
+    def __init__(self, blocks: Blocks, comm: Comm, cutoff: float) -> None:
         if comm.size != blocks.ranks:
-            raise ValueError(f"communicator of {comm.size} ranks for {blocks.ranks} blocks")
+            raise ValueError(
+                f"comm: size {comm.size} is not allowed: each rank owns a block. Allowed: "
+                f"{blocks.ranks} ranks"
+            )
         lengths = [t * h for t, h in zip(blocks.tile, blocks.grid.spacing, strict=True)]
         if not 0 < cutoff <= min(lengths) * (1 + 1e-12):
-            raise InputError(f"cutoff: {cutoff}, above 0 and at most a tile {lengths} is allowed")
+            raise InputError(
+                f"cutoff: {cutoff} is not allowed: out of range. Allowed: above 0, at most "
+                f"a tile {lengths}"
+            )
         self.blocks, self.comm, self.cutoff = blocks, comm, float(cutoff)
         self.edges = block_edges(blocks)
         places = blocks.coordinates(comm.rank)
@@ -227,8 +242,8 @@ def owner_of(blocks: Blocks, particles: Particles) -> np.ndarray:
     if lost.any():
         first = int(np.argmax(lost))
         raise ValueError(
-            f"particle {particles.ids[first]} at {position[first].tolist()} lies outside the "
-            f"domain {extent.tolist()}"
+            f"particle {particles.ids[first]}: {position[first].tolist()} is not "
+            f"allowed: outside the domain. Allowed: inside {extent.tolist()}"
         )
     rank = np.zeros(len(particles), np.int64)
     for axis, (edges, parts) in enumerate(zip(block_edges(blocks), blocks.split, strict=True)):
@@ -282,7 +297,7 @@ def joined(parts: Sequence[Particles]) -> Particles:
     return Particles(ids, np.concatenate([part.position for part in parts]), payload)
 
 
-def gather_particles(comm: Any, particles: Particles, root: int = 0) -> Particles | None:
+def gather_particles(comm: Comm, particles: Particles, root: int = 0) -> Particles | None:
     """All particles by id on `root`, None elsewhere; collective, O(global) memory on one rank."""
     records = comm.gather(pack(particles), root=root)
     return None if records is None else joined([unpack(part) for part in records]).sorted()

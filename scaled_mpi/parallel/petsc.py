@@ -17,6 +17,7 @@ import numpy as np
 import petsc4py
 
 from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.comm import Comm, by_mpi
 
 petsc4py.init(["scaled_mpi", "-no_signal_handler"])  # signals stay with whoever started the job
 from petsc4py import PETSc  # noqa: E402
@@ -36,9 +37,9 @@ class Course:
     reason: int  # PETSc's KSPConvergedReason: > 0 converged, < 0 not
 
 
-def petsc_comm(comm: Any) -> Any:
-    """The communicator as PETSc takes it; a SerialComm becomes COMM_SELF."""
-    return PETSc.COMM_SELF if type(comm).__name__ == "SerialComm" else comm
+def petsc_comm(comm: Comm) -> Any:
+    """Return the communicator that PETSc takes: one rank without MPI becomes COMM_SELF."""
+    return comm if by_mpi(comm) else PETSc.COMM_SELF
 
 
 class Subdomains(NamedTuple):
@@ -51,9 +52,12 @@ class Subdomains(NamedTuple):
 class Lattice:
     """A DMDA with exactly our blocks; a context manager."""
 
-    def __init__(self, blocks: Blocks, comm: Any, width: int = 1) -> None:
+    def __init__(self, blocks: Blocks, comm: Comm, width: int = 1) -> None:
         if comm.size != blocks.ranks:
-            raise ValueError(f"communicator of {comm.size} ranks for {blocks.ranks} blocks")
+            raise ValueError(
+                f"comm: size {comm.size} is not allowed: each rank owns a block. Allowed: "
+                f"{blocks.ranks} ranks"
+            )
         self.blocks, self.block, self.width = blocks, blocks.block(comm.rank), width
         kinds = {True: PETSc.DM.BoundaryType.PERIODIC, False: PETSc.DM.BoundaryType.NONE}
         grid = blocks.grid
@@ -91,7 +95,7 @@ class Lattice:
 class LinearSystem:
     """A u = b from one rank's stencil rows (see problems.stencil); a context manager."""
 
-    def __init__(self, stencil: Any, blocks: Blocks, comm: Any) -> None:
+    def __init__(self, stencil: Any, blocks: Blocks, comm: Comm) -> None:
         self.blocks, self.comm, self.singular = blocks, comm, stencil.singular
         self.shape = tuple(blocks.block(comm.rank).size)
         self._stack = ExitStack()
@@ -200,7 +204,7 @@ class AsPreconditioner:
         y.array[:] = self.precondition(x.array_r.reshape(self.shape)).ravel()
 
 
-def _assemble(stencil: Any, lattice: Lattice, comm: Any) -> Any:
+def _assemble(stencil: Any, lattice: Lattice, comm: Comm) -> Any:
     """The matrix of a stencil: one row a cell, entries of the row in one go from arrays."""
     numbers = lattice.numbering()
     axes = numbers.ndim
@@ -293,7 +297,7 @@ class Basis:
         return self._fine.array_r.reshape(self.shape).copy()
 
 
-def subdomains(blocks: Blocks, comm: Any, overlap: int) -> Subdomains:
+def subdomains(blocks: Blocks, comm: Comm, overlap: int) -> Subdomains:
     """My tiles as "asm" takes them, each with `overlap` cells around it; collective."""
     with Lattice(blocks, comm, overlap) as lattice:
         numbers = lattice.numbering()

@@ -10,6 +10,8 @@ from __future__ import annotations
 import signal
 from typing import Any
 
+from scaled_mpi.parallel.comm import Comm
+
 EXIT_REQUEUE = 85  # HTCondor's self-checkpoint code, used for every scheduler
 
 _received: list[int] = []
@@ -31,6 +33,6 @@ def _note(number: int, _frame: Any) -> None:
     _received.append(number)
 
 
-def stop_agreed(comm: Any) -> bool:
+def stop_agreed(comm: Comm) -> bool:
     """Whether any rank has been asked to stop. Collective: every rank gets the same answer."""
     return any(comm.allgather(bool(_received)))

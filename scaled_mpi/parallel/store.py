@@ -88,10 +88,16 @@ class TrajectoryWriter:
         self.blocks, self.comm = blocks, comm
         self.channels = tuple(plain_name(channel, "channel") for channel in channels)
         if not self.channels or len(set(self.channels)) < len(self.channels):
-            raise InputError(f"channels: {list(channels)}; one or more different names are needed")
+            raise InputError(
+                f"channels: {list(channels)} is not allowed: names must differ. Allowed: "
+                "one or more different names"
+            )
         self.dtype = np.dtype(dtype)
         if self.dtype.name not in _DTYPES:
-            raise InputError(f"dtype: {self.dtype.name}; {' or '.join(_DTYPES)} is allowed")
+            raise InputError(
+                f"dtype: {self.dtype.name} is not allowed: unknown type. Allowed: "
+                f"{', '.join(_DTYPES)}"
+            )
         frame_bytes = len(self.channels) * math.prod(blocks.grid.shape) * self.dtype.itemsize
         self.group = min(group or LARGEST_FILE, max(1, LARGEST_FILE // frame_bytes))
         self.attributes, self.units = dict(attributes or {}), dict(units or {})
@@ -111,16 +117,27 @@ class TrajectoryWriter:
     def append(self, time: float, field: np.ndarray | None) -> None:
         """Add the frame of `time`: (C, *block.size) of this rank, None where it has no block."""
         if self._closed:
-            raise ValueError(f"trajectory {self.name}: closed; no frame can follow")
+            raise ValueError(
+                f"trajectory {self.name}: is closed. Needed: an open one to append a frame"
+            )
         time = float(time)
         if not math.isfinite(time) or (self._times and time <= self._times[-1]):
-            raise ValueError(f"trajectory {self.name}: time {time} must follow {self._times[-1:]}")
+            raise ValueError(
+                f"time: {time} is not allowed: times of trajectory {self.name} grow. "
+                f"Allowed: after {self._times[-1:]}"
+            )
         if self._plan is not None and self._plan[self.frames : self.frames + 1] != [time]:
-            raise ValueError(f"trajectory {self.name}: time {time} is not the planned one")
+            raise ValueError(
+                f"time: {time} is not allowed: trajectory {self.name} has planned times. "
+                "Allowed: the next of them"
+            )
         if self._block is not None:
             expected = (len(self.channels), *self._block.size)
             if np.shape(field) != expected:
-                raise ValueError(f"{self.name}: {np.shape(field)} given, not {expected}")
+                raise ValueError(
+                    f"field: shape {np.shape(field)} is not allowed: trajectory {self.name} has "
+                    f"another. Allowed: {expected}"
+                )
             self._waiting.append(np.array(field, dtype=self.dtype))
         self._times.append(time)
         if self.frames - self._written >= self.group:
@@ -147,7 +164,10 @@ class TrajectoryWriter:
             return
         if self.frames == 0 or (self._plan is not None and self.frames < len(self._plan)):
             missing = len(self._plan or [0]) - self.frames
-            raise ValueError(f"trajectory {self.name}: {missing} planned frames are missing")
+            raise ValueError(
+                f"trajectory {self.name}: {missing} planned frames are missing. Needed: all "
+                "of them"
+            )
         self.flush()
         on_root(self.comm, self._finish)
         self._closed = True
@@ -202,9 +222,12 @@ class TrajectoryWriter:
         mine = self._index()
         for key in ("channels", "dtype", "grid"):
             if index[key] != mine[key]:
-                raise InputError(f"{path}: {key} differs from this run; begin again")
+                raise InputError(
+                    f"{path}: {key} differs from this run. Needed: the same, or remove the file "
+                    "to start again"
+                )
         if len(index["times"]) < keep:
-            raise InputError(f"{path}: {len(index['times'])} frames; {keep} are needed")
+            raise InputError(f"{path}: has {len(index['times'])} frames. Needed: {keep}")
         needed = [entry for entry in index["files"] if entry["first"] < keep]
         for entry in needed:
             check_size(self.folder, entry)

@@ -77,7 +77,7 @@ def integers(
 ) -> np.ndarray:
     """Whole numbers in [0, high), int64, high <= 2^32; biased by less than high / 2^64."""
     if not 1 <= high <= 1 << 32:
-        raise ValueError(f"high {high} outside [1, 2^32]")
+        raise ValueError(f"high: {high} is not allowed: out of range. Allowed: 1 to 2^32")
     span = np.uint64(high)
 
     def scale(bits: np.ndarray) -> np.ndarray:
@@ -149,6 +149,11 @@ def _check_key(seed: int, step: int, cells: np.ndarray, draws: int, stream: int)
     }
     for name, (value, low, high) in limits.items():
         if not low <= value < high:
-            raise ValueError(f"{name} {value} outside [{low}, {high})")
+            raise ValueError(
+                f"{name}: {value} is not allowed: out of range. Allowed: [{low}, {high})"
+            )
     if cells.dtype.kind not in "iu" or (cells.size and cells.min() < 0):
-        raise ValueError("cells are named by whole numbers >= 0")
+        raise ValueError(
+            f"cells: {cells.dtype} is not allowed: negative or no index. Allowed: whole "
+            "numbers >= 0"
+        )

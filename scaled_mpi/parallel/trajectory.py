@@ -50,7 +50,9 @@ class Trajectory:
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{path}: not an index of version 1 ({error})") from error
+            raise InputError(
+                f"{path}: not an index ({error}). Needed: an index of version 1"
+            ) from error
         self._open: OrderedDict[int, tuple[Any, list[Any]]] = OrderedDict()
         self._process = os.getpid()
 
@@ -66,7 +68,10 @@ class Trajectory:
         for entry in self._files:
             check_size(self.folder, entry)
             if sha256(self.folder / entry["file"]) != entry["sha256"]:
-                raise InputError(f"{self.folder / entry['file']}: damaged (checksum differs)")
+                raise InputError(
+                    f"{self.folder / entry['file']}: damaged, its checksum differs. Needed: an "
+                    "intact file"
+                )
 
     def read(
         self,
@@ -84,7 +89,9 @@ class Trajectory:
         """
         one = not isinstance(frame, slice)
         if one and not -len(self) <= frame < len(self):
-            raise IndexError(f"frame {frame} of {len(self)}")
+            raise IndexError(
+                f"frame: {frame} is not allowed: out of range. Allowed: 0 to {len(self) - 1}"
+            )
         frames = (frame % len(self),) if one else range(*frame.indices(len(self)))
         spans = self._spans(box, halo)
         wanted = range(self.shape[1]) if channels is None else channels
@@ -113,9 +120,15 @@ class Trajectory:
         ):
             start, stop, step = cut.indices(cells)
             if step != 1 or stop <= start:
-                raise IndexError(f"box {cut} of {cells} cells")
+                raise IndexError(
+                    f"box: {cut} is not allowed: outside the grid. Allowed: inside {cells} "
+                    "cells, step 1"
+                )
             if width > cells and not boundary.periodic:
-                raise InputError(f"halo: {width}; at most the axis ({cells} cells) is allowed")
+                raise InputError(
+                    f"halo: {width} is not allowed: wider than the axis. Allowed: at most "
+                    f"{cells} cells"
+                )
             spans.append(range(start - width, stop + width))
         return spans
 
@@ -223,6 +236,8 @@ def check_size(folder: Path, entry: dict[str, Any]) -> None:
     try:
         size = path.stat().st_size
     except OSError:
-        raise InputError(f"{path}: missing although {folder} is finished") from None
+        raise InputError(
+            f"{path}: missing although {folder} is finished. Needed: the whole folder"
+        ) from None
     if size != entry["size"]:
-        raise InputError(f"{path}: {size} bytes; {entry['size']} were written (cut short?)")
+        raise InputError(f"{path}: has {size} bytes, cut short. Needed: {entry['size']} bytes")

@@ -17,9 +17,9 @@ from pydantic import Field, PositiveFloat
 
 from scaled_mpi.config import Spec
 from scaled_mpi.parallel.blocks import Grid
+from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import normal
 
-STREAM = 11  # of the noise under coefficient fields
 Box = Sequence[tuple[int, int]]  # (start, stop) in cells, one an axis; may pass the domain's edge
 
 
@@ -106,7 +106,7 @@ def gaussian_field(grid: Grid, box: Box, seed: int, lengths: Sequence[float]) ->
         extent = n if boundary.periodic else n + 2 * margin + 2
         places = places % n if boundary.periodic else (places + margin + 1) % extent
         index = index[..., None] * extent + places
-    g = normal(seed, 0, index, stream=STREAM)
+    g = normal(seed, 0, index, stream=Stream.COEFFICIENT)
     for axis, (kernel, margin) in enumerate(zip(kernels, margins, strict=True)):
         inside = slice(margin, g.shape[axis] - margin)
         g = correlate1d(g, kernel, axis)[(slice(None),) * axis + (inside,)]

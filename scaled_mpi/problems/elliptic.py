@@ -10,11 +10,11 @@ from pydantic import Field, PositiveFloat
 from scaled_mpi.config import Spec
 from scaled_mpi.parallel.blocks import Blocks, Boundary, Grid, per_axis
 from scaled_mpi.parallel.comm import exact_sum, raise_together
+from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import cell_indices, normal
 from scaled_mpi.problems.stencil import Stencil, diffusion_stencil
 
 Kind = Literal["dirichlet", "neumann", "periodic"]
-STREAM_SMOOTH, STREAM_NOISE = 12, 13
 WAVES = 4  # largest wave number of the smooth part of a right-hand side, in half waves
 
 
@@ -31,11 +31,11 @@ class Source(Spec):
             _waves(grid, axis, slice(a, b))
             for axis, (a, b) in enumerate(zip(block.start, block.stop, strict=True))
         ]
-        weights = normal(seed, 0, np.arange(WAVES**grid.axes), stream=STREAM_SMOOTH)
+        weights = normal(seed, 0, np.arange(WAVES**grid.axes), stream=Stream.LOAD_SMOOTH)
         smooth = weights.reshape((WAVES,) * grid.axes)
         for wave in waves:  # contracts the first axis, appends the grid's
             smooth = np.tensordot(smooth, wave, axes=(0, 0))
-        noise = normal(seed, 0, cell_indices(block, grid.shape), stream=STREAM_NOISE)
+        noise = normal(seed, 0, cell_indices(block, grid.shape), stream=Stream.LOAD_NOISE)
         return self.smooth * smooth / WAVES ** (grid.axes / 2) + self.noise * noise
 
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import integers, normal
-
-CHOICE, SCATTER = 251, 252  # streams: which centre, how far from it
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,10 @@ class Mixture:
     def sample(self, seed: int, count: int) -> np.ndarray:
         """(count, d) float64; sample i depends on (seed, i) alone."""
         numbers = np.arange(count)
-        chosen = integers(seed, 0, numbers, len(self.centres), stream=CHOICE)
-        noise = normal(seed, 0, numbers, draws=self.centres.shape[1], stream=SCATTER)
+        chosen = integers(seed, 0, numbers, len(self.centres), stream=Stream.MIXTURE_CENTRES)
+        noise = normal(
+            seed, 0, numbers, draws=self.centres.shape[1], stream=Stream.MIXTURE_SCATTER
+        )
         return self.centres[chosen] + self.spread * noise.T
 
     def log_density(self, x: np.ndarray) -> np.ndarray:

@@ -69,6 +69,13 @@ def draw(paint: Callable[[Any], None], name: str, height: float = 3.5) -> str:
     return text.replace("<svg", f'<svg class="curve" role="img" aria-label="{name}"', 1)
 
 
+def shade(share: float) -> tuple[float, float, float, float]:
+    """The colour (red, green, blue, opacity) of a share from 0 to 1, for lines in an order."""
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](share)
+
+
 def by_lead(
     series: Series,
     name: str,
@@ -98,12 +105,11 @@ def by_lead(
 
 def convergence(mismatch: Series, sweeps: Sequence[float], tolerance: float | None) -> str:
     """Left the interface mismatch by sweep, a line a jump; right how many sweeps jumps took."""
-    from matplotlib import colormaps
 
     def left(axes: Any) -> None:
         jumps = sorted(mismatch, key=float)
         for place, jump in enumerate(jumps):
-            colour = colormaps["viridis"](0.3 + 0.6 * place / max(1, len(jumps) - 1))
+            colour = shade(0.3 + 0.6 * place / max(1, len(jumps) - 1))
             axes.plot(
                 *mismatch[jump],
                 "-o",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from scaled_mpi.files import write_text
 from scaled_mpi.report.pictures import Pictures
@@ -18,44 +19,68 @@ NAME = "report.html"
 RELOAD = 30  # seconds between reloads of a page whose job still runs
 
 
+class Panel(Protocol):
+    """A further section that draws on arrays of its own."""
+
+    heading: str
+    sentence: str
+
+    def content(self) -> str:
+        """The section's HTML."""
+        ...
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything a section may draw on.
+
+    `events` are those of each training by its name. The first of `pictures`, pairs of
+    trajectories, is shown in motion too. `labels` are other names for methods, such as
+    {"nosweep": "halo 4, no sweep"}. `provenance` is a table at the foot.
+    """
+
+    numbers: Numbers
+    events: Mapping[str, Events] = field(default_factory=dict)
+    pictures: Sequence[Pictures] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    config_text: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    panels: Sequence[Panel] = ()
+
+
+Section = Callable[[Contents], str]
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page of one experiment: its sections in reading order, and their material.
+
+    `trainings` maps the name of a training to the folder of its events; `course` lists folders
+    whose training is copied into the results' `facts`, the last that has one.
+    """
+
+    sections: Sequence[Section]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    trainings: Mapping[str, Path] = field(default_factory=dict)
+    course: Sequence[Path] = ()
+    pictures: Sequence[Pictures] = ()
+    panels: Sequence[Panel] = ()
+
+
 def write_report(
     folder: str | os.PathLike,
     title: str,
-    facts: Iterable[Mapping[str, Any]],
-    *,
-    about: str = "",
-    events: Events | Mapping[str, Events] = (),
-    pictures: Sequence[Pictures] = (),
-    config_text: str = "",
-    provenance: Mapping[str, Any] | None = None,
-    labels: Mapping[str, str] | None = None,
-    panels: Sequence[Any] = (),
+    sections: Sequence[Section],
+    contents: Contents,
     partial: bool = False,
 ) -> Path:
     """Write `folder`/report.html and return its path.
 
-    facts: dicts as read from facts.jsonl; the names that make figures stand in this package's
-    docstring. about: one sentence below the title. events: those of the surrogate's training, or
-    a mapping from the name of each training to its events.
-    pictures: pairs of trajectories; the first is shown in motion too. provenance: key -> text.
-    panels: further sections, each with `heading`, `sentence` and `content()`, HTML.
-    labels: other names for methods, such as {"halo8": "halo 8, one exchange"}. partial: the job
-    still runs; the page says so and reloads itself.
+    A section without its facts or fields is empty and left out. `partial`: the job still runs; the
+    page says so and reloads itself.
     """
-    from scaled_mpi.report.sections import SECTIONS, Material
-
-    trainings = events if isinstance(events, Mapping) else {"surrogate": events}
-    material = Material(
-        Numbers(facts),
-        trainings,
-        pictures,
-        dict(labels or {}),
-        config_text,
-        provenance or {},
-        panels,
-    )
-    body = "".join(section(material) for section in SECTIONS)
-    page = _document(title, about, body, _progress(material.numbers) if partial else "")
+    body = "".join(section(contents) for section in sections)
+    page = _document(title, body, _progress(contents.numbers) if partial else "")
     target = Path(folder) / NAME
     target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, page)
@@ -71,13 +96,12 @@ def _progress(numbers: Numbers) -> str:
     )
 
 
-def _document(title: str, about: str, body: str, running: str) -> str:
+def _document(title: str, body: str, running: str) -> str:
     reload = f'<meta http-equiv="refresh" content="{RELOAD}">' if running else ""
-    lead = f'<p class="lead">{escape(about)}</p>' if about else ""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">{reload}'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{CSS}</style></head><body><main>"
-        f"<h1>{escape(title)}</h1>{lead}{running}{body}</main>"
+        f"<h1>{escape(title)}</h1>{running}{body}</main>"
         f"<script>{SORT}</script></body></html>\n"
     )

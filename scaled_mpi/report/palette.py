@@ -45,6 +45,16 @@ METHODS: dict[str, Method] = {
     "simulator": Method("simulator (truth)", INK, "-", 1.6, "."),
 }
 
+# Denoisers of a domain from those of its tiles: label, colour, dash.
+FUSED: dict[str, tuple[str, str, str | tuple]] = {
+    "truth": ("truth", INK, "-"),
+    "coarse": ("crop and coarse score correction", "#d55e00", "-"),
+    "crop": ("crop to the owner", "#0072b2", (0, (5, 2))),
+    "collage": ("DiffCollage", "#009e73", (0, (5, 2, 1, 2))),
+    "window": ("windows, partition of unity", "#cc79a7", (0, (3, 2))),
+    "average": ("average", "#7f7f7f", (0, (1, 1.5))),
+}
+
 
 def method(name: str, labels: dict[str, str]) -> Method:
     """The method's stroke, its label replaced by the caller's; an unknown one is purple."""

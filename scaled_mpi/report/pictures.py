@@ -233,3 +233,16 @@ def scale(low: float, high: float, colour: str, unit: str) -> str:
         f'<i style="background:{images.gradient(colour)}"></i>'
         f"<span>{last:.2g}</span><b>{unit}</b></div>"
     )
+
+
+def row(pictures: Sequence[tuple[str, np.ndarray, float, float, str]], across: int = 6) -> str:
+    """Planes side by side, at least `across`: label, values, least, largest shown, colours."""
+    empty = "<span></span>" * max(0, across - len(pictures))
+    head = "".join(f"<span>{escape(label)}</span>" for label, *_ in pictures) + empty
+    stills = "".join(
+        f'<img class="sharp" alt="{escape(label)}" width="{plane.shape[1]}" '
+        f'height="{plane.shape[0]}" src="{images.png(plane, low, high, colour)}">'
+        for label, plane, low, high, colour in pictures
+    )
+    columns = f"grid-template-columns: repeat({max(len(pictures), across)}, 1fr)"
+    return f'<figure><div class="film" style="{columns}">{head}{stills}</div></figure>'

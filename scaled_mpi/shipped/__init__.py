@@ -16,7 +16,13 @@ from scaled_mpi.config import InputError
 
 SHIPPED = Path(__file__).parent
 WEIGHTS = "weights.safetensors"
-PLACES = (WEIGHTS, "fit/best.safetensors", "best.safetensors")  # within a folder, first match wins
+NETWORK = "best.safetensors"  # the file that most trainings leave
+STAGES = {  # where results keep the weights of a block that the stage fit does not train
+    "compressor": "compress",
+    "rival": "rival",
+    "windows": "fit/windows",
+    "coarse": "fit/coarse",
+}
 
 
 def names() -> tuple[str, ...]:
@@ -29,16 +35,19 @@ def weight_folder(given: str) -> Path:
     return SHIPPED / given if given in names() else Path(given)
 
 
-def weight_file(key: str, given: str) -> Path:
-    """The one file that `given`, the value of the configuration's `key`, stands for.
+def weight_file(key: str, given: str, file: str = NETWORK) -> Path:
+    """Return the file that `given`, the value of the configuration's `key`, stands for.
 
-    Errors: `InputError` for what is neither a shipped name nor a folder with weights.
+    `file` is its name as a training leaves it. In a folder the shipped file comes first, then the
+    one of the stage that trains the block, then the file itself. Errors: `InputError` for a value
+    that is neither a shipped name nor a folder with such a file.
     """
-    folder = weight_folder(given)
-    for place in PLACES:
+    folder, block = weight_folder(given), key.split(".")[0]
+    places = [f"{STAGES.get(block, 'fit')}/{file}", f"fit/{file}", file]
+    for place in [WEIGHTS, *places] if file == NETWORK else places:
         if (folder / place).is_file():
             return folder / place
     raise InputError(
-        f"{key}: {given} given; a shipped name ({', '.join(names())}) or a folder of results with "
-        "a trained network, such as outputs/ddm, is allowed"
+        f"{key}: {given} is not allowed: it holds no {file}. Allowed: a shipped name "
+        f"({', '.join(names())}) or a folder of results, such as outputs/ddm"
     )

@@ -1,22 +1,24 @@
-"""Simulators: states that advance. To add one: one file, one line in `MEMBERS`."""
+"""Simulators: states that advance. To add one: one file, one line in `BUILT_IN`.
+
+The contract is `contract.Simulator` (fields on a grid) or `contract.Particles`; generic code runs
+a member through the free functions of `running`. A package of the user's own adds a member by the
+entry-point group `scaled_mpi.simulators`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
+from scaled_mpi.config import Spec
+from scaled_mpi.plugins import joined
+from scaled_mpi.simulators.contract import member_violations
 from scaled_mpi.simulators.gray_scott import GrayScott
+from scaled_mpi.simulators.running import warm
+from scaled_mpi.simulators.vicsek import Vicsek
 
-MEMBERS = {"gray_scott": GrayScott}
+BUILT_IN: dict[str, type[Spec]] = {"gray_scott": GrayScott, "vicsek": Vicsek}
+
+__all__ = ["BUILT_IN", "GrayScott", "Vicsek", "warm"]
 
 
-def warm(simulator: Any, comm: Any, axes: int) -> None:
-    """Compile what `simulator` needs on `axes` axes, or load it from the cache; collective.
-
-    Rank 0 goes first and the others load what it wrote: the cache of compiled kernels must not be
-    written by two processes at once.
-    """
-    if comm.rank == 0:
-        simulator.warm(axes)
-    comm.Barrier()
-    if comm.rank != 0:
-        simulator.warm(axes)
+def __getattr__(name: str) -> dict[str, type[Spec]]:
+    """Serve `MEMBERS`: the built-in members, and those that installed packages add."""
+    return joined(globals(), name, "scaled_mpi.simulators", member_violations)

@@ -17,27 +17,26 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from scaled_mpi.parallel import streams
-
-PLACES, HEADINGS = 210, 211  # streams, beside other purposes that share a seed
+from scaled_mpi.parallel.keys import Stream
 
 
 def _uniform(seed: int, ids: np.ndarray, box: np.ndarray) -> np.ndarray:
-    return streams.uniform(seed, 0, ids, 2, PLACES).T * box
+    return streams.uniform(seed, 0, ids, 2, Stream.FLOCK_PLACES).T * box
 
 
 def _gaussian_cluster(seed: int, ids: np.ndarray, box: np.ndarray) -> np.ndarray:
-    return box / 2 + streams.normal(seed, 0, ids, 2, PLACES).T * (box.min() / 6)
+    return box / 2 + streams.normal(seed, 0, ids, 2, Stream.FLOCK_PLACES).T * (box.min() / 6)
 
 
 def _ring(seed: int, ids: np.ndarray, box: np.ndarray) -> np.ndarray:
     radius = box.min() / 4
-    around = 2 * math.pi * streams.uniform(seed, 0, ids, stream=PLACES)
-    distance = radius * (1 + 0.1 * streams.normal(seed, 1, ids, stream=PLACES))
+    around = 2 * math.pi * streams.uniform(seed, 0, ids, stream=Stream.FLOCK_PLACES)
+    distance = radius * (1 + 0.1 * streams.normal(seed, 1, ids, stream=Stream.FLOCK_PLACES))
     return box / 2 + distance[:, None] * np.stack([np.sin(around), np.cos(around)], axis=1)
 
 
 def _two_clusters(seed: int, ids: np.ndarray, box: np.ndarray) -> np.ndarray:
-    places = box / 2 + streams.normal(seed, 0, ids, 2, PLACES).T * (box.min() / 8)
+    places = box / 2 + streams.normal(seed, 0, ids, 2, Stream.FLOCK_PLACES).T * (box.min() / 8)
     places[:, 1] += np.where(ids % 2 == 0, -1, 1) * (box[1] / 6)
     return places
 
@@ -57,5 +56,5 @@ def places(start: str, seed: int, ids: np.ndarray, box: Sequence[float]) -> np.n
 
 def headings(seed: int, ids: np.ndarray) -> np.ndarray:
     """Unit vectors (N, 2) in uniformly drawn directions."""
-    angle = 2 * math.pi * streams.uniform(seed, 0, ids, stream=HEADINGS)
+    angle = 2 * math.pi * streams.uniform(seed, 0, ids, stream=Stream.FLOCK_HEADINGS)
     return np.stack([np.sin(angle), np.cos(angle)], axis=1)

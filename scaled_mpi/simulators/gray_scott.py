@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -26,6 +25,8 @@ from pydantic import Field, PositiveInt, model_validator
 from scaled_mpi.config import InputError, Spec, parse
 from scaled_mpi.parallel.blocks import Block, Boundary, Grid
 from scaled_mpi.simulators import starts
+from scaled_mpi.simulators.contract import Cheaper, Exchange
+from scaled_mpi.simulators.kernels import kernels_of, like, march
 from scaled_mpi.simulators.noise import Kicks
 from scaled_mpi.simulators.patterns import CUSTOM, FAMILIES, diffusivities
 
@@ -33,6 +34,7 @@ Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Kind = Literal["periodic", "neumann", "dirichlet"]
 
+DEEPEST_HALO = 8  # steps between two exchanges
 SAFETY = 0.9  # of the linear limit: room for the reaction, which adds up to v^2 to the stiffness
 
 
@@ -131,6 +133,11 @@ class GrayScott(Spec):
         return 1
 
     @property
+    def steps_per_exchange(self) -> int:
+        """Steps between two exchanges that still pay."""
+        return DEEPEST_HALO
+
+    @property
     def time_step(self) -> float:
         """dt, in the unit of time of the parameters."""
         return self.dt
@@ -194,12 +201,55 @@ class GrayScott(Spec):
             return _march((self,), state, steps, exchange)
         return advance_together((self,), state[None], steps, exchange, kicks)[0]
 
+    def advance_members(
+        self,
+        states: Any,
+        steps: int,
+        exchange: Exchange,
+        kicks: Callable[[], np.ndarray] | None = None,
+    ) -> Any:
+        """`steps` steps of an ensemble (N, 2, *size), rings in common messages -> new states."""
+        return advance_together([self] * len(states), states, steps, exchange, kicks)
+
+    def advance_batch(self, states: Any, steps: int) -> Any:
+        """`steps` steps of many whole periodic grids (N, 2, Y, X); see the free function."""
+        return advance_batch(self, states, steps)
+
     def rates(self, fields: Any) -> Any:
         """du/dt and dv/dt of a torch tensor (N, 2, *(cells + 2)) at its inner cells, no clamp."""
         from scaled_mpi.simulators.torch_stencil import change
 
         made = change(fields.movedim(1, 0), self._numbers(), fields.ndim - 2)
         return made.movedim(0, 1) / self.dt
+
+    @property
+    def diffusion(self) -> tuple[float, float]:
+        """Du, Dv, length^2/time."""
+        return self.Du, self.Dv
+
+    @property
+    def rest(self) -> tuple[float, float]:
+        """u, v of the state without a reaction."""
+        return 1.0, 0.0
+
+    def reaction(self, state: np.ndarray) -> np.ndarray:
+        """R(U) of U (2, *size), 1/time: the right-hand side without diffusion."""
+        u, v = state
+        made = u * v**2
+        return np.stack([-made + self.F * (1 - u), made - (self.F + self.k) * v])
+
+    def reaction_derivative(self, state: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """R'(U) W of U and W (2, *size), 1/time."""
+        (u, v), (a, b) = state, direction
+        made = v**2 * a + 2 * u * v * b
+        return np.stack([-made - self.F * a, made - (self.F + self.k) * b])
+
+    def shifted_reaction(self, state: np.ndarray, shift: float) -> np.ndarray:
+        """shift - R'(U) in each cell of U (2, *size), 1/time: entries (2, 2, *size)."""
+        u, v = state
+        gain, loss = 2 * u * v, v**2
+        first, second = shift + loss + self.F, shift + self.F + self.k - gain
+        return np.stack([np.stack([first, gain]), np.stack([-loss, second])])
 
     def kicks(
         self,
@@ -239,7 +289,17 @@ class GrayScott(Spec):
             4 * axes * self.Dv / self.dx**2 + self.F + self.k,
         )
         steps = max(1, math.ceil(span * fastest / (2 * SAFETY) - 1e-9)) if fastest else 1
+        # A system exists only where its step is stable on two axes, whatever its grid.
+        steps = max(steps, math.ceil(span / self.largest_stable_step(2) - 1e-9))
         return steps, self._changed(dt=span / steps, noise=0.0)
+
+    def cheaper(self, span: float, axes: int) -> dict[str, Cheaper]:
+        """Over a time `span`: at the largest stable step, on the grid and on the half grid."""
+        half = self.on_half_grid().with_largest_step(span, axes)
+        return {
+            "large_step": Cheaper(*self.with_largest_step(span, axes)),
+            "half_grid": Cheaper(*half, coarsening=2),
+        }
 
     def on_half_grid(self) -> GrayScott:
         """The same system with half as many cells an axis, without noise; see `grids`."""
@@ -260,14 +320,13 @@ class GrayScott(Spec):
         span = self.noise_every * self.dt
         factor = np.exp(self.noise * math.sqrt(span) * normal - 0.5 * self.noise**2 * span)
         v = states[:, 1]
-        forced = v * _like(factor.reshape(v.shape), v)
+        forced = v * like(factor.reshape(v.shape), v)
         v[...] = forced.clip(0.0, 1.0) if self.clamp else forced
 
-    def _steps_an_exchange(self, width: Sequence[int]) -> int:
-        if min(width) < 1:
-            raise ValueError(f"exchange of width {tuple(width)}: a ring of 1 cell is needed")
+    def _deep(self) -> bool:
+        """Whether several steps may go between two exchanges: no axis is dirichlet."""
         kinds = (self.boundaries,) if isinstance(self.boundaries, str) else self.boundaries
-        return 1 if "dirichlet" in kinds else min(width)
+        return "dirichlet" not in kinds
 
 
 def advance_together(
@@ -305,54 +364,9 @@ def advance_batch(simulator: GrayScott, states: Any, steps: int) -> Any:
     """
     if any(boundary.kind != "periodic" for boundary in simulator.boundary(2)):
         raise ValueError(f"boundaries {simulator.boundaries}: periodic ones are needed in a batch")
-    return _kernels(states).march_periodic(states, steps, simulator._numbers())
+    return kernels_of(states).march_periodic(states, steps, simulator._numbers())
 
 
-def _march(simulators: Sequence[GrayScott], state: Any, steps: int, exchange: Any) -> Any:
-    """Advance (2, *size) or (N, 2, *size), as many steps an exchange as its ring is wide."""
-    kernels = _kernels(state)
-    result = kernels.empty_like(state)
-    if steps <= 0:
-        result[...] = state
-        return result
-    width = tuple(exchange.width)
-    size = tuple(state.shape[-len(width) :])
-    depth = min(s._steps_an_exchange(width) for s in simulators)
-    numbers = [s._numbers() for s in simulators]
-
-    def sweep(padded: Any, target: Any, place: tuple[int, ...], count: int) -> None:
-        sources, targets = _runs(padded, len(size)), _runs(target, len(size))
-        for source, into, values in zip(sources, targets, numbers, strict=True):
-            kernels.sweep(source, into, width, place, size, count, values)
-
-    padded, spare = exchange(state), None
-    while steps > depth:
-        spare = kernels.empty_like(padded) if spare is None else spare
-        sweep(padded, spare, width, depth)
-        padded, spare = exchange.fill(spare), padded
-        steps -= depth
-    sweep(padded, result, (0,) * len(size), steps)
-    return result
-
-
-def _runs(field: Any, axes: int) -> Any:
-    """(2, *shape) or (N, 2, *shape) as a view (N, 2, *shape)."""
-    return field.reshape(-1, *field.shape[-axes - 1 :])
-
-
-def _like(values: np.ndarray, field: Any) -> Any:
-    """Values as the kind of array, in the type and on the device, that `field` is."""
-    if isinstance(field, np.ndarray):
-        return values.astype(field.dtype)
-    return field.new_tensor(values)
-
-
-def _kernels(states: Any) -> ModuleType:
-    """The module that steps this kind of array: numba for numpy's, torch for torch's."""
-    if isinstance(states, np.ndarray):
-        from scaled_mpi.simulators import stencil
-
-        return stencil
-    from scaled_mpi.simulators import torch_stencil
-
-    return torch_stencil
+def _march(simulators: Sequence[GrayScott], state: Any, steps: int, exchange: Exchange) -> Any:
+    deep = all(one._deep() for one in simulators)
+    return march([one._numbers() for one in simulators], deep, state, steps, exchange)

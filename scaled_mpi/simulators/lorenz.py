@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import normal
 
 S, R, B = 10.0, 28.0, 8.0 / 3.0
 DIVERGENCE = -(S + 1.0 + B)
 LARGEST_EXPONENT = 0.906
-START = 253  # stream of initial states
 
 Rate = Callable[[np.ndarray], np.ndarray]
 
@@ -42,7 +42,7 @@ def lorenz_states(
     seed: int, runs: int, steps: int, dt: float = 0.01, burn: int = 1000
 ) -> np.ndarray:
     """States on the attractor (runs * steps, 3): `steps` of each run after `burn` steps."""
-    state = normal(seed, 0, np.arange(3 * runs), stream=START).reshape(runs, 3)
+    state = normal(seed, 0, np.arange(3 * runs), stream=Stream.LORENZ_STARTS).reshape(runs, 3)
     state = state + np.array([0.0, 0.0, 25.0])
     found = []
     for step in range(burn + steps):

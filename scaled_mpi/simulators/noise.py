@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from scaled_mpi.parallel.blocks import Block
+from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import cell_indices, normal
-
-KICKS = 5  # random stream, beside those of the initial states that share a seed
 
 
 class Kicks:
@@ -43,7 +42,7 @@ class Kicks:
         """The next field, float64."""
         pair, half = divmod(self.taken, 2)
         if self._pair is None or self._pair[0] != pair:  # two draws cost as much as one
-            made = normal(self._key, pair, self._cells, draws=2, stream=KICKS)
+            made = normal(self._key, pair, self._cells, draws=2, stream=Stream.KICKS)
             self._pair = pair, made
         self.taken += 1
         return self._pair[1][half]

@@ -16,8 +16,8 @@ import numpy as np
 
 from scaled_mpi.parallel import streams
 from scaled_mpi.parallel.blocks import Block, Grid
+from scaled_mpi.parallel.keys import Stream
 
-COUNTS, SPOTS_U, SPOTS_V, NODES = 1, 2, 3, 4  # streams, beside other purposes that share a seed
 REST = (1.0, 0.0)  # u, v where nothing happens
 INSIDE = (0.5, 0.25)  # u, v in a disc
 DENSITY_CELLS = 128 * 128
@@ -63,7 +63,7 @@ def discs(canvas: Canvas, density: float | None, rates: tuple[float, float]) -> 
     """
     grid = canvas.grid
     count = spot_count(grid, DISCS if density is None else density)
-    draws = canvas.draw(SPOTS_U, count, 1 + grid.axes)
+    draws = canvas.draw(Stream.START_SPOTS_U, count, 1 + grid.axes)
     low, high = DISC_RADII
     fits = (min(grid.shape) - 1) // 2
     radii = np.minimum(low + np.floor(draws[0] * (high - low + 1)).astype(int), fits)
@@ -88,9 +88,12 @@ def gaussians(canvas: Canvas, density: float | None, rates: tuple[float, float])
     around a periodic axis and is cut by the end of any other.
     """
     low, high = BUMPS
-    wanted = low + (high - low) * canvas.draw(COUNTS, 1, 2)[:, 0]
+    wanted = low + (high - low) * canvas.draw(Stream.START_COUNTS, 1, 2)[:, 0]
     counts = [spot_count(canvas.grid, d if density is None else density) for d in wanted.tolist()]
-    u, v = (_bumps(canvas, s, n) for s, n in zip((SPOTS_U, SPOTS_V), counts, strict=True))
+    u, v = (
+        _bumps(canvas, s, n)
+        for s, n in zip((Stream.START_SPOTS_U, Stream.START_SPOTS_V), counts, strict=True)
+    )
     return np.stack([REST[0] - u, REST[1] + v])
 
 
@@ -160,7 +163,7 @@ def _nodes(canvas: Canvas) -> np.ndarray:
         for axis, end in enumerate(which):
             index = index[..., None] * nodes[axis] + corners[axis][end]
             weight = weight[..., None] * weights[axis][end]
-        total += weight * streams.uniform(*canvas.seed, index, draws=2, stream=NODES)
+        total += weight * streams.uniform(*canvas.seed, index, draws=2, stream=Stream.START_NODES)
     return total
 
 

@@ -31,13 +31,13 @@ from pydantic import Field, PositiveInt, model_validator
 from scaled_mpi.config import InputError, Spec
 from scaled_mpi.parallel import streams
 from scaled_mpi.parallel.blocks import Blocks, Boundary, Grid, make_blocks
+from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.particles import ParticleExchange, Particles, joined, reflect, wrap
 from scaled_mpi.simulators import flock_starts
 
 Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-NOISE = 212  # stream, beside other purposes that share a seed
 LOST = 1e-12  # a sum of headings shorter than this has no direction
 FORCE_CUT = 5.0  # longest of lr and la
 FEW = 400  # particles below which all pairs are faster than cells
@@ -270,9 +270,9 @@ class Vicsek(Spec):
 
     def _angles(self, flock: Flock, ids: np.ndarray) -> np.ndarray:
         if self.noise.kind == "uniform":
-            draw = streams.uniform(flock.seed, flock.step, ids, stream=NOISE)
+            draw = streams.uniform(flock.seed, flock.step, ids, stream=Stream.FLOCK_NOISE)
             return self.noise.eta * (draw - 0.5)
-        draw = streams.normal(flock.seed, flock.step, ids, stream=NOISE)
+        draw = streams.normal(flock.seed, flock.step, ids, stream=Stream.FLOCK_NOISE)
         return self.noise.eta / math.sqrt(12) * draw
 
 

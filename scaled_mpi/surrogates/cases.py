@@ -19,10 +19,11 @@ import torch
 
 from scaled_mpi.learning.networks.periodic import Dense
 from scaled_mpi.learning.scores import SingleLevelScore
+from scaled_mpi.learning.settings import Training
 from scaled_mpi.learning.skew import TURN
 from scaled_mpi.learning.stationarity import exact_residual, residuals, stationarity_loss
-from scaled_mpi.learning.training import Training
 from scaled_mpi.parallel.comm import SerialComm
+from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import normal
 from scaled_mpi.problems.mixtures import MIXTURES, Mixture
 from scaled_mpi.simulators.lorenz import Rate, lorenz_rate, lorenz_states, runge_kutta
@@ -43,7 +44,6 @@ LORENZ_ALPHA = 0.911  # signal^2 of the noisy states
 LORENZ_STEP = 0.01
 LORENZ_RUNS = 10
 SKEWS = 10  # random skew matrices in three dimensions
-MATRIX = 254  # stream of them
 BOUND = 4.0  # standardised states beyond which a path has left, as published
 APART, APART_STEP = 64, 0.1  # paths and time of a step, as published
 
@@ -251,7 +251,7 @@ def _drift(mixture: Mixture, rate: Rate, start: np.ndarray) -> float:
 
 
 def _skew_matrix(seed: int, draw: int) -> torch.Tensor:
-    values = normal(seed, draw, np.arange(9), stream=MATRIX).reshape(3, 3)
+    values = normal(seed, draw, np.arange(9), stream=Stream.SKEW_MATRICES).reshape(3, 3)
     return torch.from_numpy(values - values.T).float()
 
 

@@ -18,17 +18,19 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import PositiveInt
 
-from scaled_mpi.config import Spec, plain
+from scaled_mpi.config import InputError, decisive, plain
+from scaled_mpi.learning.given_weights import TrainedPart
 from scaled_mpi.learning.schedules import Schedule
+from scaled_mpi.learning.settings import Training
 from scaled_mpi.learning.sizes import UNetSize
-from scaled_mpi.learning.training import Training
 from scaled_mpi.parallel.comm import Comm
-from scaled_mpi.surrogates.score import CHANNELS, JUDGED, load_model, seeded, train_on
+from scaled_mpi.surrogates.finished import place_weights
+from scaled_mpi.surrogates.score import CHANNELS, JUDGED, WEIGHTS, load_model, seeded, train_on
 
 Extent = tuple[int, ...]
 
 
-class FieldDenoiser(Spec):
+class FieldDenoiser(TrainedPart):
     """A U-Net as a denoiser; it works on coarse cells of `coarsen` cells an axis.
 
     The padding of `network` is that of windows; what is periodic is padded so. `smooth`: fields
@@ -74,14 +76,43 @@ class FieldDenoiser(Spec):
     def load(
         self, folder: Path, schedule: Schedule, spread: float = 1.0, periodic: bool = False
     ) -> Callable[[np.ndarray, float], np.ndarray]:
-        """The trained denoiser of arrays (N, C, *cells), on one thread of the CPU.
+        """Return the trained denoiser of arrays (N, C, *cells), on one thread of the CPU.
 
+        The spread is that of its training; `spread` serves weights that do not state it.
         Errors: `InputError` for weights that are missing, damaged or of another network.
         """
         import torch
 
+        from scaled_mpi.learning.weights import load_weights
+
         torch.set_num_threads(1)
+        spread = load_weights(folder / WEIGHTS)[1].get("spread", spread)
         return load_model(self.build(schedule, spread, periodic), folder, "cpu").on_arrays()
+
+    def take_as(
+        self, schedule: Schedule, spread: float = 1.0, periodic: bool = False
+    ) -> Callable[[Path, Path], None]:
+        """Return `take(source, folder)` for a denoiser of data of this spread.
+
+        Errors, of the function: `InputError` for weights of another network, schedule or spread;
+        nothing is written then.
+        """
+
+        def take(source: Path, folder: Path) -> None:
+            tensors, meta = load_weights(source)
+            if meta.get("kind") != "denoiser" or meta.get("periodic") != periodic:
+                raise InputError(f"{source}: these are other weights. Needed: a denoiser's")
+            if meta["schedule"] != plain(schedule):
+                raise InputError(
+                    f"schedule: {plain(schedule)} is not allowed: {source} was trained with "
+                    f"another. Allowed: {meta['schedule']}"
+                )
+            model = self.build(schedule, meta["spread"], periodic)
+            place_weights(source, folder / WEIGHTS, model, tensors)
+
+        from scaled_mpi.learning.weights import load_weights
+
+        return take
 
 
 def fit_windows(
@@ -146,11 +177,9 @@ def _fit(
     seed: int,
 ) -> Any:
     boxes, exam, altered, periodic = lesson
-    told = plain(spec)
-    del told["training"]["checkpoint_every"]
     meta = {
         "kind": "denoiser",
-        "denoiser": told,
+        "denoiser": {k: v for k, v in decisive(spec).items() if k != "weights"},
         "schedule": plain(schedule),
         "spread": spread,
         "periodic": periodic,

@@ -25,20 +25,19 @@ from pydantic import Field, PositiveInt, model_validator
 
 from scaled_mpi.config import InputError
 from scaled_mpi.learning.schedules import SCHEDULES, AnySchedule, Powered
+from scaled_mpi.learning.settings import Training
 from scaled_mpi.learning.sizes import AnySize, Blocks, size_of
-from scaled_mpi.learning.training import Training
 from scaled_mpi.parallel.blocks import whole_per_axis
+from scaled_mpi.parallel.keys import FreeStep, Stream
 from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.parallel.streams import uniform
 from scaled_mpi.surrogates.fitting import (
-    JUDGE_STEP,
     JUDGED,
     JumpOperator,
     JumpSpec,
     patches_of,
 )
 
-HALOS = 103  # number of the random stream that draws halo widths and whether the future is told
 EXAMINED = 4  # samples of a patch in a validation
 SAMPLED = 4  # patches of a validation that are sampled
 
@@ -134,7 +133,7 @@ def network_of(meta: Mapping[str, Any], seed: int) -> Any:
 
 
 class DiffusionLesson:
-    """Samples and losses of one diffusion surrogate; see `learning.training.Task`."""
+    """Samples and losses of one diffusion surrogate; see `learning.settings.Task`."""
 
     def __init__(
         self,
@@ -151,7 +150,9 @@ class DiffusionLesson:
 
     def sample(self, step: int, micro: int, size: int) -> dict[str, Any]:
         """A batch for `loss`: frames, conditions, the halo known, whether its future is."""
-        width, told = uniform(self.seed, step, np.array([micro]), draws=2, stream=HALOS)[:, 0]
+        width, told = uniform(
+            self.seed, step, np.array([micro]), draws=2, stream=Stream.DIFFUSION_HALOS
+        )[:, 0]
         frames, named = self.single.draw(self.seed, step, range(micro * size, (micro + 1) * size))
         halos = self.spec.halos
         return {
@@ -200,7 +201,7 @@ class DiffusionLesson:
             for number in range(JUDGED):
                 frames, told = (
                     torch.from_numpy(one).to(device)
-                    for one in self.single.draw(self.seed, JUDGE_STEP, [number])
+                    for one in self.single.draw(self.seed, FreeStep.VALIDATION, [number])
                 )
                 batch = {
                     "frames": frames,
@@ -223,7 +224,7 @@ class DiffusionLesson:
 
         frames, told = (
             torch.from_numpy(one).to(device).repeat_interleave(EXAMINED, 0)
-            for one in self.single.draw(self.seed, JUDGE_STEP, range(SAMPLED))
+            for one in self.single.draw(self.seed, FreeStep.VALIDATION, range(SAMPLED))
         )
         batch = {"frames": frames, "condition": told, "halo": self.spec.halos[0], "told": False}
         known, truth = self._known(batch)

@@ -27,9 +27,9 @@ from torch import Tensor
 from scaled_mpi.learning import skew
 from scaled_mpi.learning.scores import Score
 from scaled_mpi.learning.stationarity import residuals
+from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import normal
 
-KERNELS, LINEAR = 241, 242  # streams of random kernels and random linear maps
 PROBES = 8
 SLICES = {"cpu": 2, "cuda": 64}  # snapshots of one call of a network: few stay in the cache
 FILMED = 4  # steps of a march between two pictures of it
@@ -81,14 +81,14 @@ def cosines(one: Tensor | np.ndarray, other: Tensor | np.ndarray) -> np.ndarray:
 
 def random_skew(size: int, seed: int, draw: int) -> np.ndarray:
     """A skew kernel (2, 2, size, size) of unit norm whose weights are normal."""
-    values = normal(seed, draw, np.arange(4 * size * size), stream=KERNELS)
+    values = normal(seed, draw, np.arange(4 * size * size), stream=Stream.RANDOM_KERNELS)
     kernel = skew.skew(values.reshape(2, 2, size, size))
     return kernel / np.linalg.norm(kernel)
 
 
 def random_linear(seed: int, draw: int) -> np.ndarray:
     """A 1 x 1 kernel of unit norm without any symmetry."""
-    kernel = normal(seed, draw, np.arange(4), stream=LINEAR).reshape(2, 2, 1, 1)
+    kernel = normal(seed, draw, np.arange(4), stream=Stream.RANDOM_MAPS).reshape(2, 2, 1, 1)
     return kernel / np.linalg.norm(kernel)
 
 

@@ -61,10 +61,10 @@ def read_jump(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return tensors, plain(told)
 
 
-def agree(spec: Any, meta: Mapping[str, Any], seen: Mapping[str, Any], path: Path) -> None:
+def agree(spec: Any, meta: Mapping[str, Any], seen: Mapping[str, Any] | None, path: Path) -> None:
     """Whether weights fit the keys of a surrogate and the fields it is to advance.
 
-    `seen` tells axes and channels of the fields, and the names of the conditions.
+    `seen`: axes and channels of the fields, and the names of the conditions; None: unknown.
     Errors: `InputError` with the first difference.
     """
     for key in spec.architecture:
@@ -74,6 +74,8 @@ def agree(spec: Any, meta: Mapping[str, Any], seen: Mapping[str, Any], path: Pat
                 f"surrogate.{key}: {wanted} given; {given} is allowed, with which {path} was "
                 "trained"
             )
+    if seen is None:
+        return
     for key in ("axes", "channels"):
         if meta[key] != seen[key]:
             raise InputError(f"{path}: learned on {meta[key]} {key}; {seen[key]} are needed")

@@ -6,6 +6,7 @@ and its operator how the network makes a tile (`_made`); all else stands here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -13,27 +14,29 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from scaled_mpi.config import InputError, Spec, plain
-from scaled_mpi.learning.training import Training, on_team, train
+from scaled_mpi.config import InputError, decisive
+from scaled_mpi.learning.settings import Training
+from scaled_mpi.learning.training import on_team, train
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.surrogates.finished import agree, place_weights, read_jump
+from scaled_mpi.surrogates.operators import Future, Operator, Surrogate
 
 if TYPE_CHECKING:
     from scaled_mpi.learning.patches import Patches
 
 WEIGHTS = "best.safetensors"
 JUDGED = 16  # patches that a validation looks at
-JUDGE_STEP = 2**32 - 1  # a step that no training reaches, so that they are never trained on
 
 
-class JumpSpec(Spec):
+class JumpSpec(Surrogate):
     """Keys that every learned jump has; lengths are in cells of its own grid.
 
     `architecture` names those that finished weights have to share.
     """
 
+    optional: ClassVar[tuple[str, ...]] = ()  # hashes of jumps have always had the weights
     architecture: ClassVar[tuple[str, ...]] = ("jump", "memory", "reach", "coarsen")
 
     jump: PositiveInt = Field(50, description="simulator steps of one application")
@@ -43,9 +46,6 @@ class JumpSpec(Spec):
     patch: PositiveInt = Field(64, description="cells an axis of a training sample")
     symmetric: bool = Field(True, description="learn all flips and turns (scalar fields)")
     held_out: PositiveInt = Field(2, description="last runs, kept for validation")
-    weights: str | None = Field(
-        None, description="finished weights, not trained here: a shipped name or a folder"
-    )
     training: Training = Training()
     device: Literal["cpu", "cuda"] = Field("cpu", description="where a forecast runs")
 
@@ -69,7 +69,7 @@ class JumpSpec(Spec):
             lambda team: self._train(list(trajectories), team, Path(folder), events, seed),
         )
 
-    def take(self, source: Path, folder: Path, seen: Mapping[str, Any]) -> None:
+    def take(self, source: Path, folder: Path, seen: Mapping[str, Any] | None = None) -> None:
         """Leave finished weights in `folder`, as `fit` would; `seen` as `agree` says. Serial.
 
         Errors: `InputError` for weights that are damaged or do not fit; nothing is written then.
@@ -77,6 +77,26 @@ class JumpSpec(Spec):
         tensors, meta = read_jump(source, self.kind)
         agree(self, meta, seen, source)
         place_weights(source, folder / WEIGHTS, self._network(meta, 0), tensors)
+
+    def sample_count(
+        self, runs: int, frames: int, shape: Sequence[int], periodic: Sequence[bool]
+    ) -> int:
+        """Return the training samples without a cell in common in `runs` runs of `frames` frames.
+
+        `shape`: cells of a run on the surrogate's own grid; `periodic`: of each axis.
+        """
+        learned, kept = (runs - self.held_out, frames) if runs > self.held_out else (runs, 0)
+        if not kept:
+            kept = frames - max(2, frames // 8)
+        starts = max(0, kept - self.memory - self._jumps() + 1)
+        core = shape if self._jumps() > 1 else self._core(shape, periodic)
+        return (
+            learned * starts * math.prod(max(1, n // c) for n, c in zip(shape, core, strict=True))
+        )
+
+    def _jumps(self) -> int:
+        """Jumps that the frames of one sample span; above 1 its patch is the whole box."""
+        return 1
 
     def _check(self, runs: Sequence[Trajectory]) -> None:
         if not runs:
@@ -114,9 +134,9 @@ class JumpSpec(Spec):
         learned, judged, moments = hold_out(runs, self.held_out)
         names = condition_names(runs)
         scale = measure(learned, names)
-        told = plain(self)
-        del told["device"], told["weights"]
-        del told["training"]["checkpoint_every"]  # decides nothing: equal weights, equal files
+        told = decisive(self)  # equal weights, equal files
+        del told["device"]
+        told.pop("weights", None)
         meta = {
             "kind": self.kind,
             "stepper": told,
@@ -187,7 +207,7 @@ def patches_of(
     )
 
 
-class JumpOperator:
+class JumpOperator(Operator):
     """A trained jump, applied one tile a call: one shape, one thread, so always the same bits.
 
     Attributes: `reach` (cells an axis), `memory`, `stochastic`, `conditions` (names).
@@ -222,19 +242,12 @@ class JumpOperator:
         self._condition_mean = np.array(meta["condition_mean"])
         self._condition_spread = np.array(meta["condition_spread"])
 
-    def condition(self, told: Mapping[str, float]) -> np.ndarray:
-        """The conditions that the network reads, (n,), out of all that a run tells."""
-        missing = [name for name in self.conditions if name not in told]
-        if missing:
-            raise InputError(f"condition: {', '.join(missing)} missing; the surrogate reads it")
-        return np.array([float(told[name]) for name in self.conditions], np.float64)
-
     def advance(
         self,
         window: np.ndarray,
         mask: np.ndarray,
         condition: np.ndarray,
-        future: tuple[np.ndarray, np.ndarray] | None = None,
+        future: Future | None = None,
         noise: np.ndarray | None = None,
     ) -> np.ndarray:
         """The tile one jump later, (C, *tile), in the type of `window`.
@@ -262,7 +275,7 @@ class JumpOperator:
         window: np.ndarray,
         mask: np.ndarray,
         told: Any,
-        future: tuple[np.ndarray, np.ndarray] | None,
+        future: Future | None,
         noise: np.ndarray | None,
     ) -> Any:
         raise TypeError(f"{self.kind}: no network of its own")

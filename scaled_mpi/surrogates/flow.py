@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 
 from scaled_mpi.config import InputError, Spec
-from scaled_mpi.learning.training import Training
+from scaled_mpi.learning.settings import Training
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.surrogates.score import (
     CHANNELS,

@@ -14,10 +14,9 @@ import math
 
 import numpy as np
 
+from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import normal
 from scaled_mpi.simulators.lorenz import Rate, runge_kutta
-
-ASIDE = 255  # stream of the directions that paths are set apart in
 
 
 def lyapunov_exponents(
@@ -70,7 +69,9 @@ def separation(
     cannot outgrow the attractor, so that the figure is at most log(attractor / size) / time.
     """
     state = np.asarray(start, np.float64)
-    ways = normal(seed, 0, np.arange(state.size), stream=ASIDE).reshape(state.shape)
+    ways = normal(seed, 0, np.arange(state.size), stream=Stream.LYAPUNOV_DIRECTIONS).reshape(
+        state.shape
+    )
     kept, ends = np.ones(len(state), bool), []
     for _ in range(parts):
         ways = size * ways / np.linalg.norm(ways, axis=1, keepdims=True)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from scaled_mpi.config import InputError, Spec
+from scaled_mpi.config import InputError
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.comm import Comm
@@ -23,18 +23,21 @@ from scaled_mpi.parallel.ordered import ordered_sum, parts_of
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.surrogates.autoregression import Linear, Sums, offsets
+from scaled_mpi.surrogates.operators import Future, Operator, Surrogate
 from scaled_mpi.surrogates.selection import Selection, choose
 
 FILE = "mvar.h5"
 
 
-class Mvar(Spec):
+class Mvar(Surrogate):
     """A ridge autoregression. `memory` frames are known before a forecast, at most as many lags.
 
     `selection` chooses rank, lag and alpha on held-out training runs; without it `rank` (None:
     all), `memory` and `alpha` are taken. `bound` shrinks all eigenvalues until the companion
     matrix has at most this spectral radius.
     """
+
+    file: ClassVar[str] = FILE
 
     kind: Literal["mvar"] = "mvar"
     jump: PositiveInt = Field(1, description="simulator steps of one application")
@@ -88,6 +91,10 @@ class Mvar(Spec):
     def load(self, folder: str | Path) -> MvarOperator:
         """The fitted operator of a folder that `fit` filled."""
         return MvarOperator(Path(folder) / FILE)
+
+    def needs_whole_reach(self) -> bool:
+        """Return True: a linear operator has no masks."""
+        return True
 
     def _check(self, runs: Sequence[Trajectory]) -> None:
         if not runs:
@@ -169,14 +176,12 @@ def _residual(sums: Sums, model: Linear) -> float:
     return float(np.trace(sums.squares - 2 * w.T @ sums.cross + w.T @ sums.gram @ w))
 
 
-class MvarOperator:
+class MvarOperator(Operator):
     """A fitted autoregression as a local operator, float64, one tile a call.
 
     Attributes: `reach`, `memory`, `model`, `rank`, `radius`, `covariance` (rank, rank) of the
     one-step residuals, `mean` (latents,), `told` (everything the fit noted).
     """
-
-    stochastic = False
 
     def __init__(self, path: Path) -> None:
         arrays, self.told = load_arrays(path)
@@ -187,16 +192,12 @@ class MvarOperator:
         self.model = Linear(arrays["weights"], self.told["lag"], self.reach)
         self.covariance, self.mean = arrays["covariance"], arrays["mean"]
 
-    def condition(self, told: Mapping[str, float]) -> np.ndarray:
-        """No condition is read."""
-        return np.zeros(0)
-
     def advance(
         self,
         window: np.ndarray,
         mask: np.ndarray,
         condition: np.ndarray,
-        future: tuple[np.ndarray, np.ndarray] | None = None,
+        future: Future | None = None,
         noise: np.ndarray | None = None,
     ) -> np.ndarray:
         """The tile one jump later, (latents, *tile), in the type of `window`.

@@ -22,9 +22,10 @@ import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
 from scaled_mpi.config import InputError
-from scaled_mpi.learning.training import Training
+from scaled_mpi.learning.settings import Training
+from scaled_mpi.parallel.keys import FreeStep
 from scaled_mpi.parallel.store import Trajectory
-from scaled_mpi.surrogates.fitting import JUDGE_STEP, JUDGED, patches_of
+from scaled_mpi.surrogates.fitting import JUDGED, patches_of
 from scaled_mpi.surrogates.stepper import Lesson, Stepper, StepperOperator
 
 UNREAD = {"agreement", "halos", "passes", "full", "noise"}  # keys of the stepper
@@ -86,7 +87,7 @@ class Probabilistic(Stepper):
 
 
 class ProbabilisticLesson(Lesson):
-    """Samples and losses of one such stepper; see `learning.training.Task`."""
+    """Samples and losses of one such stepper; see `learning.settings.Task`."""
 
     def __init__(
         self,
@@ -150,7 +151,7 @@ class ProbabilisticLesson(Lesson):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             for number in range(JUDGED):
-                drawn = self.chain.draw(self.seed, JUDGE_STEP, [number])
+                drawn = self.chain.draw(self.seed, FreeStep.VALIDATION, [number])
                 frames, told = (torch.from_numpy(one).to(device) for one in drawn)
                 batch = {"frames": frames, "condition": told}
                 found = self._forecast(model, batch, EXAMINED)

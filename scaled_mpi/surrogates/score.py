@@ -13,19 +13,20 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
-from scaled_mpi.config import InputError, Spec, plain
+from scaled_mpi.config import InputError, Spec, decisive
 from scaled_mpi.files import sha256
 from scaled_mpi.learning.schedules import Levels
+from scaled_mpi.learning.settings import Training
 from scaled_mpi.learning.sizes import UNetSize
-from scaled_mpi.learning.training import Training, train
+from scaled_mpi.learning.training import train
 from scaled_mpi.parallel.comm import Comm
+from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import integers
 from scaled_mpi.shipped import weight_folder
 from scaled_mpi.surrogates.finished import place_weights
 
 CHANNELS = 2  # u and v
 WEIGHTS = "best.safetensors"
-DRAWS = 231  # stream of the snapshots that a step learns from
 JUDGED = 32  # held-out snapshots a validation looks at, always under the same noise
 JUDGE_SEED = 20_250_917
 
@@ -209,7 +210,7 @@ def train_on(
 
     def sample(step: int, micro: int, size: int) -> np.ndarray:
         places = np.arange(micro * size, (micro + 1) * size)
-        return integers(seed, step, places, len(snapshots), stream=DRAWS)
+        return integers(seed, step, places, len(snapshots), stream=Stream.SNAPSHOTS)
 
     def validate(model: Any) -> dict[str, float]:
         device = next(model.parameters()).device
@@ -254,16 +255,21 @@ def load_model(model: Any, folder: Path, device: Any) -> Any:
 
 def without_checkpoints(spec: Spec) -> dict[str, Any]:
     """A spec as plain data without what decides no weight: equal weights, equal files."""
-    told = plain(spec)
-    del told["weights"], told["training"]["checkpoint_every"]
+    told = decisive(spec)
+    del told["weights"]
     return told
 
 
 def finished_weights(spec: Any, kind: str, preset: str) -> Path | None:
-    """The file that `spec.weights` gives for a preset, `waves.score.safetensors` for one."""
+    """Return the file that `spec.weights` stands for, None where a model is trained.
+
+    `waves.score.safetensors` of a folder, or `score/waves/best.safetensors` of results.
+    """
     if spec.weights is None:
         return None
-    return weight_folder(spec.weights) / f"{preset}.{kind}.safetensors"
+    folder = weight_folder(spec.weights)
+    of_results = folder / kind / preset / WEIGHTS
+    return of_results if of_results.is_file() else folder / f"{preset}.{kind}.safetensors"
 
 
 def fingerprints(spec: Any, kind: str, presets: Sequence[str]) -> list[str]:

@@ -19,19 +19,17 @@ import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
 from scaled_mpi.config import InputError
-from scaled_mpi.learning.training import Training
+from scaled_mpi.learning.settings import Training
 from scaled_mpi.parallel.blocks import whole_per_axis
+from scaled_mpi.parallel.keys import FreeStep, Stream
 from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.parallel.streams import uniform
 from scaled_mpi.surrogates.fitting import (
-    JUDGE_STEP,
     JUDGED,
     JumpOperator,
     JumpSpec,
     patches_of,
 )
-
-MODES = 102  # number of the random stream that draws halo widths and passes
 
 
 class Stepper(JumpSpec):
@@ -89,6 +87,13 @@ class Stepper(JumpSpec):
             )
         return self
 
+    def needs_whole_reach(self) -> bool:
+        """Return whether the halo must cover the reach: without masks it must."""
+        return not self.masked
+
+    def _jumps(self) -> int:
+        return self.rollout
+
     def _reaches(self) -> tuple[int, ...]:
         return self.reach if isinstance(self.reach, tuple) else (self.reach,)
 
@@ -138,7 +143,7 @@ def network_of(meta: Mapping[str, Any], seed: int) -> Any:
 
 
 class Lesson:
-    """Samples and losses of one stepper on some runs; see `learning.training.Task`."""
+    """Samples and losses of one stepper on some runs; see `learning.settings.Task`."""
 
     def __init__(
         self,
@@ -160,7 +165,7 @@ class Lesson:
     def sample(self, step: int, micro: int, size: int) -> dict[str, Any]:
         """A batch for `loss`: frames, conditions, and the halo known (0 cells: all of it)."""
         everything, width, passes = uniform(
-            self.seed, step, np.array([micro]), draws=3, stream=MODES
+            self.seed, step, np.array([micro]), draws=3, stream=Stream.STEPPER_HALOS
         )[:, 0]
         spec = self.spec
         full = not spec.masked or everything < spec.full
@@ -203,7 +208,7 @@ class Lesson:
         device = next(model.parameters()).device
         squares: dict[str, list[float]] = {"full": []}
         for number in range(JUDGED):
-            frames, told = self.single.draw(self.seed, JUDGE_STEP, [number])
+            frames, told = self.single.draw(self.seed, FreeStep.VALIDATION, [number])
             batch = {
                 "frames": torch.from_numpy(frames).to(device),
                 "condition": torch.from_numpy(told).to(device),

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from scaled_mpi.config import InputError
+from scaled_mpi.experiments.forecast.rates import Rates
 from scaled_mpi.parallel.blocks import make_blocks
 from scaled_mpi.parallel.comm import SerialComm, world
 from scaled_mpi.parallel.store import Trajectory
-from scaled_mpi.pipeline.rates import Rates
 from scaled_mpi.simulators.gray_scott import GrayScott
 from tests.compressors.test_autoencoder import ALONE, spec
 from tests.compressors.waves import runs

@@ -223,7 +223,7 @@ def test_keys_that_cannot_be_are_refused(keys, decoder, words):
     ],
 )
 def test_the_reach_is_known_without_a_network(factor, decoder):
-    from scaled_mpi.compressors.coder import network_of
+    from scaled_mpi.compressors.network_coder import network_of
 
     axes = len(factor) if isinstance(factor, tuple) else 2
     for one in (drawing(4, decoder, factor=factor), spec(factor=factor)):

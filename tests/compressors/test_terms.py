@@ -6,13 +6,13 @@ import torch
 
 from scaled_mpi.compressors.equation import system_of
 from scaled_mpi.config import InputError, plain
+from scaled_mpi.experiments.forecast.rates import Rates
 from scaled_mpi.learning.patches import measure
 from scaled_mpi.learning.reconstruction import TERMS
 from scaled_mpi.parallel.blocks import make_blocks
 from scaled_mpi.parallel.comm import SerialComm
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
-from scaled_mpi.pipeline.rates import Rates
 from scaled_mpi.simulators.gray_scott import GrayScott
 from tests.compressors.test_autoencoder import ALONE, spec
 from tests.compressors.waves import runs

@@ -14,7 +14,7 @@ from scaled_mpi.coupling.generation import (
     check_fusion,
 )
 from scaled_mpi.coupling.responses import Impulses, compare, symmetry
-from scaled_mpi.experiment import load
+from scaled_mpi.experiments import load
 from scaled_mpi.facts import read_facts
 from scaled_mpi.learning.gaussian import (
     StationaryDenoiser,
@@ -31,7 +31,7 @@ from scaled_mpi.parallel.streams import cell_indices
 from scaled_mpi.run import main
 
 SCHEDULE = VariancePreserving(zero_terminal_snr=True, sigma_min=0.01)
-SMOKE = Path(__file__).parent.parent.parent / "configs" / "smoke" / "gaussian_fields.yaml"
+SMOKE = Path(__file__).resolve().parents[2] / "configs" / "smoke" / "gaussian_fields.yaml"
 
 
 def fused(fusion, kernel, length, blocks, comm, *, halo, overlap, block=0):

@@ -5,7 +5,8 @@ import json
 
 import numpy as np
 
-from scaled_mpi.learning.training import Training, train
+from scaled_mpi.learning.settings import Training
+from scaled_mpi.learning.training import train
 
 SMALL = {
     "steps": 12,

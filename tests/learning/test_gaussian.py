@@ -15,7 +15,8 @@ from scaled_mpi.learning.gaussian import (
     field_covariance,
 )
 from scaled_mpi.learning.schedules import SCHEDULES
-from scaled_mpi.learning.training import Training, train
+from scaled_mpi.learning.settings import Training
+from scaled_mpi.learning.training import train
 from scaled_mpi.parallel.comm import SerialComm
 
 SHARES = (0.3, 0.7)

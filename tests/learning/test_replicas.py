@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from scaled_mpi.learning.training import Task, Training, train, useful_ranks
+from scaled_mpi.learning.settings import Task, Training, useful_ranks
+from scaled_mpi.learning.training import train
 from scaled_mpi.parallel.comm import SerialComm, world
 from scaled_mpi.parallel.signals import Stopped
 from tests.compressors.waves import frame

@@ -10,7 +10,8 @@ import pytest
 from scaled_mpi.config import InputError, parse
 from scaled_mpi.facts import EventLog
 from scaled_mpi.learning import training
-from scaled_mpi.learning.training import NotFinite, Training, on_team, training_comm, useful_ranks
+from scaled_mpi.learning.settings import NotFinite, Training, useful_ranks
+from scaled_mpi.learning.training import on_team, training_comm
 from scaled_mpi.parallel.comm import SerialComm, world
 from scaled_mpi.parallel.signals import Stopped
 from tests.learning.lesson import SMALL, learn, loss, network, sample, sha, story

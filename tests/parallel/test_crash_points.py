@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scaled_mpi.artefacts import Artefact, building
+from scaled_mpi.engine.artefacts import Artefact, building
 from scaled_mpi.parallel.blocks import Grid, make_blocks
 from scaled_mpi.parallel.comm import SerialComm
 from scaled_mpi.parallel.store import (

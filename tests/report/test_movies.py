@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scaled_mpi.report import Pictures, images, movies
-from scaled_mpi.report.pictures import field_limits
+from scaled_mpi.report import images, movies
+from scaled_mpi.report.pictures import Pictures, field_limits
 
 
 def test_frames_hold_three_panels_of_the_right_colours(pair):

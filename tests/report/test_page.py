@@ -7,7 +7,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from scaled_mpi.report import Pictures, write_report
+from scaled_mpi.experiments.forecast.page import SECTIONS
+from scaled_mpi.report.page import Contents, write_report
+from scaled_mpi.report.pictures import Pictures
+from scaled_mpi.report.series import Numbers
 
 VOID = {"meta", "img", "br", "link", "input"}
 
@@ -40,14 +43,18 @@ def headings(page: str) -> list[str]:
     return parser.headings
 
 
+def write_page(folder, title, facts, partial=False, **contents):
+    """The page of a forecast with these facts."""
+    return write_report(folder, title, SECTIONS, Contents(Numbers(facts), **contents), partial)
+
+
 @pytest.fixture
 def page(tmp_path, facts, events, pair) -> str:
-    path = write_report(
+    path = write_page(
         tmp_path / "ddm",
-        "ddm",
+        "waves <large>",
         facts,
-        about="waves <large>",
-        events=events,
+        events={"surrogate": events},
         pictures=[Pictures(*pair(), tile=(16, 16), trained_on=(16, 16))],
         config_text="title: a < b & c\n",
         provenance={"command": "run --x"},
@@ -120,14 +127,14 @@ def test_text_of_the_user_cannot_become_markup(page):
 )
 def test_sections_without_facts_are_left_out(tmp_path, facts, kept, expected):
     some = [fact for fact in facts if kept and fact["name"].startswith(kept)]
-    page = write_report(tmp_path, "part", some).read_text(encoding="utf-8")
+    page = write_page(tmp_path, "part", some).read_text(encoding="utf-8")
     assert headings(page) == expected
     assert 'class="cards"></div>' not in page
 
 
 def test_a_halo_that_covers_the_reach_has_no_sweeps_to_show(tmp_path):
     facts = [{"name": "sweeps.jump", "value": 1, "jump": jump} for jump in (1, 2)]
-    page = write_report(tmp_path, "exact", facts).read_text(encoding="utf-8")
+    page = write_page(tmp_path, "exact", facts).read_text(encoding="utf-8")
     assert headings(page) == ["All facts"]
 
 
@@ -138,22 +145,22 @@ def test_a_prediction_that_blew_up_is_still_reported(tmp_path, facts, pair):
     truth, predicted = pair()
     whole = predicted.read
     predicted.read = lambda frame: whole(frame) * (float("nan") if frame > 3 else 1.0)
-    path = write_report(tmp_path, "blown", facts, pictures=[Pictures(truth, predicted)])
+    path = write_page(tmp_path, "blown", facts, pictures=[Pictures(truth, predicted)])
     assert "How far it can be trusted" in headings(path.read_text(encoding="utf-8"))
 
 
 def test_a_running_job_says_so_reloads_and_is_replaced_as_a_whole(tmp_path, facts):
-    early = write_report(tmp_path, "ddm", facts[:5], partial=True)
+    early = write_page(tmp_path, "ddm", facts[:5], partial=True)
     text = early.read_text(encoding="utf-8")
     assert "5 facts so far" in text and 'http-equiv="refresh"' in text
     before = early.stat().st_ino
-    late = write_report(tmp_path, "ddm", facts)
+    late = write_page(tmp_path, "ddm", facts)
     assert late == early and late.stat().st_ino != before
     assert "refresh" not in late.read_text(encoding="utf-8")
 
 
 def test_trainings_can_be_several(tmp_path, events):
-    page = write_report(tmp_path, "two", [], events={"autoencoder": events, "stepper": events})
+    page = write_page(tmp_path, "two", [], events={"autoencoder": events, "stepper": events})
     text = page.read_text(encoding="utf-8")
     assert "autoencoder" in text and "stepper" in text
 

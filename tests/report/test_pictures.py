@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scaled_mpi.report import Pictures, images
-from scaled_mpi.report.pictures import error_limit, field_limits, film, strip
+from scaled_mpi.report import images
+from scaled_mpi.report.pictures import Pictures, error_limit, field_limits, film, strip
 
 
 def pixels(html: str) -> list[np.ndarray]:

@@ -9,10 +9,11 @@ from scipy.ndimage import gaussian_filter
 from scaled_mpi.config import InputError, parse
 from scaled_mpi.parallel import streams
 from scaled_mpi.parallel.comm import SerialComm, first_ranks, world
+from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.particles import Particles, gather_particles, pack
 from scaled_mpi.simulators.density import Density, filter_radius, order_parameters
 from scaled_mpi.simulators.flock_starts import STARTS
-from scaled_mpi.simulators.vicsek import NOISE, Vicsek
+from scaled_mpi.simulators.vicsek import Vicsek
 
 MORSE = {"Cr": 0.2, "Ca": 0.5, "lr": 0.2, "la": 0.5}
 CASES = [
@@ -36,11 +37,12 @@ def plain_step(spec, position, velocity, seed, step):
     """The equations of the module, particle by particle, with the minimal image."""
     box, count = np.array(spec.box), len(position)
     angle = (
-        spec.noise.eta * (streams.uniform(seed, step, np.arange(count), stream=NOISE) - 0.5)
+        spec.noise.eta
+        * (streams.uniform(seed, step, np.arange(count), stream=Stream.FLOCK_NOISE) - 0.5)
         if spec.noise.kind == "uniform"
         else spec.noise.eta
         / math.sqrt(12)
-        * streams.normal(seed, step, np.arange(count), stream=NOISE)
+        * streams.normal(seed, step, np.arange(count), stream=Stream.FLOCK_NOISE)
     )
     heading = velocity / np.linalg.norm(velocity, axis=1)[:, None]
     new = np.empty_like(velocity)

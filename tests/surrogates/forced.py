@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scaled_mpi.learning.training import Training
+from scaled_mpi.learning.settings import Training
 
 DECAY, FORCE = 0.8, 0.3
 

@@ -6,7 +6,7 @@ import pytest
 from scaled_mpi.config import InputError, parse
 from scaled_mpi.coupling.chance import chance_of
 from scaled_mpi.coupling.schwarz import March
-from scaled_mpi.learning.training import Training
+from scaled_mpi.learning.settings import Training
 from scaled_mpi.parallel.blocks import make_blocks
 from scaled_mpi.parallel.comm import SerialComm, world
 from scaled_mpi.surrogates import MEMBERS

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scaled_mpi.config import InputError
-from scaled_mpi.learning.training import Training
+from scaled_mpi.learning.settings import Training
 from scaled_mpi.parallel.blocks import Boundary, Grid, make_blocks
 from scaled_mpi.parallel.comm import SerialComm, world
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter

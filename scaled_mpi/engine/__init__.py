@@ -1,0 +1,1 @@
+"""Runs any kind of experiment and knows none: stages, artefacts, plan, page, jobs on a cluster."""

@@ -1,0 +1,1 @@
+"""Dynamics behind snapshots of patterns: score, flow and their comparison with the simulator."""

@@ -1,0 +1,75 @@
+"""The data set of patterns: chunks of samples dealt to ranks, on CPUs or on a GPU."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from scaled_mpi.datasets.snapshots import write_index
+from scaled_mpi.engine.chunks import write_missing
+from scaled_mpi.engine.context import Context
+from scaled_mpi.experiments.dynamics.settings import Snapshots
+from scaled_mpi.parallel.comm import quiet_barrier
+from scaled_mpi.simulators.running import final_states
+
+
+def work(context: Context) -> None:
+    """Simulate every chunk that is not there; collective, each chunk by one rank."""
+    spec, seed = context.experiment.patterns, context.experiment.seed
+    if context.comm.rank == 0 and spec.device == "cpu":
+        spec.simulator(spec.presets[0]).warm(2)
+    quiet_barrier(context.comm)
+    begun = time.perf_counter()
+    made = write_missing(
+        context,
+        "dataset",
+        spec.chunks(),
+        lambda preset, samples: simulate(spec, preset, samples, seed),
+        lambda preset, samples: _meta(spec, preset, samples),
+    )
+    _finish(context, made, time.perf_counter() - begun)
+
+
+def simulate(spec: Snapshots, preset: str, samples: range, seed: int) -> np.ndarray:
+    """Final states (n, 2, height, width) of some samples, float32, normalised where asked."""
+    runs = [(seed, spec.run(preset, sample)) for sample in samples]
+    shape = (spec.height, spec.width)
+    states = final_states(spec.simulator(preset), shape, runs, spec.steps, spec.device)
+    return 2.0 * states - 1.0 if spec.normalize else states
+
+
+def _meta(spec: Snapshots, preset: str, samples: range) -> dict[str, Any]:
+    return {
+        "preset": preset,
+        "first": samples.start,
+        "steps": spec.steps,
+        "normalized": spec.normalize,
+    }
+
+
+def _finish(context: Context, samples: int, seconds: float) -> None:
+    """The indices, and what the simulation took."""
+    spec = context.experiment.patterns
+    if context.comm.rank == 0:
+        count = len(spec.chunks()) // len(spec.presets)
+        for preset in spec.presets:
+            shape = (spec.samples, 2, spec.height, spec.width)
+            meta = {"chunk": spec.chunk, "steps": spec.steps, "normalized": spec.normalize}
+            digest = write_index(context.folder, preset, count, shape, meta)
+            context.facts.record(f"dataset.sha256.{preset}", digest)
+    context.facts.record("time.dataset", seconds, "s")
+    context.facts.record("dataset.samples", samples)
+    updates = samples * spec.height * spec.width * spec.steps
+    if samples:
+        rate = updates / seconds
+        context.facts.record("dataset.rate", rate, "cell updates/s")
+        whole = 4 * 8192 * 128 * 128 * 2000
+        context.facts.record(
+            "dataset.full.estimate",
+            whole / rate,
+            "s",
+            how="rate of this run, extrapolated to 4 presets x 8192 samples x 2000 steps x 128^2",
+        )
+        context.say(f"  {samples} samples in {seconds:.1f} s, {rate:.3g} cell updates a second")

@@ -1,0 +1,202 @@
+"""Score, flow and their evaluation, one preset after another.
+
+Facts of the evaluation, P a preset: `cos.trainingfree.P`, `cos.flow.P`, `cos.random.P` and others
+by upstream's protocol (absolute value, the better sign, mean over `marched` snapshots; place
+`spread`), `cos.fair.*.P` by the fair one, `stationarity.*.P`; see `surrogates/directions.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from scaled_mpi.datasets.snapshots import SnapshotSet
+from scaled_mpi.engine.context import Context
+from scaled_mpi.learning.training import on_team
+from scaled_mpi.parallel.arrays import save_arrays
+from scaled_mpi.parallel.comm import quiet_barrier, shares
+from scaled_mpi.parallel.root import on_root
+from scaled_mpi.simulators.running import advance_on
+from scaled_mpi.surrogates.flow import fit_flow, load_flow
+from scaled_mpi.surrogates.score import (
+    finished_weights,
+    fit_score,
+    load_score,
+    take_weights,
+)
+
+SHOWN = 6  # snapshots of a preset on the page
+ALIVE = 0.01  # spread of v, in stored units, above which a pattern has not died out
+
+
+def learn_score(context: Context) -> None:
+    """One score model a preset; all ranks that train work on each."""
+    experiment = context.experiment
+
+    def one(team: Any, preset: str) -> Any:
+        return fit_score(
+            experiment.score,
+            *_snapshots(context, preset),
+            team,
+            context.folder / preset,
+            context.events(context.folder / preset, f"{context.folder.stem}-{preset}"),
+            experiment.seed,
+        )
+
+    _for_presets(context, "score", one)
+
+
+def learn_flow(context: Context) -> None:
+    """One flow a preset, under its score model."""
+    experiment = context.experiment
+
+    def one(team: Any, preset: str) -> Any:
+        score = load_score(experiment.score, context.inputs["score"] / preset)
+        return fit_flow(
+            experiment.flow,
+            score,
+            *_snapshots(context, preset),
+            team,
+            context.folder / preset,
+            context.events(context.folder / preset, f"{context.folder.stem}-{preset}"),
+            experiment.seed,
+        )
+
+    _for_presets(context, "flow", one)
+
+
+def _for_presets(context: Context, stage: str, one: Any) -> None:
+    spec = getattr(context.experiment, stage)
+
+    def work(team: Any) -> None:
+        for preset in context.experiment.patterns.presets:
+            folder = context.folder / preset
+            folder.mkdir(exist_ok=True)
+            source = finished_weights(spec, stage, preset)
+            if source is not None:
+                on_root(team, partial(take_weights, spec, source, folder))
+                continue
+            result = one(team, preset)
+            if team.rank == 0:
+                context.facts.record(f"{stage}.loss.{preset}", result.best_loss)
+                context.facts.record(
+                    f"{stage}.throughput.{preset}", result.throughput, "samples/s"
+                )
+                context.facts.record(f"time.{stage}.{preset}", result.seconds, "s")
+                context.say(
+                    f"  {preset}: loss {result.best_loss:.4g} after {result.steps} steps "
+                    f"in {result.seconds:.0f} s, {result.throughput:.0f} samples a second"
+                )
+
+    on_team(context.comm, spec.training, work)
+    quiet_barrier(context.comm)
+
+
+def _snapshots(context: Context, preset: str) -> tuple[np.ndarray, np.ndarray]:
+    """Snapshots to learn from, and those held out."""
+    stored = SnapshotSet(context.inputs["dataset"], preset)
+    border = context.experiment.training_samples
+    return stored.read(0, border), stored.read(border, len(stored))
+
+
+def evaluate(context: Context) -> None:
+    """Compare all fields with the dynamics; presets are dealt to ranks."""
+    presets = context.experiment.patterns.presets
+    begun = time.perf_counter()
+    found = []
+    for place in shares(len(presets), context.comm.size)[context.comm.rank]:
+        found += _compare(context, presets[place])
+        context.say(f"  {presets[place]}: compared")
+    for name, value, where in sum(context.comm.allgather(found), []):
+        context.facts.record(name, value, **where)
+    quiet_barrier(context.comm)
+    context.facts.record("time.evaluate", time.perf_counter() - begun, "s")
+
+
+def _compare(context: Context, preset: str) -> list[tuple[str, Any, dict[str, Any]]]:
+    """The facts (name, value, places) of one preset; its pictures go into a file."""
+    from scaled_mpi.learning.distributed import pick_device
+    from scaled_mpi.parallel.comm import SerialComm
+    from scaled_mpi.surrogates.directions import Contest, March
+
+    experiment, spec = context.experiment, context.experiment.evaluation
+    device = pick_device(experiment.score.training, SerialComm())
+    learned, held_out = _snapshots(context, preset)
+    alive = held_out[:, 1].std(axis=(1, 2)) > ALIVE
+    if alive.any():  # where nothing changes there is no direction to compare with
+        held_out = held_out[alive]
+    lesson = truth(experiment, preset, learned[: spec.fitted], 0)
+    test = truth(experiment, preset, held_out[: spec.samples], spec.marched)
+    contest = Contest(
+        load_score(experiment.score, context.inputs["score"] / preset, device),
+        load_flow(experiment.flow, context.inputs["flow"] / preset, device),
+        lesson,
+        test,
+        experiment.kernels.sizes,
+        spec.random,
+        experiment.seed,
+        device,
+    )
+    facts = [
+        ("dynamics.size." + preset, float(np.sqrt(np.mean(test.rate**2))), {}),
+        ("dataset.alive." + preset, float(alive.mean()), {"count": len(alive)}),
+    ]
+    for name, (mean, spread) in contest.fair().items():
+        facts.append((f"cos.fair.{name}.{preset}", mean, {"spread": spread}))
+    for name, value in contest.residuals().items():
+        facts.append((f"stationarity.{name}.{preset}", value, {}))
+    along, marched = contest.upstream(March(spec.march, spec.dt, spec.eta, spec.memory))
+    for name, values in along.items():
+        where = {"spread": float(values.std()), "count": len(values), "best": float(values.max())}
+        facts.append((f"cos.{name}.{preset}", float(values.mean()), where))
+    save_arrays(
+        context.folder / f"{preset}.fields.h5",
+        {
+            "snapshots": held_out[:SHOWN],
+            "rate": test.rate[0],
+            "truth": test.moved[0],
+            "film.truth": _film(experiment, preset, held_out[0]),
+            **marched,
+            **contest.pictures(),
+        },
+        {"preset": preset},
+    )
+    return facts
+
+
+def truth(experiment: Any, preset: str, snapshots: np.ndarray, marched: int) -> Any:
+    """The simulator's change of snapshots (N, 2, Y, X) in a step, and of the first in several.
+
+    In the units of the snapshots. One step is taken in float64: in a frozen pattern it is small.
+    """
+    from scaled_mpi.surrogates.directions import Truth
+
+    def change(states: np.ndarray, steps: int) -> np.ndarray:
+        return _later(experiment, preset, states, steps) - states
+
+    states = snapshots.astype(np.float64)
+    return Truth(
+        snapshots, change(states, 1), change(states[:marched], experiment.evaluation.simulated)
+    )
+
+
+def _film(experiment: Any, preset: str, snapshot: np.ndarray) -> np.ndarray:
+    """The simulator's species v (T, Y, X) over as many steps as the marches take."""
+    from scaled_mpi.surrogates.directions import FILMED
+
+    states = [snapshot[None]]
+    for _ in range(FILMED, experiment.evaluation.march, FILMED):
+        states.append(_later(experiment, preset, states[-1], FILMED))
+    return np.concatenate(states)[:, -1]
+
+
+def _later(experiment: Any, preset: str, states: np.ndarray, steps: int) -> np.ndarray:
+    """Where the simulator leads from snapshots (N, 2, Y, X), in their own units and precision."""
+    spec = experiment.patterns
+    system = spec.simulator(preset)
+    if not spec.normalize:
+        return advance_on("cpu", system, states, steps)
+    return 2.0 * advance_on("cpu", system, (states + 1.0) / 2.0, steps) - 1.0

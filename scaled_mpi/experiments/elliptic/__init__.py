@@ -1,0 +1,1 @@
+"""Certified solves of elliptic problems, and implicit steps in time."""

@@ -1,0 +1,266 @@
+"""Solve one elliptic problem on more and more tiles; what it took, and what the others take.
+
+Facts, with N the number of tiles: `iterations.N4`, `iterations.onelevel.N4` (text where it did
+not converge), `iterations.exact.N4`, `growth` (from the second to the last count),
+`residual.true` (the worst), `fallback.tiles` (all), `fallback.tiles.N4`, `coarse.vectors.N4` (a
+tile), `convergence` (a history), `error.reference` (against another method's answer, relative),
+`floor.ratio.*`, `floor.local`, `floor.coupled.*` (`onelevel`, with `hats`, and `twolevel` with
+the coarse space of the comparison). Seconds of a whole solve, the matrix given:
+`time.certified`, `time.exact`, `time.asm`, `time.gamg`, each also with `.N4`; `time.setup` is the
+part of `time.certified` before the iterations.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+
+from scaled_mpi.coupling.solving import Coarse, NotConverged
+from scaled_mpi.engine.context import Context
+from scaled_mpi.experiments.elliptic import steps as implicit
+from scaled_mpi.local_solvers.solvers import load_local_solver
+from scaled_mpi.parallel.blocks import Blocks, make_blocks
+from scaled_mpi.parallel.comm import first_ranks, largest, quiet_barrier
+from scaled_mpi.parallel.keys import FirstRun
+from scaled_mpi.parallel.store import TrajectoryWriter
+from scaled_mpi.problems.elliptic import mean, norm
+
+TIGHT = 1e-11  # residual of the solution that floors are measured against
+NO_ERROR = 1e-9  # of a local solver, under which no ratio to it is told
+MOST = 600  # iterations of PETSc's own methods
+KRYLOV = {"asm": "gmres", "gamg": "cg", "direct": "preonly"}
+
+
+def work(context: Context) -> None:
+    """Solve on all lattices, then measure the floor of solution-form coupling; or step in time."""
+    experiment = context.experiment
+    if experiment.implicit is not None:
+        implicit.work(context)
+        return
+    solver = load_local_solver(experiment.local_solver, context.inputs["fit"])
+    table = _Table(context)
+    for lattice in experiment.domain.lattices:
+        case = _Case(context, lattice)
+        if case.comm is not None:
+            solution = table.certified(case, solver)
+            table.by_tiles(case)
+            table.by_petsc(case)
+            if lattice == max(experiment.domain.lattices):
+                case.write_coefficient()
+                case.write("solution", solution, "u")
+                if experiment.comparison.reference:
+                    table.referred(case, solution)
+        quiet_barrier(context.comm)
+    table.finish()
+    if experiment.comparison.floor:
+        case = _Case(context, experiment.comparison.floor)
+        if case.comm is not None:
+            _floor(case, solver)
+        quiet_barrier(context.comm)
+
+
+class _Case:
+    """The problem on one lattice: rows and load of this rank; `comm` None without a block."""
+
+    def __init__(self, context: Context, lattice: int) -> None:
+        experiment = context.experiment
+        self.context, self.problem = context, experiment.problem
+        self.solving = experiment.solving
+        self.seed = experiment.seed + FirstRun.TEST
+        grid = self.problem.grid(experiment.shape(lattice))
+        self.blocks: Blocks = make_blocks(grid, experiment.domain.tile, context.comm.size)
+        self.comm = first_ranks(context.comm, self.blocks.ranks)
+        self.tiles = math.prod(self.blocks.counts)
+        if self.comm is not None:
+            self.stencil = self.problem.stencil(self.blocks, self.comm, self.seed)
+            self.load = self.problem.load(self.blocks, self.comm, self.seed)
+
+    def by_petsc(self, name: str, rtol: float) -> tuple[Any, float]:
+        """What one of PETSc's own methods did, and the true relative residual of its answer."""
+        from scaled_mpi.parallel.petsc import LinearSystem, subdomains
+
+        tiles = subdomains(self.blocks, self.comm, self.solving.overlap) if name == "asm" else None
+        with LinearSystem(self.stencil, self.blocks, self.comm) as system:
+            course = system.solve(
+                self.load, name, rtol=rtol, most=MOST, restart=30, method=KRYLOV[name], tiles=tiles
+            )
+            rest = self.load - system.multiply(course.solution)
+        sizes = [norm(field, self.blocks, self.comm) for field in (rest, self.load)]
+        return course, sizes[0] / sizes[1]
+
+    def prepared(self, solver: Any, **changes: Any) -> Any:
+        """The matrix made ready, with the experiment's solving as changed."""
+        from scaled_mpi.coupling.certified import Prepared
+
+        solving = self.solving.model_copy(update=changes)
+        return Prepared(self.stencil, self.blocks, self.comm, solver, solving)
+
+    def write(self, name: str, field: np.ndarray, channel: str) -> None:
+        """One field (*block.size) as a trajectory of one frame."""
+        with TrajectoryWriter(
+            self.context.folder, name, self.blocks, self.comm, (channel,), dtype=np.float64
+        ) as writer:
+            writer.append(0.0, field[None])
+
+    def write_coefficient(self) -> None:
+        """log10 of k on the largest domain."""
+        k = self.problem.coefficient_values(self.blocks, self.comm, self.seed)
+        inner = k[(slice(1, -1),) * k.ndim]
+        self.write("coefficient", np.log10(inner), "log10_k")
+
+
+class _Table:
+    """Iterations by number of tiles."""
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.facts = context, context.facts
+        self.iterations: list[int] = []
+        self.residual, self.fallback = 0.0, 0
+
+    def certified(self, case: _Case, solver: Any) -> np.ndarray:
+        """The certified solve; NotConverged ends the stage, since nothing else is an answer."""
+        with case.prepared(solver) as ready:
+            answer = ready.solve(case.load)
+        n = f"N{case.tiles}"
+        self.iterations.append(answer.iterations)
+        self.residual = max(self.residual, answer.residual)
+        self.fallback += answer.fallback_tiles
+        self.facts.record(f"iterations.{n}", answer.iterations)
+        self.facts.record(f"fallback.tiles.{n}", answer.fallback_tiles, "tiles")
+        self.facts.record(f"coarse.vectors.{n}", answer.vectors / case.tiles, "a tile")
+        self.facts.record(f"halo.bytes.{n}", sum(case.comm.allgather(answer.bytes)), "bytes")
+        self._time(case, "setup", answer.seconds_setup)
+        self._time(case, "certified", answer.seconds_setup + answer.seconds)
+        self._history(answer.history, "certified", case)
+        self._say(
+            case,
+            "certified",
+            f"{answer.iterations} iterations, true residual "
+            f"{answer.residual:.1e}, {answer.fallback_tiles} tiles fell back",
+        )
+        return answer.solution
+
+    def by_tiles(self, case: _Case) -> None:
+        """Exact local solves: with the same coarse space, and without any."""
+        from scaled_mpi.local_solvers.exact import ExactSolver
+
+        wanted = self.context.experiment.comparison
+        others = {}
+        if wanted.exact:
+            others["exact"] = {"smooths": 0}
+        if wanted.onelevel:
+            others["onelevel"] = {
+                "smooths": 0,
+                "coarse": Coarse(kind="none"),
+                "most": wanted.onelevel,
+            }
+        for name, changes in others.items():
+            with case.prepared(ExactSolver(), **changes) as ready:
+                try:
+                    answer = ready.solve(case.load)
+                except NotConverged as error:
+                    self._failed(case, name, error.iterations, error.residual)
+                    self._history(error.history, name, case)
+                    continue
+            self._done(case, name, answer.iterations, answer.seconds_setup + answer.seconds)
+            self._history(answer.history, name, case)
+
+    def by_petsc(self, case: _Case) -> None:
+        """PETSc's own methods, to the same true residual."""
+        comparison = self.context.experiment.comparison
+        for name in ("asm", "gamg"):
+            if not getattr(comparison, name):
+                continue
+            quiet_barrier(case.comm)
+            begun = time.perf_counter()
+            course, residual = case.by_petsc(name, 0.9 * case.solving.tolerance)
+            seconds = time.perf_counter() - begun
+            if residual <= case.solving.tolerance:
+                self._done(case, name, course.iterations, seconds)
+            else:
+                self._failed(case, name, course.iterations, residual)
+
+    def referred(self, case: _Case, solution: np.ndarray) -> None:
+        """Another method's answer, direct unless the matrix is singular; what differs from it."""
+        course, residual = case.by_petsc("gamg" if case.stencil.singular else "direct", TIGHT)
+        reference = course.solution
+        if case.stencil.singular:  # both are known up to a constant
+            reference, solution = (
+                field - mean(field, case.blocks, case.comm) for field in (reference, solution)
+            )
+        error, size = (
+            norm(field, case.blocks, case.comm) for field in (solution - reference, reference)
+        )
+        self.facts.record("error.reference", error / size)
+        self.facts.record("residual.reference", residual)
+        case.write("reference", reference, "u")
+        self._say(case, "another method's answer", f"relative difference {error / size:.1e}")
+
+    def finish(self) -> None:
+        """What holds for all lattices."""
+        self.facts.record("residual.true", self.residual)
+        self.facts.record("residual.tolerance", self.context.experiment.solving.tolerance)
+        self.facts.record("fallback.tiles", self.fallback, "tiles")
+        if len(self.iterations) > 2:
+            self.facts.record("growth", self.iterations[-1] / self.iterations[1])
+
+    def _done(self, case: _Case, name: str, iterations: int, seconds: float) -> None:
+        self.facts.record(f"iterations.{name}.N{case.tiles}", iterations)
+        self._time(case, name, seconds)
+        self._say(case, name, f"{iterations} iterations, {seconds:.2f} s")
+
+    def _failed(self, case: _Case, name: str, iterations: int, residual: float) -> None:
+        said = "not converged"
+        for fact in (
+            f"iterations.{name}.N{case.tiles}",
+            f"time.{name}.N{case.tiles}",
+            f"time.{name}",
+        ):
+            self.facts.record(fact, said)
+        self.facts.record(f"residual.{name}.N{case.tiles}", residual, "", iterations=iterations)
+        self._say(case, name, said)
+
+    def _time(self, case: _Case, name: str, seconds: float) -> None:
+        slowest = largest(case.comm, seconds)
+        for place in (f".N{case.tiles}", ""):  # without a place: the last and largest
+            self.facts.record(f"time.{name}{place}", slowest, "s")
+
+    def _history(self, history: tuple[float, ...], method: str, case: _Case) -> None:
+        for iteration, residual in enumerate(history):
+            self.facts.record(
+                "convergence", residual, "", method=method, N=case.tiles, iteration=iteration
+            )
+
+    def _say(self, case: _Case, method: str, words: str) -> None:
+        self.context.say(f"  {case.tiles} tiles, {method}: {words}")
+
+
+def _floor(case: _Case, solver: Any) -> None:
+    """Solution-form coupling of the same local solver, with and without a coarse level."""
+    from scaled_mpi.coupling.stationary import floor
+
+    facts, comparison = case.context.facts, case.context.experiment.comparison
+    with case.prepared(solver, tolerance=TIGHT) as ready:
+        exact = ready.solve(case.load).solution
+    case.write("floor_exact", exact, "u")
+    spaces = {"onelevel": Coarse(kind="none"), "hats": Coarse(), "twolevel": comparison.coarse}
+    for name, space in spaces.items():
+        with case.prepared(solver, coarse=space) as ready:
+            found = floor(ready, case.load, exact, refinements=comparison.refinements)
+            vectors = ready.coarse.vectors if ready.coarse is not None else 0
+        if found.local > NO_ERROR:
+            facts.record(f"floor.ratio.{name}", found.ratio)
+        facts.record(f"floor.coupled.{name}", found.coupled)
+        facts.record(f"floor.residual.{name}", found.residual)
+        facts.record(f"floor.sweeps.{name}", found.sweeps)
+        facts.record(f"floor.vectors.{name}", vectors / case.tiles, "a tile")
+        case.write(f"floor_{name}", found.solution, "u")
+        case.context.say(
+            f"  {case.tiles} tiles, solutions coupled, {name}: error {found.coupled:.2e}, "
+            f"the surrogate's own {found.local:.2e}"
+        )
+    facts.record("floor.local", found.local)
+    facts.record("floor.tiles", case.tiles)

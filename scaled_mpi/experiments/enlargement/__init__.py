@@ -1,0 +1,1 @@
+"""Patterns larger than the boxes that their denoisers were trained on."""

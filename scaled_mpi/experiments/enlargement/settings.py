@@ -1,0 +1,135 @@
+"""Experiments on patterns larger than the boxes that the denoisers were trained on.
+
+    dataset -> truth -> fit -> generate -> evaluate -> report
+
+The fields are final states of a simulator, and denoisers are trained on small boxes of it; the
+simulator on the large domain is the truth. Every block is a key.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from scaled_mpi.config import InputError, Spec
+from scaled_mpi.coupling.generation import Fusion, check_fusion, window_extents
+from scaled_mpi.engine.settings import ExperimentSpec
+from scaled_mpi.learning.schedules import AnySchedule, VariancePreserving
+from scaled_mpi.parallel.blocks import Blocks, Grid
+from scaled_mpi.simulators.gray_scott import GrayScott
+from scaled_mpi.surrogates.denoiser import FieldDenoiser
+
+AXES = 2  # of a pattern
+
+
+class Boxes(Spec):
+    """Simulated states after `steps`: `samples` small boxes to learn from, `truth` large ones.
+
+    The last `held_out` of the small ones are not trained on.
+    """
+
+    shape: tuple[PositiveInt, PositiveInt] = (128, 128)
+    samples: Annotated[int, Field(ge=2)] = 256
+    held_out: PositiveInt = 32
+    truth: PositiveInt = 64
+    steps: PositiveInt = 1500
+
+    @model_validator(mode="after")
+    def _fits(self) -> Boxes:
+        if self.held_out >= self.samples:
+            raise InputError(
+                f"boxes.held_out: {self.held_out} given; fewer than the {self.samples} samples "
+                "are allowed"
+            )
+        return self
+
+
+class Enlargement(Spec):
+    """What is generated from learned denoisers: `samples` fields of `shape`, all together.
+
+    `halo` belongs to the fusion crop, `overlap` to the others, `block` (cells an axis) to the
+    coarse correction of crop. `gains`: noise levels at which the coarse denoiser is weighed.
+    """
+
+    shape: tuple[PositiveInt, PositiveInt] = (256, 256)
+    tile: tuple[PositiveInt, PositiveInt] = (32, 32)
+    halo: NonNegativeInt = 8
+    overlap: NonNegativeInt = 16
+    block: PositiveInt = 8
+    fusions: tuple[Fusion, ...] = ("crop", "average", "window", "collage")
+    samples: PositiveInt = 3
+    sampler: Literal["ddim", "euler", "heun", "sde"] = "ddim"
+    steps: Annotated[int, Field(ge=2)] = 20
+    gains: Annotated[int, Field(ge=2)] = 9
+
+    @model_validator(mode="after")
+    def _fits(self) -> Enlargement:
+        Blocks(Grid(self.shape), self.tile, (1, 1))  # refuses tiles that do not divide
+        for fusion in ("crop", *self.fusions):
+            check_fusion(fusion, self.tile, self.halo, self.overlap)
+        return self
+
+    @property
+    def extents(self) -> tuple[tuple[int, ...], ...]:
+        """Every kind of window that a denoiser is asked for: the fusions' and the tile alone."""
+        kinds = {self.tile} | {
+            extent
+            for fusion in ("crop", *self.fusions)
+            for extent in window_extents(fusion, self.tile, self.halo, self.overlap)
+        }
+        return tuple(sorted(kinds))
+
+
+class EnlargementExperiment(ExperimentSpec):
+    """Patterns larger than what was learned from, every key typed.
+
+    `windows` denoises tiles with their halo, `coarse` the means of blocks of the whole.
+    """
+
+    kind: Literal["enlargement"] = "enlargement"
+    launch: Literal["local"] = "local"
+    simulator: GrayScott
+    boxes: Boxes = Boxes()
+    generation: Enlargement = Enlargement()
+    schedule: AnySchedule = VariancePreserving(zero_terminal_snr=True, sigma_min=0.01)
+    windows: FieldDenoiser = FieldDenoiser()
+    coarse: FieldDenoiser = FieldDenoiser(coarsen=1, smooth=False)
+
+    @model_validator(mode="after")
+    def _fits(self) -> EnlargementExperiment:
+        _check(self)
+        return self
+
+
+def _check(experiment: EnlargementExperiment) -> None:
+    """What no single block can know: system, tiles and networks on the small boxes."""
+    system, boxes, made = experiment.simulator, experiment.boxes, experiment.generation
+    if system.noise or any(b.kind != "periodic" for b in system.boundary(AXES)):
+        raise InputError(
+            "simulator: noise or boundaries that are not periodic given; neither is allowed where "
+            "patterns are generated"
+        )
+    for cells, tile in zip(boxes.shape, made.tile, strict=True):
+        if cells % tile or tile % made.block or tile + 2 * made.halo > cells:
+            raise InputError(
+                f"generation.tile: {list(made.tile)} given with halo {made.halo}, block "
+                f"{made.block}; a multiple of the block that divides boxes.shape "
+                f"{list(boxes.shape)}, and no wider than it with the halo, is allowed"
+            )
+    for key, extents in (
+        ("windows", (*made.extents, made.shape)),
+        ("coarse", [tuple(n // made.block for n in shape) for shape in (boxes.shape, made.shape)]),
+    ):
+        spec = getattr(experiment, key)
+        for extent in extents:
+            if any(n % spec.multiple for n in extent):
+                raise InputError(
+                    f"{key}.network.widths: multiples of {spec.multiple} cells are needed; "
+                    f"{list(extent)} is asked for by generation.tile, halo, overlap and block"
+                )
+        if spec.network.padding == "valid":
+            raise InputError(
+                f"{key}.network.padding: valid given; replicate, circular are allowed"
+            )
+        spec.training.check_batch(boxes.samples - boxes.held_out)

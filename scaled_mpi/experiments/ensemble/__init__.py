@@ -1,0 +1,1 @@
+"""Ensembles of particle systems: their densities, POD, MVAR and forecasts."""

@@ -1,0 +1,296 @@
+"""The whole experiment as one object: the members of all families joined, and checked together.
+
+One YAML file is one experiment. Every block below is one of its keys; every field one key of the
+block. Lengths are in cells and times in simulator steps, one entry an axis where a tuple stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from scaled_mpi import compressors, datasets, simulators, surrogates
+from scaled_mpi.config import InputError, Spec, parse, undecisive
+from scaled_mpi.engine.settings import ExperimentSpec
+from scaled_mpi.parallel.blocks import Grid, whole_per_axis
+from scaled_mpi.simulators.contract import require
+from scaled_mpi.simulators.running import check_steps, grid_of, noisy
+
+RIVAL = re.compile(r"[a-z][a-z_]{0,31}")
+TAKEN = (
+    "surrogate",
+    "halo8",
+    "nosweep",
+    "untiled",
+    "simulator",
+    "simulator_large_step",
+    "simulator_half_grid",
+    "persistence",
+    "linear",
+    "quadratic",
+    "reference",
+)
+HISTORY = 3  # frames before the forecast that quadratic extrapolation needs
+
+FAMILIES = {
+    "simulator": "gray_scott",
+    "dataset": "npz",
+    "compressor": "identity",
+    "surrogate": "stepper",
+}
+
+
+def _choice(members: Mapping[str, type[Spec]]) -> Any:
+    """The type of a block that is one of a family's members."""
+    classes = tuple(members.values())
+    if len(classes) == 1:
+        return classes[0]
+    return Annotated[Union[classes], Field(discriminator="kind")]  # noqa: UP007
+
+
+class Domain(Spec):
+    """The large domain that is forecast: its shape, and the tiles it is cut into."""
+
+    shape: tuple[PositiveInt, ...] | None = None
+    tile: tuple[PositiveInt, ...] = (64, 64)
+
+
+class Data(Spec):
+    """The runs that a surrogate learns from: `runs` small domains, `frames` of each stored.
+
+    A frame is stored every `surrogate.jump` steps, the first after `burn_in` steps. `vary` gives
+    lists of values to keys of the simulator; run i takes entry i modulo the list's length.
+    """
+
+    runs: PositiveInt = 24
+    shape: tuple[PositiveInt, ...] = (128, 128)
+    burn_in: NonNegativeInt = 500
+    frames: PositiveInt = 60
+    vary: dict[str, tuple[str | float, ...]] = {}
+
+
+class Test(Spec):
+    """The run on the large domain that forecasts are compared with; stored from `burn_in` on.
+
+    `members` further runs, of a simulator with noise, start where the forecast does.
+    """
+
+    burn_in: NonNegativeInt = 1000
+    members: NonNegativeInt = 0
+
+
+class Coupling(Spec):
+    """How the tiles are coupled. `halo` is in cells of the surrogate's grid.
+
+    With a halo under the surrogate's reach each jump is swept until the interface mismatch is
+    below `tolerance`, at most `sweeps` times; `fixed` takes all of them. The march is saved every
+    `checkpoint` jumps. Variants are compared over the first `compare` jumps. A stochastic
+    surrogate makes `members` forecasts, `untiled` of them also in one piece.
+    """
+
+    halo: NonNegativeInt | tuple[NonNegativeInt, ...] = 4
+    jumps: PositiveInt = 40
+    sweeps: PositiveInt = 8
+    tolerance: PositiveFloat = 0.02
+    fixed: bool = False
+    checkpoint: PositiveInt = undecisive(5)
+    compare: PositiveInt = 10
+    members: PositiveInt = 1
+    untiled: NonNegativeInt = 0
+
+
+class Evaluation(Spec):
+    """`stationary`: frames that vary less than this are left out of the mean, and counted."""
+
+    stationary: PositiveFloat = 1e-6
+
+
+class ForecastExperiment(ExperimentSpec):
+    """One experiment, every key typed. `launch` and `machine` never enter a hash.
+
+    `rivals` are further surrogates, by name, that learn from the same data and are coupled and
+    scored beside `surrogate`.
+    """
+
+    kind: Literal["forecast"] = "forecast"
+    launch: Literal["local"] = "local"
+    simulator: _choice(simulators.MEMBERS) | None = None  # type: ignore[valid-type]
+    dataset: _choice(datasets.MEMBERS) | None = None  # type: ignore[valid-type]
+    domain: Domain = Domain()
+    data: Data = Data()
+    test: Test = Test()
+    compressor: _choice(compressors.MEMBERS) = compressors.MEMBERS["identity"]()  # type: ignore
+    surrogate: _choice(surrogates.MEMBERS) = surrogates.MEMBERS["stepper"]()  # type: ignore
+    rivals: dict[str, _choice(surrogates.MEMBERS)] = {}  # type: ignore[valid-type]
+    coupling: Coupling = Coupling()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _fits(self) -> ForecastExperiment:
+        check(self)
+        return self
+
+    def at(self, root: Path) -> ForecastExperiment:
+        """Return the experiment with the files of its dataset below `root`."""
+        if not hasattr(self.dataset, "train"):
+            return self
+        files = {
+            key: tuple(str(root / path) for path in getattr(self.dataset, key))
+            for key in ("train", "test")
+        }
+        dataset = self.dataset.model_copy(update=files)
+        return self.model_copy(update={"dataset": dataset})
+
+    @property
+    def axes(self) -> int:
+        """Number of axes of the domain."""
+        return len(self.domain.tile)
+
+    @property
+    def halo(self) -> tuple[int, ...]:
+        """Halo of the coupling, one entry an axis, in cells of the surrogate's grid."""
+        return whole_per_axis("coupling.halo", self.coupling.halo, self.axes, 0)
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """Reach of the surrogate, one entry an axis, in cells of its grid."""
+        return whole_per_axis("surrogate.reach", self.surrogate.reach, self.axes, 0)
+
+    @property
+    def factor(self) -> tuple[int, ...]:
+        """Cells of the field an axis for one cell of the surrogate's grid."""
+        return self.compressor.cells(self.axes)
+
+    @property
+    def history(self) -> int:
+        """Frames known before the forecast: for the surrogate, or for quadratic extrapolation."""
+        return max(HISTORY, self.surrogate.memory)
+
+    @property
+    def learns(self) -> bool:
+        """Whether training runs are needed: not where all weights are finished ones."""
+        members = (self.surrogate, *self.rivals.values())
+        finished = all(one.weights is not None for one in members)
+        return not finished or (
+            self.compressor.kind != "identity" and self.compressor.weights is None
+        )
+
+    def runs(self) -> list[Any]:
+        """The simulator of every training run, with the keys that `data.vary` changes."""
+        known = type(self.simulator).model_fields
+        for key, values in self.data.vary.items():
+            if key not in known or not values:
+                raise InputError(
+                    f"data.vary.{key}: {list(values)}; a non-empty list for one of the "
+                    f"simulator's keys is allowed: {', '.join(sorted(known))}"
+                )
+        tree = self.simulator.model_dump(exclude_unset=True)
+        return [
+            parse(
+                type(self.simulator),
+                {**tree, **{key: v[run % len(v)] for key, v in self.data.vary.items()}},
+            )
+            for run in range(self.data.runs)
+        ]
+
+    def training_grid(self) -> Grid:
+        """The grid of a training run."""
+        return grid_of(self.simulator, self.data.shape)
+
+    def test_grid(self) -> Grid:
+        """The grid of the large domain (of a simulator; a dataset's is in its files)."""
+        return grid_of(self.simulator, self.domain.shape)
+
+
+def check(experiment: ForecastExperiment) -> None:
+    """What no single block can know. Errors: `InputError` with key, value, what is allowed."""
+    if (experiment.simulator is None) == (experiment.dataset is None):
+        raise InputError(
+            "simulator, dataset: exactly one of them is needed; a simulator makes the data, "
+            "a dataset reads them from files"
+        )
+    tile = experiment.domain.tile
+    if experiment.simulator is not None:
+        require(experiment.simulator)
+        if experiment.domain.shape is None:
+            raise InputError("domain.shape: missing; the cells of the large domain are needed")
+        check_tiles(experiment, experiment.domain.shape)
+        shape = experiment.data.shape
+        if len(shape) != experiment.axes:
+            raise InputError(f"data.shape: {list(shape)} given; {experiment.axes} axes, as tile")
+        experiment.runs()
+        _check_noise(experiment)
+    elif experiment.domain.shape is not None:
+        raise InputError("domain.shape: given; with a dataset the files say it, leave it out")
+    for t, f, h, r in zip(tile, experiment.factor, experiment.halo, experiment.reach, strict=True):
+        if t % f:
+            raise InputError(f"domain.tile: {list(tile)} given; a multiple of the factor {f}")
+        if max(h, r) > t // f:
+            key, given = ("coupling.halo", h) if h > t // f else ("surrogate.reach", r)
+            raise InputError(
+                f"{key}: {given} given; at most a tile, {t // f} cells of the surrogate's grid"
+            )
+        if h < r and experiment.surrogate.needs_whole_reach():
+            raise InputError(
+                f"coupling.halo: {h} given; at least {r} (surrogate.reach), or a surrogate with "
+                "masks, is allowed"
+            )
+    _check_decoder(experiment)
+    _check_rivals(experiment)
+
+
+def _check_decoder(experiment: ForecastExperiment) -> None:
+    """Whether the compressor's decoder reaches no further than the next tile."""
+    reach = experiment.compressor.decode_reach(experiment.axes)
+    tiles = [t // f for t, f in zip(experiment.domain.tile, experiment.factor, strict=True)]
+    if any(r > t for r, t in zip(reach, tiles, strict=True)):
+        raise InputError(
+            f"compressor: its decoder reaches {list(reach)} latent cells; at most a tile, "
+            f"{tiles} of them, is allowed (domain.tile, or depth, steps of the decoder)"
+        )
+
+
+def _check_noise(experiment: ForecastExperiment) -> None:
+    """Whether noise falls evenly into all spans, and there is some where an ensemble is asked."""
+    simulator, noise = experiment.simulator, noisy(experiment.simulator)
+    spans = {
+        "data.burn_in": experiment.data.burn_in,
+        "test.burn_in": experiment.test.burn_in,
+        "surrogate.jump": experiment.surrogate.jump,
+    }
+    for key, steps in spans.items() if noise else ():
+        check_steps(simulator, key, steps)
+    if experiment.test.members and not noise:
+        raise InputError(
+            f"test.members: {experiment.test.members} given; 0 is allowed where simulator.noise "
+            "is 0, since all members would be alike"
+        )
+
+
+def _check_rivals(experiment: ForecastExperiment) -> None:
+    """Names that no other trajectory bears, and jumps of one length."""
+    for name, rival in experiment.rivals.items():
+        if not RIVAL.fullmatch(name) or name in TAKEN:
+            raise InputError(
+                f"rivals.{name}: a name of small letters and _ is allowed, but not "
+                f"{', '.join(TAKEN)}"
+            )
+        if rival.jump != experiment.surrogate.jump or rival.memory > experiment.history:
+            raise InputError(
+                f"rivals.{name}: jump {rival.jump}, memory {rival.memory} given; the jump of the "
+                f"surrogate ({experiment.surrogate.jump}) and a memory of at most "
+                f"{experiment.history} are allowed"
+            )
+
+
+def check_tiles(experiment: ForecastExperiment, shape: tuple[int, ...]) -> None:
+    """Whether the tiles divide a domain of this shape."""
+    tile = experiment.domain.tile
+    if len(shape) != len(tile) or any(n % t for n, t in zip(shape, tile, strict=True)):
+        raise InputError(
+            f"domain.tile: {list(tile)} given; tiles must divide the domain {list(shape)} exactly"
+        )

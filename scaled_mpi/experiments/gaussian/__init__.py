@@ -1,0 +1,1 @@
+"""Large Gaussian fields from the exact denoisers of tiles."""

@@ -1,0 +1,131 @@
+"""Sections for generated fields: what each fusion of tiles keeps of the covariance, samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scaled_mpi.engine.artefacts import stage_facts
+from scaled_mpi.engine.kind import Found
+from scaled_mpi.experiments.gaussian.generate import ARRAYS
+from scaled_mpi.experiments.gaussian.settings import GaussianExperiment
+from scaled_mpi.parallel.arrays import load_arrays
+from scaled_mpi.report import figures, images, tables
+from scaled_mpi.report.page import Page, Panel
+from scaled_mpi.report.palette import FUSED, INK
+from scaled_mpi.report.pictures import field_limits, row
+from scaled_mpi.report.sections import facts, origin, panels, spent
+from scaled_mpi.report.series import number
+
+
+@dataclass(frozen=True)
+class TablePanel:
+    """Covariance error and variance of every case, a column a method."""
+
+    facts: Sequence[Mapping[str, Any]]
+    heading: str = "Does the whole keep the statistics?"
+    sentence: str = (
+        "Error of the covariance of all pairs of cells (Frobenius norm, relative), and in "
+        "brackets the variance over the true one; both exact, without sampling. l is the "
+        "correlation length in cells."
+    )
+
+    def content(self) -> str:
+        """A row a domain, kernel and length."""
+        found: dict[str, dict[str, list[float]]] = {}
+        for name in ("cov.error.tiled.", "variance.ratio."):
+            for fact in self.facts:
+                if fact["name"].startswith(name):
+                    case = found.setdefault(fact["name"].removeprefix(name), {})
+                    case.setdefault(fact["method"], []).append(number(fact["value"]))
+        used = [m for m in FUSED if any(m in case for case in found.values())]
+        rows = [
+            [
+                escape(label.replace("_", " ").replace(".", ", ")),
+                *("{:.3f} ({:.3f})".format(*case[m]) if m in case else "" for m in used),
+            ]
+            for label, case in found.items()
+        ]
+        head = ("case", *(FUSED[m][0] for m in used))
+        return tables.table(head, rows, [False] + [True] * len(used))
+
+
+@dataclass(frozen=True)
+class FieldPanel:
+    """One case: covariance by distance and, where there are any, samples from the same noise."""
+
+    label: str
+    tile: Sequence[int]
+    arrays: Mapping[str, np.ndarray]
+
+    @property
+    def heading(self) -> str:
+        """Axes, kernel and correlation length."""
+        return self.label.replace("_", " ").replace(".", ", ")
+
+    @property
+    def sentence(self) -> str:
+        """What is shown."""
+        tile = " × ".join(map(str, self.tile))
+        return (
+            f"Covariance by distance along an axis, tiles of {tile} cells; below, one sample "
+            "of each from the same noise."
+        )
+
+    def content(self) -> str:
+        """Curves and samples."""
+        drawn = figures.draw(self._curves, f"covariance {self.label}")
+        planes = self._found("sample")
+        if not planes:
+            return drawn
+        if all(plane.ndim == 1 for plane in planes.values()):
+            return drawn + figures.draw(self._lines, f"samples {self.label}")
+        low, high = field_limits(list(planes.values()))
+        return drawn + row(
+            [(FUSED[name][0], plane, low, high, images.FIELD) for name, plane in planes.items()]
+        )
+
+    def _found(self, kind: str) -> dict[str, np.ndarray]:
+        prefix = f"{self.label}.{kind}."
+        return {m: self.arrays[prefix + m] for m in FUSED if prefix + m in self.arrays}
+
+    def _curves(self, figure: Any) -> None:
+        axes = figure.add_subplot()
+        for name, curve in self._found("curve").items():
+            label, colour, dash = FUSED[name]
+            axes.plot(curve, color=colour, linestyle=dash, label=label)
+        for edge in range(self.tile[0], len(curve), self.tile[0]):
+            axes.axvline(edge, color=INK, linewidth=0.5, alpha=0.5)
+        axes.set_xlabel("distance in cells (thin lines: tiles)")
+        axes.set_ylabel("covariance")
+        axes.legend()
+
+    def _lines(self, figure: Any) -> None:
+        axes = figure.add_subplot()
+        for name, line in self._found("sample").items():
+            label, colour, dash = FUSED[name]
+            axes.plot(line, color=colour, linestyle=dash, linewidth=1.0, label=label)
+        axes.set_xlabel("cell")
+        axes.set_ylabel("sample")
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
+def page(experiment: GaussianExperiment, done: Found) -> Page:
+    """The page of a generation of Gaussian fields."""
+    shown = _panels(done["generate"].path) if "generate" in done else []
+    return Page((panels, spent, facts, origin), panels=shown)
+
+
+def _panels(folder: Path) -> list[Panel]:
+    """A table of all cases, and the fields of each, of a finished generation."""
+    arrays, tiles = load_arrays(folder / ARRAYS)
+    labels = [name.removesuffix(".curve.truth") for name in arrays if name.endswith("curve.truth")]
+    return [
+        TablePanel(stage_facts(folder)),
+        *(FieldPanel(label, tiles[label.split(".")[0]], arrays) for label in labels),
+    ]

@@ -1,1 +1,0 @@
-"""What the stages do: each reads finished artefacts and fills one folder."""
