@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ from scaled_mpi.experiments import kind_of, load  # noqa: E402
 from scaled_mpi.parallel.comm import abort_on_error, world  # noqa: E402
 from scaled_mpi.parallel.signals import EXIT_REQUEUE, Stopped, listen  # noqa: E402
 
+PAGE_AGE = 15.0  # seconds, at least, between two pages of a running job
+
 
 @dataclass(frozen=True)
 class Job:
@@ -40,6 +43,9 @@ class Job:
     experiment: ExperimentSpec
     found: Found
     folder: Path
+
+
+PAGE_AGE = 15.0  # seconds, at least, between two pages of a running job
 
 
 def parser() -> argparse.ArgumentParser:
@@ -162,24 +168,38 @@ def _run(job: Job, given: argparse.Namespace, comm: Any) -> int:
     def say(line: str) -> None:
         _say(comm, line)
 
+    def show(partial: bool) -> Any:
+        page = present(job.kind, job.experiment, job.found, job.folder, comm, partial)
+        if given.track and comm.rank == 0:
+            track(job.folder, given.track)
+        return page
+
     say(f"{job.experiment.name}: {comm.size} rank{'s' * (comm.size > 1)}")
-    page, last = None, given.stage or "report"
+    last = given.stage or "report"
     upto = None if last == "report" else last
-    finished = stages.run_stages(
+    page, waiting, shown = None, False, time.monotonic()
+    for stage in stages.run_stages(
         job.kind, job.experiment, job.found, comm, upto=upto, redo=given.redo, say=say
-    )
-    for stage in finished:
+    ):
         complete = stage.name == job.kind.last and upto is None
-        if complete or stage.shows:
-            partial = not complete
-            page = present(job.kind, job.experiment, job.found, job.folder, comm, partial)
-            if given.track and comm.rank == 0:
-                track(job.folder, given.track)
+        waiting = waiting or stage.shows
+        if complete or (waiting and _is_due(comm, shown)):
+            page, waiting, shown = show(not complete), False, time.monotonic()
+    if waiting:
+        page = show(True)
     if page is None:
         say(f"{last}: {job.found[last].path}")
     else:
         say(str(page))
     return 0
+
+
+def _is_due(comm: Any, shown: float) -> bool:
+    """Whether the page of a running job is old enough for another: drawing one takes seconds.
+
+    The clock of rank 0 decides for all ranks; collective.
+    """
+    return bool(comm.bcast(time.monotonic() - shown > PAGE_AGE, 0))
 
 
 def _say(comm: Any, line: str) -> None:
