@@ -13,10 +13,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
-from tests.journal import RANK, SETTINGS
+from tests.journal import RANK, SETTINGS, TASK
 
 LAUNCHED = "OMPI_COMM_WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ
 _cleaned = False  # MPI writes into the environment once, when it starts
@@ -102,3 +103,28 @@ def mpirun():
         )
 
     return run
+
+
+@pytest.fixture
+def kept(tmp_path_factory):
+    """kept(name, make) -> folder that make(folder) has filled, once for all runs of the driver.
+
+    For references that one rank computes alone: they are the same beside any number of ranks.
+    """
+
+    def find(name, make):
+        if TASK not in os.environ:
+            root = tmp_path_factory.mktemp("kept")
+        else:
+            root = Path(os.environ[TASK].split(os.pathsep)[-1]).parent / "kept"
+        if not (root / name).exists():
+            root.mkdir(exist_ok=True)
+            made = Path(tempfile.mkdtemp(dir=root))
+            make(made)
+            try:
+                made.rename(root / name)
+            except OSError:  # another run was faster
+                shutil.rmtree(made)
+        return root / name
+
+    return find
