@@ -22,8 +22,15 @@ RELOAD = 30  # seconds between reloads of a page whose job still runs
 class Panel(Protocol):
     """A further section, drawn from arrays of its own."""
 
-    heading: str
-    sentence: str
+    @property
+    def heading(self) -> str:
+        """The heading of the section."""
+        ...
+
+    @property
+    def sentence(self) -> str:
+        """The HTML below the heading."""
+        ...
 
     def content(self) -> str:
         """Return the section's HTML."""

@@ -16,12 +16,24 @@ from scaled_mpi.report import images
 class Frames(Protocol):
     """A stored trajectory: shape (T, C, *grid), times, and frames one by one."""
 
-    shape: Sequence[int]
-    times: Sequence[float]
-    channels: Sequence[str]
+    @property
+    def shape(self) -> Sequence[int]:
+        """Shape (T, C, *grid)."""
+        ...
+
+    @property
+    def times(self) -> Sequence[float] | np.ndarray:
+        """Times (T,) of the frames, in the trajectory's unit."""
+        ...
+
+    @property
+    def channels(self) -> Sequence[str]:
+        """Names of the C fields."""
+        ...
 
     def read(self, frame: int, /) -> np.ndarray:
         """Return frame `frame` as an array (C, *grid)."""
+        ...
 
 
 @dataclass(frozen=True)
