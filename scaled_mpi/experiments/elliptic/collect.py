@@ -1,15 +1,16 @@
-"""Learning a local solver: run solves and keep what their tiles met, then fit to it."""
+"""Learning a local solver: harvest the tiles' residuals of solves, then fit to them."""
 
 from __future__ import annotations
 
 import time
 
 from scaled_mpi.engine.context import Context
+from scaled_mpi.experiments.elliptic.settings import EllipticExperiment
 from scaled_mpi.parallel.comm import quiet_barrier
 
 
-def work(context: Context) -> None:
-    """Write `residuals-0000.npz` ... into the folder, where a solver is to be learned."""
+def work(context: Context[EllipticExperiment]) -> None:
+    """Write `residuals-0000.npz` ... into the folder if the solver is learned; collective."""
     experiment = context.experiment
     if experiment.local_solver.kind != "learned":
         return
@@ -30,8 +31,8 @@ def work(context: Context) -> None:
     context.facts.record("time.data", time.perf_counter() - begun, "s")
 
 
-def fit(context: Context) -> None:
-    """Train the local solver on the residuals."""
+def fit(context: Context[EllipticExperiment]) -> None:
+    """Train the local solver on the residuals; collective."""
     experiment = context.experiment
     if experiment.local_solver.kind != "learned":
         return
