@@ -29,19 +29,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What an experiment left: `fields` by path, such as "couple/surrogate", and its numbers."""
+    """The results of an experiment: `fields` by path, such as "couple/surrogate", and facts."""
 
     path: Path
     fields: xarray.DataTree
 
     def __getitem__(self, name: str) -> xarray.Dataset:
-        """The trajectory `name` (STAGE/NAME) as a lazy dataset."""
+        """Return the trajectory `name` (STAGE/NAME) as a lazy dataset. Errors: `KeyError`."""
         if name not in self:
-            raise KeyError(f"{name}: not in {self.path}; {', '.join(self)} are")
+            raise KeyError(
+                f"fields: {name} is not allowed: {self.path} has no such fields. "
+                f"Allowed: {', '.join(self)}"
+            )
         return self.fields[name].to_dataset()
 
     def __iter__(self) -> Iterator[str]:
-        """Names of all trajectories."""
+        """Iterate over the names of all trajectories."""
         return (node.path.lstrip("/") for node in self.fields.subtree if node.has_data)
 
     def __contains__(self, name: str) -> bool:
@@ -49,26 +52,29 @@ class Outputs:
 
     @cached_property
     def facts(self) -> list[dict[str, Any]]:
-        """All measured numbers, in the order in which they were measured."""
+        """All measured numbers, in the order of measurement."""
         return read_facts(self.path / "facts" / "facts.jsonl")
 
     @property
     def latest(self) -> dict[str, Any]:
-        """name -> the last value of each fact."""
+        """Last value of each fact by name."""
         return latest(self.facts)
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The course of the training."""
+        """Events of the training."""
         return read_events(self.path / "facts")
 
     @property
     def report(self) -> Path:
-        """The page to look at."""
+        """Path of the page."""
         return self.path / "report.html"
 
     def verify(self) -> None:
-        """Compare every field file with its checksum; InputError names the first that differs."""
+        """Compare every field file with its checksum.
+
+        Errors: `InputError` for the first file that differs.
+        """
         for folder, name in _trajectories(self.path):
             Trajectory(folder, name).verify()
 
@@ -76,23 +82,23 @@ class Outputs:
 def open_outputs(path: str | Path) -> Outputs:
     """Open the folder of an experiment (outputs/NAME), or any folder that holds trajectories.
 
-    Reads indexes only; numbers come when they are asked for. InputError for a folder that does not
-    exist or a trajectory that is damaged.
+    Reads indexes only; fields are read on access. Errors: `InputError` for a missing folder or a
+    damaged trajectory.
     """
     import xarray
 
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path}: no such folder; one that a run left is needed")
-    found = {
+        raise InputError(f"{path}: there is no such folder. Needed: a results folder")
+    fields = {
         "/".join((*folder.relative_to(path).parts, name)): as_dataset(Trajectory(folder, name))
         for folder, name in _trajectories(path)
     }
-    return Outputs(path, xarray.DataTree.from_dict(found, name=path.resolve().name))
+    return Outputs(path, xarray.DataTree.from_dict(fields, name=path.resolve().name))
 
 
 def as_dataset(run: Trajectory) -> xarray.Dataset:
-    """A trajectory as a lazy xarray dataset: a variable a channel, dims time, [z, y,] x."""
+    """Return a trajectory as a lazy dataset: a variable a channel, with dims time, [z, y,] x."""
     import xarray
     from xarray.core.indexing import LazilyIndexedArray
 
