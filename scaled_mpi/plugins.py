@@ -74,15 +74,20 @@ def joined(
 
 def missing(thing: object, required: Iterable[str]) -> list[str]:
     """Return one line for each name in `required` that `thing` does not have."""
-    owner = thing.__name__ if isinstance(thing, type) else type(thing).__name__
-    return [f"{owner}: {name} is missing" for name in required if not hasattr(thing, name)]
+    cls = thing if isinstance(thing, type) else type(thing)
+    keys = getattr(cls, "model_fields", {})  # a key is no attribute of the class of a block
+    return [
+        f"{cls.__name__}: {name} is missing"
+        for name in required
+        if name not in keys and not hasattr(thing, name)
+    ]
 
 
 def block_violations(member: object, contract: type, methods: Iterable[str]) -> list[str]:
     """Return what a block of YAML lacks of a contract, one line each.
 
-    `member` must be a class that inherits from `contract`, with a key `kind` that has a default
-    and with `methods` of its own in place of those of the contract.
+    `member` must be a class that inherits from `contract`. Its key `kind` has a default, and its
+    `methods` are its own, not those of the contract.
     """
     if not isinstance(member, type) or not issubclass(member, contract):
         name = getattr(member, "__name__", type(member).__name__)

@@ -1,40 +1,54 @@
-"""All tests: the serial ones, then those marked `mpi` on several numbers of ranks.
+"""All tests: the serial ones in parallel workers, those marked `mpi` on several numbers of ranks.
 
-`python tests/drive.py [pytest arguments]`, or `./run test`. Green must mean that tests ran: too
-few passed ones, a rank without a report, or a hang is a failure. The reports (one a rank) and logs
-stay in build/tests. With pytest arguments (`-k halo`) the least counts are not asked for.
+`python tests/drive.py [files or pytest arguments]`, or `./run test`. Runs that fit side by side on
+the cores run side by side. Green must mean that tests ran: too few passed ones, a test without a
+verdict, a skip without need, or a hang is a failure. A test that is ended costs its own verdict
+alone: the others are kept or run again, and nothing that it started is left. Journals, logs and
+seconds.txt (seconds a file) stay in build/tests. With arguments (`-k halo`) the least counts are
+not asked for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-import xml.etree.ElementTree as ET
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # of a script it is the script's folder
+
+from tests.journal import CLAIMS, TASK, claim_of, file_of  # noqa: E402
+from tests.verdict import Ledger, table  # noqa: E402
+
 REPORTS = ROOT / "build" / "tests"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One pytest: on how many ranks (0: without mpirun), what, and what counts as complete."""
+    """One set of tests: on how many ranks (0: without mpirun), which, and what is complete."""
 
     ranks: int
     marked: str
     folder: str
     least: int  # passed tests, a little under today's count
     limit: int  # seconds for the whole run
+    alone: bool = False  # it slows what runs beside it, and is slowed
 
     @property
     def name(self) -> str:
         return f"{self.ranks} rank{'s' * (self.ranks > 1)}" if self.ranks else "serial"
+
+    def cores(self, machine: int) -> int:
+        """How many of the machine's cores one process of the run takes."""
+        return machine if self.alone else min(max(self.ranks, 1), machine)
 
 
 RUNS = (
@@ -43,10 +57,14 @@ RUNS = (
     Run(2, "mpi", "tests", 210, 900),
     Run(3, "mpi", "tests", 210, 900),
     Run(4, "mpi", "tests", 210, 900),
-    Run(6, "ranks6", "tests", 60, 600),
-    Run(64, "ranks64", "tests", 1, 600),
+    Run(6, "ranks6", "tests", 60, 600, alone=True),
+    Run(64, "ranks64", "tests", 1, 600, alone=True),
 )
+WORKERS = 8  # at most: each reads all files, and the longest file takes longer than an eighth
 A_TEST = 300  # seconds for one test under mpirun: a hung rank is ended with its stack printed
+GRACE = 15  # seconds after a stack was written within which the process must have ended
+# Files that take longest, first, where no seconds.txt of an earlier call says it.
+SLOW = ("test_turing", "test_ensemble", "test_stepper", "test_resume", "test_stages")
 SETTINGS = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -57,123 +75,255 @@ SETTINGS = {
 }
 
 
-def command(run: Run, arguments: list[str]) -> list[str]:
-    """The command line of one run; under mpirun only files with such tests are read at all."""
-    pytest = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-v",
-        "--color=no",
-        "-m",
-        run.marked,
-        f"--junitxml={REPORTS / run.name.replace(' ', '-')}.xml",
-    ]
-    if not run.ranks:
-        return [*pytest, *arguments, run.folder]
+def slow_first(files: list[str], seconds: Path) -> list[str]:
+    """The files, those that took longest first: by an earlier call, else by `SLOW`."""
+    known = {}
+    if seconds.exists():
+        rows = [line.split() for line in seconds.read_text().splitlines()[1:]]
+        known = {row[-1]: float(row[0]) for row in rows}
+    guess = {name: float(len(SLOW) - place) for place, name in enumerate(SLOW)}
+    return sorted(files, key=lambda file: -known.get(file, guess.get(Path(file).stem, 0.0)))
+
+
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """(tests that are named, options of pytest)."""
+    named = [a for a in arguments if not a.startswith("-") and Path(file_of(a)).exists()]
+    return named, [a for a in arguments if a not in named]
+
+
+def tests_of(run: Run, named: list[str], seconds: Path) -> list[str]:
+    """What pytest is to read; under mpirun only files with such tests are read at all."""
     files = [
-        str(path.relative_to(ROOT))
-        for path in sorted((ROOT / run.folder).rglob("test_*.py"))
-        if f"mark.{run.marked}" in path.read_text()
+        str(path.relative_to(ROOT)) for path in sorted((ROOT / run.folder).rglob("test_*.py"))
     ]
+    files = named or slow_first(files, seconds)
+    if not run.ranks:
+        return files
     return [
-        "mpirun",
-        "-n",
-        str(run.ranks),
-        *pytest,
-        "--with-mpi",
-        f"--timeout={A_TEST}",
-        "--timeout-method=thread",
-        *arguments,
-        *files,
+        file
+        for file in files
+        if Path(file).is_dir() or f"mark.{run.marked}" in (ROOT / file_of(file)).read_text()
     ]
 
 
-def execute(line: list[str], log: Path, limit: int) -> str:
-    """Run one command with its output in `log`; returns "" or why it was ended."""
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            line,
-            cwd=ROOT,
-            env=SETTINGS | dict(os.environ),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            code = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return f"ended after {limit} s"
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return "" if code in (0, 1, 5) else f"exit code {code}"  # 1: failures, 5: nothing collected
+def command(run: Run, tests: list[str], options: list[str], scratch: Path) -> list[str]:
+    """The command line of one process of a run, or of its ranks."""
+    pytest = [sys.executable, "-m", "pytest", "-v", "--color=no", "-m", run.marked]
+    pytest += ["-p", "tests.journal", "-p", "no:cacheprovider", "-c", "pyproject.toml"]
+    pytest += ["--continue-on-collection-errors", f"--basetemp={scratch}", "--rootdir=."]
+    if not run.ranks:
+        return [*pytest, *options, *tests]
+    limit = [f"--timeout={A_TEST}", "--timeout-method=thread"]
+    return ["mpirun", "-n", str(run.ranks), *pytest, "--with-mpi", *limit, *options, *tests]
 
 
-def outcomes(report: Path) -> dict[str, str]:
-    """Test name -> passed, failed or skipped, from one rank's report."""
-    found = {}
-    for case in ET.parse(report).iter("testcase"):
-        kinds = {child.tag for child in case}
-        state = "failed" if kinds & {"failure", "error"} else "passed"
-        found[f"{case.get('classname')}.{case.get('name')}"] = (
-            "skipped" if state == "passed" and "skipped" in kinds else state
-        )
+class Task:
+    """One started command in a process group of its own, its folder and everything it starts."""
+
+    def __init__(self, line: list[str], folder: Path, limit: float, variables: dict[str, str]):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.limit, self.begun = folder, limit, time.monotonic()
+        outer = os.environ.get(TASK, "")
+        inherited = {k: v for k, v in os.environ.items() if k != CLAIMS}
+        with (folder / "log").open("w") as output:
+            self.process = subprocess.Popen(
+                line,
+                cwd=ROOT,
+                env=SETTINGS | inherited | variables | {TASK: f"{outer}{os.pathsep}{folder}"},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def ended(self) -> str | None:
+        """None while it runs; then "" or why its tests did not come to an end."""
+        code = self.process.poll()
+        cause = None
+        if code is not None:
+            cause = "" if code in (0, 1, 5) else f"exit code {code}"  # 1: failures, 5: no tests
+            if self.stuck(0):
+                cause = "ended at the time limit"
+        elif time.monotonic() - self.begun > self.limit:
+            cause = f"ended after {self.limit:.0f} s"
+        elif self.stuck(GRACE):
+            cause = "ended at the time limit"
+        if cause is not None:
+            self.end()
+        return cause
+
+    def stuck(self, seconds: float) -> bool:
+        """Whether a rank's stack was written, at a test's limit, that many seconds ago."""
+        now = time.time()
+        states = [path.stat() for path in self.folder.glob("rank*.stack")]
+        return any(state.st_size and now - state.st_mtime >= seconds for state in states)
+
+    def end(self) -> None:
+        """Kills what is left: its group, and what has left the group but names the folder."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for _ in range(20):
+            left = descendants(self.folder)
+            if not left:
+                return
+            for one in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGKILL)
+            time.sleep(0.1)
+
+
+def descendants(folder: Path) -> list[int]:
+    """Processes started with the folder among those of `TASK`, zombies aside (Linux only)."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            variables = (entry / "environ").read_bytes().split(b"\0")
+            words = next((v for v in variables if v.startswith(f"{TASK}=".encode())), b"")
+            if os.fsencode(folder) in words.partition(b"=")[2].split(os.pathsep.encode()):
+                found.append(int(entry.name))
     return found
 
 
-def judge(run: Run, least: int) -> tuple[Counter[str], list[str]]:
-    """Counts of one run and its complaints. A test passed if it passed on every rank."""
-    stem = run.name.replace(" ", "-")
-    names = [f"{stem}.rank{rank}.xml" for rank in range(run.ranks)] or [f"{stem}.xml"]
-    complaints, merged = [], {}
-    for name in names:
-        if not (REPORTS / name).exists():
-            complaints.append(f"no report {name}: that process was killed or hung")
-            continue
-        for test, state in outcomes(REPORTS / name).items():
-            merged.setdefault(test, []).append(state)
-    counts: Counter[str] = Counter()
-    for test, states in merged.items():
-        state = "failed" if "failed" in states else states[0]
-        if state != "failed" and len(set(states)) > 1:
-            state = "failed"
-            complaints.append(f"{test} ran on some ranks only")
-        elif state == "failed":
-            complaints.append(test)
-        counts[state] += 1
-    if counts["passed"] < least:
-        complaints.append(f"only {counts['passed']} passed, at least {least} must")
-    return counts, complaints
+def execute(line: list[str], log: Path, limit: float) -> str:
+    """Run one command with its output in `log`; returns "" or why it was ended."""
+    task = Task(line, log.parent, limit, {})
+    while (cause := task.ended()) is None:
+        time.sleep(0.05)
+    (log.parent / "log").replace(log)
+    return cause
 
 
-def main(arguments: list[str]) -> int:
-    """Run all; prints a line a run and, last, the sums. 0 if none failed and none is missing."""
-    shutil.rmtree(REPORTS, ignore_errors=True)
-    REPORTS.mkdir(parents=True)
-    runs = RUNS if shutil.which("mpirun") else RUNS[:1]
-    if len(runs) < len(RUNS):
-        print("no mpirun: only the serial tests run", flush=True)
-    passed = failed = 0
-    for run in runs:
-        since, log = time.monotonic(), REPORTS / f"{run.name.replace(' ', '-')}.log"
-        ended = execute(command(run, arguments), log, run.limit)
-        counts, complaints = judge(run, 0 if arguments else run.least)
-        complaints += [ended] * bool(ended)
-        print(
-            f"{run.name}: {counts['passed']} passed, {counts['failed']} failed, "
-            f"{counts['skipped']} skipped, {time.monotonic() - since:.0f} s",
-            flush=True,
+@dataclass
+class Progress:
+    """What has become of one run so far."""
+
+    run: Run
+    tests: list[str]
+    ledger: Ledger = field(default_factory=Ledger)
+    begun: float = 0.0
+    over: float = 0.0
+    attempts: int = 0
+    tasks: list[Task] = field(default_factory=list)  # under way
+
+    def summary(self, least: int) -> tuple[int, int, list[str]]:
+        """(passed, failed, lines to print)."""
+        counts, complaints = self.ledger.judge(least)
+        failed = max(counts["failed"], 1) if complaints else 0
+        line = (
+            f"{self.run.name}: {counts['passed']} passed, {counts['failed']} failed, "
+            f"{counts['skipped']} skipped, {self.over - self.begun:.0f} s"
         )
-        if complaints:
-            print(log.read_text()[-12_000:], *complaints, f"(log: {log})", sep="\n  ", flush=True)
-        passed += counts["passed"]
-        failed += max(counts["failed"], 1) if complaints else 0
-    print(f"{passed} passed, {failed} failed", flush=True)
-    return 1 if failed else 0
+        return counts["passed"], failed, [line, *complaints]
+
+
+class Schedule:
+    """Starts runs as cores become free, and starts again what an ended process has left."""
+
+    def __init__(
+        self, runs: tuple[Run, ...], arguments: list[str], reports: Path, cores: int
+    ) -> None:
+        self.named, self.options = split(arguments)
+        self.cores, self.reports = cores, reports
+        every = [Progress(run, tests_of(run, self.named, reports / "seconds.txt")) for run in runs]
+        self.scratch, self.claims = Path(), reports / "claims"
+        self.progress = [one for one in every if one.tests]
+        self.pending = self.order()
+
+    def order(self) -> list[Progress]:
+        """A serial worker, runs that leave a core free, the other workers, the large runs."""
+        serial = [one for one in self.progress if not one.run.ranks]
+        ranks = [one for one in self.progress if one.run.ranks]
+        small = [one for one in ranks if one.run.cores(self.cores) < self.cores]
+        more = [one for one in serial for _ in range(min(self.cores, WORKERS, len(one.tests)) - 1)]
+        return serial + small + more + [one for one in ranks if one not in small]
+
+    def free(self) -> int:
+        return self.cores - sum(
+            one.run.cores(self.cores) * len(one.tasks) for one in self.progress
+        )
+
+    def start(self, one: Progress) -> None:
+        now = time.monotonic()
+        one.begun, one.attempts = one.begun or now, one.attempts + 1
+        name = f"{one.run.name.replace(' ', '-')}.{one.attempts}"
+        folder = self.reports / name
+        folder.mkdir()
+        (folder / "done").write_text("".join(f"{test}\n" for test in one.ledger.verdicts))
+        variables = {} if one.run.ranks else {CLAIMS: str(self.claims)}
+        line = command(one.run, one.tests, self.options, self.scratch / name)
+        one.tasks.append(Task(line, folder, one.begun + one.run.limit - now, variables))
+
+    def settle(self, one: Progress, task: Task, cause: str) -> None:
+        """Takes the verdicts of an ended process over, and lets another have what it left."""
+        one.tasks.remove(task)
+        one.over = time.monotonic()
+        print(f"  {task.folder.name}: {cause or 'done'}", flush=True)
+        left = one.ledger.settle(task.folder, one.run.ranks, cause)
+        if left and one.over - one.begun < one.run.limit and one.ledger.missing():
+            self.release(one, task)
+            self.pending.insert(0, one)
+
+    def release(self, one: Progress, task: Task) -> None:
+        """Lets other workers take the files that an ended one has not finished."""
+        for file in {file_of(test) for test in one.ledger.missing()}:
+            claim = claim_of(self.claims, file)
+            if claim.exists() and claim.read_text() == task.folder.name:
+                claim.unlink()
+
+    def drive(self) -> list[Progress]:
+        self.reports.mkdir(parents=True, exist_ok=True)
+        for folder in (path for path in self.reports.iterdir() if path.is_dir()):
+            shutil.rmtree(folder)
+        self.claims.mkdir()
+        self.scratch = Path(tempfile.mkdtemp(prefix="tests-"))
+        try:
+            while self.pending or any(one.tasks for one in self.progress):
+                fits = (o for o in self.pending if o.run.cores(self.cores) <= self.free())
+                if (one := next(fits, None)) is not None:
+                    self.pending.remove(one)
+                    self.start(one)
+                    continue
+                time.sleep(0.05)
+                for one in self.progress:
+                    for task in list(one.tasks):
+                        if (cause := task.ended()) is not None:
+                            self.settle(one, task, cause)
+        finally:
+            for one in self.progress:
+                for task in one.tasks:
+                    task.end()
+            shutil.rmtree(self.scratch, ignore_errors=True)
+        return self.progress
+
+
+def main(arguments: list[str], runs: tuple[Run, ...] = RUNS, reports: Path = REPORTS) -> int:
+    """Run all; prints a line a run, its failures, the slowest files and the sums; 0 if all passed.
+
+    A call that is interrupted or terminated ends every process that it has started.
+    """
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, lambda number, frame: sys.exit(128 + number))
+    if shutil.which("mpirun") is None:
+        runs = tuple(run for run in runs if not run.ranks)
+        print("no mpirun: only the serial tests run", flush=True)
+    since, passed, failed = time.monotonic(), 0, 0
+    progress = Schedule(runs, arguments, reports, cores()).drive()
+    for one in progress:
+        counts = one.summary(0 if arguments else one.run.least)
+        passed, failed = passed + counts[0], failed + counts[1]
+        print(*counts[2], sep="\n  ", flush=True)
+    lines = table({one.run.name: one.ledger for one in progress})
+    (reports / "seconds.txt").write_text("\n".join(lines) + "\n")
+    print("seconds a file, the slowest (all: build/tests/seconds.txt)", *lines[:16], sep="\n")
+    print(f"{passed} passed, {failed} failed, {time.monotonic() - since:.0f} s", flush=True)
+    return 1 if failed or not progress else 0
+
+
+def cores() -> int:
+    """Of the machine, as far as this process may use them; OMP_NUM_THREADS says nothing."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def altered(folder, **changes):
         ({}, ["surrogate.width=96"], "surrogate.width: 96 given; 64 is allowed"),
         ({}, ["surrogate.jump=25"], "surrogate.jump: 25 given; 50 is allowed"),
         ({"channels": 3}, [], "its metadata do not fit: mean: 2 given; 3 are needed"),
-        ({"axes": 10**9}, [], "axes: 1000000000 given"),
+        ({"axes": 10**9}, [], "axes: 1000000000 is not allowed"),
         ({"mean": "much"}, [], "mean"),
         ({"axes": 1}, [], "learned on 1 axes; 2 are needed"),
         (
@@ -160,3 +160,22 @@ def test_a_resolved_configuration_can_be_read_again(tmp_path, name):
     experiment = load(ROOT / "configs" / f"{name}.yaml")
     (tmp_path / "config.yaml").write_text(to_yaml(experiment))
     assert load(tmp_path / "config.yaml") == experiment
+
+
+def test_compressor_and_surrogate_of_another_run_give_its_forecast(tmp_path):
+    config = [
+        str(ROOT / "configs/smoke/autoencoder.yaml"),
+        *("compressor.training.steps=8", "surrogate.training.steps=8", "data.runs=2"),
+        *("compressor.held_out=1", "coupling.jumps=2"),
+    ]
+    assert main([*config, "name=first", "--outputs", str(tmp_path)]) == 0
+    given = [f"{key}.weights={tmp_path / 'first'}" for key in ("compressor", "surrogate")]
+    assert main([*config, *given, "name=second", "--outputs", str(tmp_path)]) == 0
+    hashes = [
+        {fact["value"] for fact in facts if fact["name"] == "field.sha256"}
+        for name in ("first", "second")
+        for facts in [read_facts(tmp_path / name / "facts" / "facts.jsonl")]
+    ]
+    assert hashes[0] == hashes[1] != set()
+    runs = list((tmp_path / "second" / "simulate").glob("train-*"))
+    assert runs == []  # nothing is learned

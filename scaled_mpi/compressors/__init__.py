@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from scaled_mpi.compressors.adversarial import Adversarial
 from scaled_mpi.compressors.autoencoder import Autoencoder
 from scaled_mpi.compressors.coders import member_violations
 from scaled_mpi.compressors.diffusion import DiffusionAutoencoder
 from scaled_mpi.compressors.identity import Identity
 from scaled_mpi.compressors.pod import Pod
-from scaled_mpi.config import Spec
 from scaled_mpi.plugins import joined
 
-BUILT_IN: dict[str, type[Spec]] = {
+BUILT_IN: dict[str, Any] = {
     "identity": Identity,
     "autoencoder": Autoencoder,
     "adversarial": Adversarial,
@@ -20,6 +21,6 @@ BUILT_IN: dict[str, type[Spec]] = {
 }
 
 
-def __getattr__(name: str) -> dict[str, type[Spec]]:
+def __getattr__(name: str) -> dict[str, Any]:
     """Serve `MEMBERS`: the built-in members, and those that installed packages add."""
     return joined(globals(), name, "scaled_mpi.compressors", member_violations)

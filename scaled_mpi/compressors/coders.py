@@ -43,10 +43,10 @@ CELLS = 4  # latent cells an axis of the smaller tile of a check
 class Coder(Protocol):
     """A loaded compressor. Lengths are one whole number an axis.
 
-    `factor`: cells of the field for one latent cell; `encode_reach`: cells of the field, and
-    `decode_reach`: latent cells, read around a tile; `noises`: channels of white noise that
-    `decode` takes, decided by `seed`; `scores`: errors on held-out runs; `bits`: of one latent
-    cell, None for all bits of its numbers.
+    One latent cell stands for `factor` cells of the field. Around a tile `encode` reads
+    `encode_reach` cells of the field, `decode` reads `decode_reach` latent cells. `decode` takes
+    `noises` channels of white noise, decided by `seed`. `scores` are errors on held-out runs.
+    `bits` is the price of one latent cell, None for all bits of its numbers.
     """
 
     factor: tuple[int, ...]
@@ -62,14 +62,17 @@ class Coder(Protocol):
         ...
 
     def encode(self, field: np.ndarray) -> np.ndarray:
-        """Return (c, *(tile / factor)) of (C, *(tile + 2 encode_reach)), in the same type."""
+        """Return the latent field (c, *latent) of a tile (C, *cells), in the same type.
+
+        latent = tile / factor, cells = tile + 2 encode_reach.
+        """
         ...
 
     def decode(self, latent: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
-        """Return (C, *tile) of (c, *(tile / factor + 2 decode_reach)), in the same type.
+        """Return the tile (C, *tile) of a latent field (c, *latent), in the same type.
 
-        noise (noises, *cells), with cells = (tile / factor + 2 decode_reach) factor, where
-        `noises` > 0; None leaves it out.
+        latent = tile / factor + 2 decode_reach. noise (noises, *cells) on cells = latent factor
+        is given where `noises` > 0; None leaves it out.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Files that hold arrays by name, and the small mapping that tells which is what."""
+"""Files that hold arrays by name, and the small mapping from arrays to channels."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Kind = Literal["periodic", "dirichlet", "neumann"]
 class ArrayFiles(TrajectoryFiles):
     """The mapping from arrays to channels, axes and units of a trajectory.
 
-    `axes` are those of every array in its order: n runs, t time, c channels, z y x space, for
-    example tyx or ntcyx. With c, `array` holds all channels, named by the list `channels`;
-    without, each channel is an array, `channels` being a list of them or a mapping channel: array.
-    `time_step` is between two stored frames, `spacing` between cells; `boundary` (with
-    `boundary_value` on the face for dirichlet) is one for all axes or a list in the order z, y, x.
-    `condition` gives numbers, or names of arrays with one number or one a run, that tell runs
-    apart.
+    `axes` are the axes of every array in its order: n runs, t time, c channels, z y x space, for
+    example tyx or ntcyx. With c, `array` holds all channels, and the list `channels` names them.
+    Without c, each channel is an array, and `channels` is a list of them or a mapping
+    channel: array. `time_step` is between two stored frames, `spacing` between cells. `boundary`
+    is one for all axes or a list in the order z, y, x; `boundary_value` is the value on a
+    dirichlet face. `condition` distinguishes runs: numbers, or names of arrays with one number or
+    one a run.
     """
 
     channels: tuple[str, ...] | dict[str, str] = Field(min_length=1)
@@ -42,16 +42,19 @@ class ArrayFiles(TrajectoryFiles):
         space = "".join(sorted(set(self.axes) - set("ntc"), reverse=True))
         if "t" not in self.axes or len(set(self.axes)) < len(self.axes) or space not in _SPACES:
             raise InputError(
-                f"dataset.axes: {self.axes!r}; t and x, yx or zyx, and where they exist n and c, "
-                "each once, are allowed"
+                f"dataset.axes: {self.axes!r} is not allowed: unknown, missing or repeated "
+                "letters. Allowed: t and x, yx or zyx, and where they exist n and c"
             )
         if ("c" in self.axes) != (self.array is not None):
             raise InputError(
-                f"dataset.array: {self.array!r} with axes {self.axes!r}; the name of an array is "
-                "needed with axis c, and none without"
+                f"dataset.array: {self.array!r} is not allowed: the axes are {self.axes!r}. "
+                "Allowed: the name of an array with axis c, none without"
             )
         if self.array is not None and isinstance(self.channels, dict):
-            raise InputError("dataset.channels: a mapping; with axis c a list of names is needed")
+            raise InputError(
+                "dataset.channels: a mapping is not allowed: with axis c one array holds "
+                "all. Allowed: a list of names"
+            )
         for channel in self.channels:
             plain_name(channel, "dataset.channels")
         for key in ("spacing", "boundary", "boundary_value"):
@@ -65,13 +68,14 @@ class ArrayFiles(TrajectoryFiles):
         for array, shape in shapes.items():
             if len(shape) != len(self.axes) or shape != shapes[places[0].array] or 0 in shape:
                 raise InputError(
-                    f"{path}:{array}: shape {list(shape)}; {len(self.axes)} axes {self.axes}, the "
-                    "same and not empty for all arrays, are needed"
+                    f"{path}:{array}: has shape {list(shape)}. Needed: {len(self.axes)} axes "
+                    f"{self.axes}, the same and not empty for all arrays"
                 )
         sizes = dict(zip(self.axes, shapes[places[0].array], strict=True))
         if sizes.get("c", len(places)) != len(places):
             raise InputError(
-                f"{path}:{self.array}: {sizes['c']} channels; {len(places)} have names"
+                f"{path}:{self.array}: has {sizes['c']} channels, of which {len(places)} "
+                "have names. Needed: a name for each"
             )
         space = "zyx"[-len(set(self.axes) & set("zyx")) :]
         whole = Run(
@@ -108,8 +112,8 @@ class ArrayFiles(TrajectoryFiles):
                 shape = source.shape(given)
                 if shape not in ((), (1,), (count,)):
                     raise InputError(
-                        f"{path}:{given}: shape {list(shape)}; one number, or one for each of "
-                        f"{count} runs, is needed"
+                        f"{path}:{given}: has shape {list(shape)}. Needed: one number, or one for "
+                        f"each of {count} runs"
                     )
                 read = source.read(given, (slice(None),) * len(shape)).reshape(-1)
                 values = list(read) if len(read) == count else [read[0]] * count

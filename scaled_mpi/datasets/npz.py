@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -24,17 +24,17 @@ class NpzSource:
         try:
             self._zip = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: not a readable NPZ file (damaged?)") from error
+            raise InputError(f"{path}: damaged. Needed: a readable NPZ file") from error
 
     def __contains__(self, name: str) -> bool:
         return f"{name}.npy" in self._zip.namelist()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of the array `name`."""
+        """Return the shape of the array `name`."""
         return tuple(self._array(name).shape)
 
     def read(self, name: str, index: tuple[Any, ...]) -> np.ndarray:
-        """A part of it."""
+        """Return the part of it at `index`, of any shape."""
         return np.asarray(self._array(name)[index])
 
     def close(self) -> None:
@@ -50,13 +50,15 @@ class NpzSource:
                 known = ", ".join(
                     sorted(n.removesuffix(".npy") for n in self._zip.namelist())[:12]
                 )
-                raise InputError(f"{self.path}:{name}: not there; {known} is") from None
+                raise InputError(f"{self.path}:{name}: not there. Needed: {known}") from None
             try:
                 self._arrays[name] = self._load(name, member)
             except (ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile) as error:
                 if isinstance(error, InputError):
                     raise
-                raise InputError(f"{self.path}:{name}: not a readable array ({error})") from error
+                raise InputError(
+                    f"{self.path}:{name}: not readable ({error}). Needed: an array"
+                ) from error
         return self._arrays[name]
 
     def _load(self, name: str, member: zipfile.ZipInfo) -> np.ndarray:
@@ -64,18 +66,22 @@ class NpzSource:
             shape, fortran, dtype = _header(stream)
             if dtype.hasobject:
                 raise InputError(
-                    f"{self.path}:{name}: pickled; only plain numbers are allowed, "
-                    f"{COMMAND} leaves it out"
+                    f"{self.path}:{name}: pickled. Needed: plain numbers; {COMMAND} leaves the "
+                    "array out"
                 )
             if dtype.kind not in "fiub" or dtype.subdtype:
-                raise InputError(f"{self.path}:{name}: holds {dtype}; numbers are needed")
+                raise InputError(f"{self.path}:{name}: holds {dtype}. Needed: numbers")
             begin = stream.tell()
         if member.compress_type == zipfile.ZIP_STORED:
             offset = self._data_start(member) + begin
-            order = "F" if fortran else "C"
-            return np.memmap(self.path, dtype, "r", offset, shape, order)
+            order: Literal["F", "C"] = "F" if fortran else "C"
+            return np.memmap(
+                self.path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order
+            )
         if member.file_size > LARGEST_PACKED:
-            raise InputError(f"{self.path}:{name}: too large to unpack; save it with np.savez")
+            raise InputError(
+                f"{self.path}:{name}: too large to unpack. Needed: a file that np.savez wrote"
+            )
         with self._zip.open(member) as stream:
             return np.lib.format.read_array(stream, allow_pickle=False)
 
@@ -87,7 +93,7 @@ class NpzSource:
         return member.header_offset + _LOCAL_HEADER + name + extra
 
 
-def _header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(stream)

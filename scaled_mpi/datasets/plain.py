@@ -34,9 +34,9 @@ def pickled_members(path: str | Path) -> list[str]:
                 if _is_pickled(archive, name)
             ]
     except FileNotFoundError:
-        raise InputError(f"{path}: not there; the tree is incomplete") from None
+        raise InputError(f"{path}: not there. Needed: the whole tree") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a readable NPZ file (damaged?)") from error
+        raise InputError(f"{path}: damaged. Needed: a readable NPZ file") from error
 
 
 def _is_pickled(archive: zipfile.ZipFile, name: str) -> bool:
@@ -54,7 +54,10 @@ def copy_plainly(source: Path, target: Path) -> list[str]:
     Errors: `InputError` where `source` is no folder or `target` is there.
     """
     if not source.is_dir() or target.exists():
-        raise InputError(f"{source}, {target}: a folder, and a name that is not taken, are needed")
+        raise InputError(
+            f"{source}, {target}: no folder, or a name in use. Needed: a folder, and a "
+            "name that is free"
+        )
     left_out = []
     target.mkdir(parents=True)
     for entry in walk(source):

@@ -11,29 +11,35 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
+from numpy.typing import DTypeLike
 from pydantic import Field, PositiveInt
 
 from scaled_mpi.config import InputError, Spec
-from scaled_mpi.parallel.blocks import Block, Boundary, Grid, make_blocks
+from scaled_mpi.parallel.blocks import Block, Boundary, Grid, handy_tile, make_blocks
 from scaled_mpi.parallel.comm import Comm, raise_together
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.store import TrajectoryWriter, trajectory_names
 
-_LARGEST_TILE, _SMALLEST_TILE = 64, 8  # cells an axis of an imported run's chunks
 _TEST_SHARE = 4  # of a single run, the last frame in so many is for the test
 
 
 class Source(Protocol):
     """An open file: arrays by name, of which any part can be read."""
 
-    def shape(self, name: str) -> tuple[int, ...]: ...
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of the array `name`."""
+        ...
 
-    def read(self, name: str, index: tuple[Any, ...]) -> np.ndarray: ...
+    def read(self, name: str, index: tuple[Any, ...]) -> np.ndarray:
+        """Return the part of the array `name` at `index`, of any shape."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the file."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class Run:
         spacing = tuple(h * cut.step for h, cut in zip(self.spacing, self.cells, strict=True))
         return Grid(shape, spacing, self.boundary)
 
-    def read(self, source: Source, frame: int, block: Block, dtype: Any) -> np.ndarray:
+    def read(self, source: Source, frame: int, block: Block, dtype: DTypeLike) -> np.ndarray:
         """Frame number `frame` (C, *block.size); InputError for a value that is not finite."""
         cuts = [
             slice(cut[a], cut[a + n - 1] + 1, cut.step)
@@ -90,44 +96,45 @@ class Run:
             with np.errstate(over="ignore"):  # too large for float32: infinite, and found below
                 values[c] = np.transpose(part, [order.index(axis) for axis in space])
         if not np.isfinite(values).all():
-            c, *cell = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
+            c, *local = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
             cell = tuple(
-                cut[a + i] for cut, a, i in zip(self.cells, block.start, cell, strict=True)
+                cut[a + i] for cut, a, i in zip(self.cells, block.start, local, strict=True)
             )
             raise InputError(
-                f"{self.path}:{self.places[c].array}: frame {self.frames[frame]}, cell {cell} is "
-                f"not finite in {np.dtype(dtype).name}; finite numbers are needed"
+                f"{self.path}:{self.places[c].array}: frame {self.frames[frame]}, cell "
+                f"{cell} is not finite in {np.dtype(dtype).name}. Needed: finite numbers"
             )
         return values
 
 
 Cut = tuple[int, int]
+Axis = Literal["t", "z", "y", "x"]
 
 
 class TrajectoryFiles(Spec):
     """Keys that all formats share.
 
-    `train` and `test` are paths or patterns with *. Without `test`, the last `held_out` runs of
-    `train` are the test (1 if there are several), or the last `test_frames` frames of the last run
-    (a quarter of them if there is one run only). `crop` cuts an axis (t, z, y, x) to [start,
-    stop), `stride` takes every so manyth of its entries.
+    `train` and `test` are paths or patterns with *. Without `test`, the test is the last
+    `held_out` runs of `train` (1 if there are several), or the last `test_frames` frames of the
+    last run. A single run gives a quarter of its frames. `crop` cuts an axis (t, z, y, x) to
+    [start, stop), `stride` keeps one in so many of its entries.
     """
 
     train: tuple[str, ...] = Field(min_length=1)
     test: tuple[str, ...] = ()
     held_out: PositiveInt | None = None
     test_frames: PositiveInt | None = None
-    crop: dict[Literal["t", "z", "y", "x"], Cut] = {}
-    stride: dict[Literal["t", "z", "y", "x"], PositiveInt] = {}
+    crop: dict[Axis, Cut] = {}
+    stride: dict[Axis, PositiveInt] = {}
     dtype: Literal["float32", "float64"] = "float32"
 
     def open(self, path: str) -> Source:
         """One file, open on this rank. Each format has its own."""
-        raise TypeError(f"{type(self).__name__} opens no files")
+        raise TypeError(f"{type(self).__name__}: has no method open. Needed: one")
 
     def runs(self, path: str, source: Source) -> list[Run]:
         """The whole runs of a file, before crop and stride. Each format has its own."""
-        raise TypeError(f"{type(self).__name__} lists no runs")
+        raise TypeError(f"{type(self).__name__}: has no method runs. Needed: one")
 
     def import_into(self, folder: str | Path, comm: Comm) -> list[str]:
         """Write `train-0000` ... and `test-0000` ... into a folder; collective. Returns the names.
@@ -157,7 +164,10 @@ class TrajectoryFiles(Spec):
             train, test = self._hold_out(train)
         places = {tuple(place.channel for place in run.places) for run in [*train, *test]}
         if len(places) > 1 or len({len(run.cells) for run in [*train, *test]}) > 1:
-            raise InputError(f"dataset: runs with different channels or axes: {sorted(places)}")
+            raise InputError(
+                f"dataset: runs differ in channels or axes: {sorted(places)}. Needed: the "
+                "same in all"
+            )
         return train, test
 
     def fingerprint(self) -> list[list[Any]]:
@@ -175,7 +185,8 @@ class TrajectoryFiles(Spec):
         unknown = (set(self.crop) | set(self.stride)) - {"t", *space}
         if unknown:
             raise InputError(
-                f"dataset.crop, stride: {sorted(unknown)}; axes t, {', '.join(space)} exist"
+                f"dataset.crop, stride: {sorted(unknown)} is not allowed: unknown axes. "
+                f"Allowed: t, {', '.join(space)}"
             )
         cells = tuple(
             self._cut_axis(run, axis, cut) for axis, cut in zip(space, run.cells, strict=True)
@@ -184,12 +195,13 @@ class TrajectoryFiles(Spec):
         step = run.time_step * frames.step
         return replace(run, cells=cells, frames=frames, time_step=step)
 
-    def _cut_axis(self, run: Run, axis: str, whole: range) -> range:
+    def _cut_axis(self, run: Run, name: str, whole: range) -> range:
+        axis = cast(Axis, name)
         start, stop = self.crop.get(axis, (0, len(whole)))
         if not 0 <= start < stop <= len(whole):
             raise InputError(
-                f"dataset.crop.{axis}: {[start, stop]}; inside 0 to {len(whole)} ({run.path}) "
-                "is allowed"
+                f"dataset.crop.{axis}: {[start, stop]} is not allowed: outside {run.path}. "
+                f"Allowed: inside 0 to {len(whole)}"
             )
         return whole[start : stop : self.stride.get(axis, 1)]
 
@@ -198,15 +210,16 @@ class TrajectoryFiles(Spec):
         if count:
             if count >= len(runs):
                 raise InputError(
-                    f"dataset.held_out: {count}; fewer than the {len(runs)} runs are allowed"
+                    f"dataset.held_out: {count} is not allowed: no run is left to learn from. "
+                    f"Allowed: fewer than the {len(runs)} runs"
                 )
             return runs[:-count], runs[-count:]
         last = runs[-1]
         frames = self.test_frames or len(last.frames) // _TEST_SHARE
         if not 0 < frames < len(last.frames):
             raise InputError(
-                f"dataset.test_frames: {frames}; 1 to {len(last.frames) - 1} of the last run "
-                "is allowed"
+                f"dataset.test_frames: {frames} is not allowed: nothing is left to learn "
+                f"from or to test on. Allowed: 1 to {len(last.frames) - 1} of the last run"
             )
         early, late = last.frames[:-frames], last.frames[-frames:]
         return [*runs[:-1], replace(last, frames=early)], [replace(last, frames=late)]
@@ -247,15 +260,8 @@ def _paths(key: str, patterns: Sequence[str]) -> list[str]:
         found = sorted(glob.glob(pattern, recursive=True)) if "*" in pattern else [pattern]
         if not found or not all(Path(path).is_file() for path in found):
             raise InputError(
-                f"dataset.{key}: {pattern}: no such file; a path or pattern is needed"
+                f"dataset.{key}: {pattern} is not allowed: no such file. Allowed: a path or "
+                "a pattern"
             )
         paths += found
     return paths
-
-
-def handy_tile(shape: Sequence[int]) -> tuple[int, ...]:
-    """For each axis the largest divisor from 8 to 64 cells, or the whole axis if it has none."""
-    return tuple(
-        next((d for d in range(min(n, _LARGEST_TILE), _SMALLEST_TILE - 1, -1) if n % d == 0), n)
-        for n in shape
-    )

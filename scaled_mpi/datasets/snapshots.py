@@ -70,7 +70,9 @@ class SnapshotSet:
             self.files = [plain_name(entry["file"], "file") for entry in index["files"]]
             self.chunk = int(self.meta["chunk"])
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: not an index of version 1 ({error})") from error
+            raise InputError(
+                f"{path}: not an index ({error}). Needed: an index of version 1"
+            ) from error
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -81,7 +83,10 @@ class SnapshotSet:
         Errors: `InputError` for a value that is not finite.
         """
         if not 0 <= start < stop <= len(self):
-            raise IndexError(f"samples {start} to {stop} of {len(self)}")
+            raise IndexError(
+                f"samples: {start} to {stop} is not allowed: out of range. Allowed: inside "
+                f"0 to {len(self)}"
+            )
         result = np.empty((stop - start, *self.shape[1:]), np.float32)
         for number in range(start // self.chunk, (stop - 1) // self.chunk + 1):
             arrays, _ = load_arrays(self.folder / self.files[number])
@@ -89,5 +94,8 @@ class SnapshotSet:
             low, high = max(start, first), min(stop, first + len(arrays["samples"]))
             result[low - start : high - start] = arrays["samples"][low - first : high - first]
         if not np.isfinite(result).all():
-            raise InputError(f"{self.folder}: {self.preset}: samples that are not finite")
+            raise InputError(
+                f"{self.folder}: {self.preset} has samples that are not finite. Needed: "
+                "finite numbers"
+            )
         return result

@@ -14,15 +14,19 @@ as neumann.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scaled_mpi.config import InputError
 from scaled_mpi.datasets.hdf5 import Hdf5Source
-from scaled_mpi.datasets.runs import Place, Run, TrajectoryFiles
+from scaled_mpi.datasets.runs import Place, Run, Source, TrajectoryFiles
 from scaled_mpi.parallel.blocks import Boundary, per_axis
 from scaled_mpi.parallel.hdf5 import plain_dataset
+
+if TYPE_CHECKING:
+    import h5py
 
 _KINDS = {"periodic": "periodic", "wall": "neumann", "open": "neumann"}
 _UNEVEN = 1e-3  # relative difference of spacings that counts as a non-uniform grid
@@ -44,11 +48,12 @@ class WellFiles(TrajectoryFiles):
         """The file, open on this rank."""
         return Hdf5Source(path)
 
-    def runs(self, path: str, source: Hdf5Source) -> list[Run]:
-        """The trajectories of a file."""
+    def runs(self, path: str, source: Source) -> list[Run]:
+        """Return the trajectories of a file."""
+        assert isinstance(source, Hdf5Source)
         names = _words(_group(source, path, "dimensions").attrs.get("spatial_dims", ()))
         if not 1 <= len(names) <= 3:
-            raise InputError(f"{path}: dimensions of space {names}; 1 to 3 are allowed")
+            raise InputError(f"{path}: has dimensions of space {names}. Needed: 1 to 3")
         letters = names if set(names) <= set("xyz") else list("zyx"[-len(names) :])
         axes = "nt" + "".join(letters)
         places = self._places(path, source, axes)
@@ -87,11 +92,15 @@ class WellFiles(TrajectoryFiles):
                     found[f"{name}_{axis}"] = Place(f"{name}_{axis}", array, c, axes + "c")
         unknown = [channel for channel in self.channels if channel not in found]
         if unknown or not found:
-            raise InputError(f"{path}: channels {unknown}; {', '.join(found) or 'none'} exist")
+            raise InputError(
+                f"{path}: has no channels {unknown}. Needed: {', '.join(found) or 'none'}"
+            )
         places = tuple(found[channel] for channel in self.channels or found)
         shapes = {source.shape(place.array)[: len(axes)] for place in places}
         if len(shapes) > 1 or 0 in next(iter(shapes)):
-            raise InputError(f"{path}: fields of different shapes {sorted(shapes)}; one is needed")
+            raise InputError(
+                f"{path}: has fields of different shapes {sorted(shapes)}. Needed: one shape"
+            )
         return places
 
     def _boundary(self, path: str, source: Hdf5Source, order: list[str]) -> tuple[Boundary, ...]:
@@ -108,13 +117,13 @@ class WellFiles(TrajectoryFiles):
         for axis in order:
             if found.get(axis) not in _KINDS.values():
                 raise InputError(
-                    f"{path}: boundary {found.get(axis)!r} of {axis}; periodic, wall and open are "
-                    "known, dataset.boundary replaces it"
+                    f"{path}: boundary {found.get(axis)!r} of {axis} is not known. Needed: "
+                    "periodic, wall or open, or dataset.boundary"
                 )
         return tuple(Boundary(found[axis]) for axis in order)
 
 
-def _group(source: Hdf5Source, path: str, name: str) -> Any:
+def _group(source: Hdf5Source, path: str, name: str) -> h5py.Group:
     """A group inside the file; InputError if it is missing or a link to elsewhere."""
     import h5py
 
@@ -122,7 +131,7 @@ def _group(source: Hdf5Source, path: str, name: str) -> Any:
     for part in name.split("/"):
         link = here.get(part, getlink=True)
         if not isinstance(link, h5py.HardLink) or not isinstance(here[part], h5py.Group):
-            raise InputError(f"{path}: no group {name}; a file of The Well is needed")
+            raise InputError(f"{path}: has no group {name}. Needed: a file of The Well")
         here = here[part]
     return here
 
@@ -151,7 +160,7 @@ def _spacing(path: str, source: Hdf5Source, name: str) -> float:
     if len(steps) == 0:
         return 1.0
     if not steps[0] > 0 or np.ptp(steps) > _UNEVEN * steps[0]:
-        raise InputError(f"{path}:dimensions/{name}: uneven; a uniform grid is needed")
+        raise InputError(f"{path}:dimensions/{name}: uneven. Needed: a uniform grid")
     return float(points[-1] - points[0]) / len(steps)
 
 
@@ -160,7 +169,7 @@ def _time_step(path: str, source: Hdf5Source, number: int) -> float:
     index: tuple[Any, ...] = (slice(None),) if len(shape) == 1 else (number, slice(None))
     steps = np.diff(np.asarray(source.read("dimensions/time", index), np.float64))
     if len(steps) == 0 or not np.mean(steps) > 0:
-        raise InputError(f"{path}:dimensions/time: does not grow; times of frames are needed")
+        raise InputError(f"{path}:dimensions/time: does not grow. Needed: times of frames")
     return float(np.mean(steps))
 
 
@@ -184,5 +193,5 @@ def _condition(source: Hdf5Source, number: int, count: int) -> dict[str, float]:
     return found
 
 
-def _words(value: Any) -> list[str]:
+def _words(value: ArrayLike) -> list[str]:
     return [w.decode() if isinstance(w, bytes) else str(w) for w in np.atleast_1d(value)]

@@ -7,15 +7,19 @@ from typing import Any
 
 from scaled_mpi.config import Spec, decisive
 from scaled_mpi.engine.settings import ExperimentSpec
-from scaled_mpi.files import sha256
-from scaled_mpi.shipped import weight_file
+from scaled_mpi.learning.given_weights import TrainedPart, weights_part
 
 GPU = Path("/dev/nvidia0")  # bits are promised for a kind of device; torch need not be asked
 
 
-def learned_part(experiment: ExperimentSpec, member: Any, ranks: int) -> dict[str, Any]:
-    """What decides the weights; also the training ranks, in the mode where they do."""
-    part: dict[str, Any] = {"member": decisive(member), "seed": experiment.seed}
+def learned_part(experiment: ExperimentSpec, key: str, member: Spec, ranks: int) -> dict[str, Any]:
+    """Return what decides the weights of the block `key`: a training, or finished weights.
+
+    The training ranks are part of it in the mode where they decide bits.
+    """
+    given = isinstance(member, TrainedPart)
+    part: dict[str, Any] = weights_part(member, key) if given else {"member": decisive(member)}
+    part["seed"] = experiment.seed
     training = getattr(member, "training", None)
     if training is not None:
         if training.device == "auto":
@@ -26,9 +30,7 @@ def learned_part(experiment: ExperimentSpec, member: Any, ranks: int) -> dict[st
 
 
 def weighed_part(experiment: ExperimentSpec, key: str, member: Spec, ranks: int) -> dict[str, Any]:
-    """What decides the weights: a training, or the file that they are taken from."""
-    part = learned_part(experiment, member, ranks)
-    given = part["member"].pop("weights", None)
-    if given is None:
-        return part
-    return {**part, "weights": sha256(weight_file(f"{key}.weights", given))}
+    """Return `learned_part` without the key `weights` of a member that is trained."""
+    part = learned_part(experiment, key, member, ranks)
+    part["member"].pop("weights", None)
+    return part

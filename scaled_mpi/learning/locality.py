@@ -1,7 +1,7 @@
 """Whether a local operation is local: cut windows must give the cut answer.
 
-Every contract of a local operator (surrogate, coder) promises that with its reach around a tile
-the answer on the tile is that of the whole domain. The check cuts one window in two.
+A local operator (surrogate, coder) promises the whole domain's answer on a tile, if it sees the
+cells within its reach around the tile. The check cuts one window in two.
 """
 
 from __future__ import annotations

@@ -8,17 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from scaled_mpi.config import InputError, Spec, undecisive
+from scaled_mpi.config import InputError, SparseSpec, SpecType, parse, plain, undecisive
+from scaled_mpi.facts import EventLog
+from scaled_mpi.parallel.comm import Comm
 
 
-class Training(Spec):
-    """How a network is trained. Every budget is in optimiser steps, never in seconds."""
+class Training(SparseSpec):
+    """How a network is trained. Every budget is in optimiser steps, never in seconds.
+
+    `epochs`, passes over the data, may stand in place of `steps`. `with_steps` turns it into steps
+    where the number of samples is known. Hashes and trainings see steps alone.
+    """
+
+    optional: ClassVar[tuple[str, ...]] = ("epochs",)
 
     steps: int = Field(2000, ge=1)
+    epochs: PositiveInt | None = Field(None, description="passes over the data, in place of steps")
     batch: int = Field(16, ge=1, description="samples an optimiser step")
     micro_batches: int = Field(4, ge=1, description="parts of a batch; at most so many ranks")
     mode: Literal["ordered", "ddp"] = "ordered"
@@ -50,6 +59,15 @@ class Training(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_budget(self) -> Training:
+        if self.epochs is not None and "steps" in self.model_fields_set:
+            raise InputError(
+                f"training.epochs: {self.epochs} is not allowed: training.steps is {self.steps}. "
+                "Allowed: one of the two"
+            )
+        return self
+
     @property
     def micro_size(self) -> int:
         """Samples in one micro-batch."""
@@ -67,6 +85,40 @@ class Training(Spec):
                 f"training.batch: {self.batch} is larger than the data set; "
                 f"at most its {samples} samples are allowed"
             )
+
+
+def with_steps(training: Training, samples: int) -> Training:
+    """Return the training with its `epochs` as steps over `samples`; without epochs, itself.
+
+    The steps read every sample `epochs` times, the last batch whole. Errors: `InputError` where
+    one batch is larger than the data set.
+    """
+    if training.epochs is None:
+        return training
+    training.check_batch(samples)
+    steps = -(-training.epochs * samples // training.batch)
+    return training.model_copy(update={"epochs": None, "steps": steps})
+
+
+def with_steps_of(part: SpecType, samples: int) -> SpecType:
+    """Return a block with a key `training` whose epochs are steps, checked again as a whole.
+
+    A block without epochs is returned as it is. Errors: `InputError`, also for other keys that do
+    not fit the number of steps.
+    """
+    training = getattr(part, "training", None)
+    if training is None or training.epochs is None:
+        return part
+    return parse(type(part), {**plain(part), "training": plain(with_steps(training, samples))})
+
+
+def check_steps_known(training: Training) -> None:
+    """Raise `InputError` where `epochs` has not been turned into steps."""
+    if training.epochs is not None:
+        raise InputError(
+            f"training.epochs: {training.epochs} is not allowed: the number of samples is not "
+            "known here. Allowed: training.steps"
+        )
 
 
 @dataclass(frozen=True)
@@ -103,6 +155,19 @@ class Task:
     sample: Callable[[int, int, int], Any]
     validate: Callable[[Any], dict[str, float]]
     meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where one training runs: its ranks, its folder, its log and its seed.
+
+    `events` is an EventLog (rank 0's is used) or None. `seed` decides every random number.
+    """
+
+    comm: Comm
+    folder: Path
+    events: EventLog | None
+    seed: int
 
 
 def useful_ranks(spec: Training, ranks: int) -> int:

@@ -48,7 +48,7 @@ def load_weights(path: str | Path) -> tuple[Tensors, dict[str, Any]]:
     try:
         with safe_open(str(path), framework="pt") as file:
             head = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; weights in safetensors are needed") from error
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:

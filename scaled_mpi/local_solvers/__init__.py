@@ -7,15 +7,16 @@ A member's `load(folder)` returns a solver: `prepare(operators)` once a matrix, 
 
 from __future__ import annotations
 
-from scaled_mpi.config import Spec
+from typing import Any
+
 from scaled_mpi.local_solvers.exact import Exact
 from scaled_mpi.local_solvers.learned import Learned
 from scaled_mpi.local_solvers.solvers import member_violations
 from scaled_mpi.plugins import joined
 
-BUILT_IN: dict[str, type[Spec]] = {"exact": Exact, "learned": Learned}
+BUILT_IN: dict[str, Any] = {"exact": Exact, "learned": Learned}
 
 
-def __getattr__(name: str) -> dict[str, type[Spec]]:
+def __getattr__(name: str) -> dict[str, Any]:
     """Serve `MEMBERS`: the built-in members, and those that installed packages add."""
     return joined(globals(), name, "scaled_mpi.local_solvers", member_violations)

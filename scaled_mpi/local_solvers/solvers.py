@@ -67,8 +67,8 @@ class LocalSolverSpec(TrainedPart):
         load_local_solver(self, folder)
 
     def learns(self) -> bool:
-        """Return whether `fit` has to run, and residuals have to be harvested for it."""
-        return False
+        """Return whether `fit` has to run, on residuals that are harvested for it."""
+        return self.weights is None and type(self).fit is not LocalSolverSpec.fit
 
 
 def load_local_solver(spec: LocalSolverSpec, folder: Path | None = None) -> LocalSolver:

@@ -17,8 +17,8 @@ from scaled_mpi.parallel import hdf5
 HEAD = "scaled_mpi"
 
 
-def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], meta: Any) -> str:
-    """Write `arrays` and JSON-able `meta` by rename; returns the SHA-256 of all they say. Serial.
+def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], meta: object) -> str:
+    """Write arrays of any shape and JSON-able `meta` by rename; return their SHA-256. Serial.
 
     Equal contents give equal bytes.
     """
@@ -33,7 +33,7 @@ def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], meta: Any) -
 
 
 def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], Any]:
-    """Arrays and meta of a file that `save_arrays` wrote.
+    """Return the arrays (of any shape) and the meta of a file that `save_arrays` wrote.
 
     Errors: `InputError` where the file is missing, cut short, altered or of another program.
     """
@@ -46,9 +46,13 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], Any]:
     except InputError:
         raise
     except (KeyError, OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: not a readable file of this program ({error})") from error
+        raise InputError(
+            f"{path}: not readable ({error}). Needed: a file that this program wrote"
+        ) from error
     if _digest(arrays, words) != told:
-        raise InputError(f"{path}: damaged (its content differs from its checksum)")
+        raise InputError(
+            f"{path}: damaged, its content differs from its checksum. Needed: an intact file"
+        )
     return arrays, meta
 
 

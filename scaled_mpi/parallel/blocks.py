@@ -1,19 +1,19 @@
 """Who owns what: tiles, blocks and ranks as plain arithmetic, without MPI.
 
-The experiment fixes the tiles; a rank owns a rectangle of them, its block. Any rank of a job of
-any size can be asked, on any machine, so one process tests them all (the idea is mpi4py-fft's,
-Mortensen, Dalcin and Keyes 2019, https://doi.org/10.21105/joss.01340). Axes are in the order Z, Y,
-X, whichever exist; ranks are numbered like C arrays, the last axis fastest, which is also the
-order of PETSc's DMDA.
+The experiment fixes the tiles; a rank owns a rectangle of them, its block. One process computes
+the block of any rank of a job of any size, and so tests them all. The idea is mpi4py-fft's
+(Mortensen, Dalcin and Keyes 2019, https://doi.org/10.21105/joss.01340). Axes are in the order Z,
+Y, X, whichever exist. Ranks are numbered like C arrays, the last axis fastest, as in PETSc's DMDA.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from scaled_mpi.config import InputError
 
 BOUNDARY_KINDS = ("periodic", "dirichlet", "neumann")
 MAX_AXES = 3
+
+_LARGEST_TILE, _SMALLEST_TILE = 64, 8  # cells an axis of an imported run's chunks
 
 
 @dataclass(frozen=True)
@@ -34,30 +36,45 @@ class Boundary:
     def __post_init__(self) -> None:
         if self.kind not in BOUNDARY_KINDS:
             raise InputError(
-                f"boundary: {self.kind!r}, one of {', '.join(BOUNDARY_KINDS)} is allowed"
+                f"boundary: {self.kind!r} is not allowed: unknown kind. Allowed: "
+                f"{', '.join(BOUNDARY_KINDS)}"
             )
         if not math.isfinite(self.value):
-            raise InputError(f"boundary value: {self.value!r}, a finite number is needed")
+            raise InputError(
+                f"boundary value: {self.value!r} is not allowed: not finite. Allowed: a "
+                "finite number"
+            )
 
     @property
     def periodic(self) -> bool:
         return self.kind == "periodic"
 
 
-def per_axis(name: str, value: Any, axes: int) -> tuple[Any, ...]:
+def behind(box: Iterable[slice]) -> tuple[EllipsisType | slice, ...]:
+    """The index of the cells `box` in an array (..., *cells): `...`, then one slice an axis."""
+    return (..., *box)
+
+
+def per_axis(name: str, value: object, axes: int) -> tuple[Any, ...]:
     """One entry an axis: a single value counts for all; InputError where the number is wrong."""
     entries = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else (value,) * axes
     if len(entries) != axes:
-        raise InputError(f"{name}: {list(entries)}, one entry for each of {axes} axes is needed")
+        raise InputError(
+            f"{name}: {list(entries)} is not allowed: the grid has {axes} axes. "
+            "Allowed: one entry for each axis"
+        )
     return entries
 
 
-def whole_per_axis(name: str, value: Any, axes: int, least: int) -> tuple[int, ...]:
+def whole_per_axis(name: str, value: object, axes: int, least: int) -> tuple[int, ...]:
     """As `per_axis`, and every entry a whole number >= `least`."""
     entries = per_axis(name, value, axes)
     for entry in entries:
         if isinstance(entry, bool) or int(entry) != entry or entry < least:
-            raise InputError(f"{name}: {list(entries)}, whole numbers >= {least} are allowed")
+            raise InputError(
+                f"{name}: {list(entries)} is not allowed: out of range. Allowed: whole "
+                f"numbers >= {least}"
+            )
     return tuple(int(entry) for entry in entries)
 
 
@@ -76,15 +93,23 @@ class Grid:
     def __post_init__(self) -> None:
         axes = len(tuple(self.shape))
         if not 1 <= axes <= MAX_AXES:
-            raise InputError(f"shape: {list(self.shape)}, 1 to {MAX_AXES} axes are allowed")
+            raise InputError(
+                f"shape: {list(self.shape)} is not allowed: too many or too few axes. "
+                f"Allowed: 1 to {MAX_AXES} axes"
+            )
         object.__setattr__(self, "shape", whole_per_axis("shape", self.shape, axes, 1))
         spacing = tuple(float(h) for h in per_axis("spacing", self.spacing, axes))
         if not all(h > 0 and math.isfinite(h) for h in spacing):
-            raise InputError(f"spacing: {list(spacing)}, numbers > 0 are allowed")
+            raise InputError(
+                f"spacing: {list(spacing)} is not allowed: out of range. Allowed: numbers > 0"
+            )
         object.__setattr__(self, "spacing", spacing)
         boundary = per_axis("boundary", self.boundary, axes)
         if not all(isinstance(condition, Boundary) for condition in boundary):
-            raise InputError(f"boundary: {list(boundary)}, a Boundary for each axis is needed")
+            raise InputError(
+                f"boundary: {list(boundary)} is not allowed: wrong type or count. Allowed: "
+                "a Boundary for each axis"
+            )
         object.__setattr__(self, "boundary", boundary)
 
     @property
@@ -104,7 +129,10 @@ class Grid:
         """The grid of `factor` times fewer cells an axis over the same domain."""
         factor = whole_per_axis("factor", factor, self.axes, 1)
         if any(n % f for n, f in zip(self.shape, factor, strict=True)):
-            raise InputError(f"factor: {list(factor)}, must divide the grid {list(self.shape)}")
+            raise InputError(
+                f"factor: {list(factor)} is not allowed: it must divide the grid. Allowed: "
+                f"divisors of {list(self.shape)}"
+            )
         shape = tuple(n // f for n, f in zip(self.shape, factor, strict=True))
         spacing = tuple(h * f for h, f in zip(self.spacing, factor, strict=True))
         return replace(self, shape=shape, spacing=spacing)
@@ -147,10 +175,14 @@ class Blocks:
         object.__setattr__(self, "tile", whole_per_axis("tile", self.tile, self.grid.axes, 1))
         object.__setattr__(self, "split", whole_per_axis("split", self.split, self.grid.axes, 1))
         if any(n % t for n, t in zip(shape, self.tile, strict=True)):
-            raise InputError(f"tile: {list(self.tile)}, must divide the grid {list(shape)}")
+            raise InputError(
+                f"tile: {list(self.tile)} is not allowed: it must divide the grid. Allowed: "
+                f"divisors of {list(shape)}"
+            )
         if any(p > c for p, c in zip(self.split, self.counts, strict=True)):
             raise InputError(
-                f"split: {list(self.split)}, at most the tiles {list(self.counts)} are allowed"
+                f"split: {list(self.split)} is not allowed: more blocks than tiles. "
+                f"Allowed: at most {list(self.counts)}"
             )
 
     @cached_property
@@ -175,7 +207,9 @@ class Blocks:
     def coordinates(self, rank: int) -> tuple[int, ...]:
         """The place of a rank in the lattice of ranks."""
         if not 0 <= rank < self.ranks:
-            raise IndexError(f"rank {rank} owns no block: {self.ranks} ranks do")
+            raise IndexError(
+                f"rank: {rank} is not allowed: it owns no block. Allowed: 0 to {self.ranks - 1}"
+            )
         return tuple(int(c) for c in np.unravel_index(rank, self.split))
 
     def rank_at(self, coordinates: Sequence[int]) -> int:
@@ -200,7 +234,8 @@ class Blocks:
         for index, edges in zip(tile_index, self._tile_edges, strict=True):
             if not 0 <= index < edges[-1]:
                 raise IndexError(
-                    f"tile {tuple(tile_index)} lies outside the lattice {self.counts}"
+                    f"tile: {tuple(tile_index)} is not allowed: outside the lattice. Allowed: "
+                    f"inside {self.counts}"
                 )
             places.append(int(np.searchsorted(edges, index, side="right")) - 1)
         return self.rank_at(places)
@@ -232,7 +267,10 @@ class Blocks:
         halo = whole_per_axis("halo", halo, axes, 0)
         width = halo if width is None else whole_per_axis("width", width, axes, 0)
         if any(h > w for h, w in zip(halo, width, strict=True)):
-            raise InputError(f"halo: {list(halo)}, at most the ring {list(width)} is allowed")
+            raise InputError(
+                f"halo: {list(halo)} is not allowed: wider than the ring. Allowed: at most "
+                f"{list(width)}"
+            )
         first = self.block(rank).tile_start
         lows = [
             (i - a) * t + w - h
@@ -253,7 +291,10 @@ class Blocks:
         """The same tiles and ranks on a grid of `factor` times fewer cells an axis."""
         factor = whole_per_axis("factor", factor, self.grid.axes, 1)
         if any(t % f for t, f in zip(self.tile, factor, strict=True)):
-            raise InputError(f"factor: {list(factor)}, must divide the tile {list(self.tile)}")
+            raise InputError(
+                f"factor: {list(factor)} is not allowed: it must divide the tile. Allowed: "
+                f"divisors of {list(self.tile)}"
+            )
         tile = tuple(t // f for t, f in zip(self.tile, factor, strict=True))
         return Blocks(self.grid.coarsen(factor), tile, self.split)
 
@@ -268,12 +309,14 @@ def choose_split(
     halo.
 
     Any `ranks` >= 1 will do; the product of the result is the largest possible <= `ranks` with at
-    most one rank a tile on every axis. Ties go to the least area of cuts (cells, with `tile` cells
-    a tile; a periodic axis has one cut more), then to the smallest largest block, then to cuts of
-    the first axis, which leave rows whole.
+    most one rank a tile on every axis. Ties go to the least area of cuts, in cells, with `tile`
+    cells a tile; a periodic axis has one cut more. Further ties go to the smallest largest block,
+    then to cuts of the first axis, which leave rows whole.
+
+    Errors: `InputError` for `ranks` < 1.
     """
     if ranks < 1:
-        raise InputError(f"ranks: {ranks}, at least 1 is needed")
+        raise InputError(f"ranks: {ranks} is not allowed: no rank is left. Allowed: at least 1")
     counts = tuple(int(c) for c in counts)
     tile = (1,) * len(counts) if tile is None else tuple(tile)
     wraps = (True,) * len(counts) if periodic is None else tuple(periodic)
@@ -303,6 +346,14 @@ def _splits(counts: Sequence[int], ranks: int) -> list[tuple[int, ...]]:
 
 def make_blocks(grid: Grid, tile: int | Sequence[int], comm_size: int) -> Blocks:
     """The split of `grid` into tiles and blocks for at most `comm_size` ranks."""
-    alone = Blocks(grid, tile, (1,) * grid.axes)
+    alone = Blocks(grid, whole_per_axis("tile", tile, grid.axes, 1), (1,) * grid.axes)
     periodic = [boundary.periodic for boundary in grid.boundary]
     return replace(alone, split=choose_split(alone.counts, comm_size, alone.tile, periodic))
+
+
+def handy_tile(shape: Sequence[int]) -> tuple[int, ...]:
+    """For each axis the largest divisor from 8 to 64 cells, or the whole axis if it has none."""
+    return tuple(
+        next((d for d in range(min(n, _LARGEST_TILE), _SMALLEST_TILE - 1, -1) if n % d == 0), n)
+        for n in shape
+    )

@@ -10,10 +10,10 @@ Layout of a trajectory NAME in a folder
     NAME.xdmf                           for ParaView
     NAME.json                           the index, written last
 
-Every file is written under a temporary name, synced and renamed. The index tells shape, channels,
-type, grid, tile, attributes, times, and of every file its frames, size and sha256, and its own
-sha256; readers trust the index only, so a killed writer never leaves a trajectory that seems
-complete. `NAME.progress` is the index of an unfinished one: from it a restarted writer goes on.
+Every file is written under a temporary name, synced and renamed. The index holds shape, channels,
+type, grid, tile, attributes and times, frames, size and sha256 of every file, and its own sha256.
+Readers trust the index only, so a killed writer never leaves a trajectory that seems complete.
+`NAME.progress` is the index of an unfinished one: from it a restarted writer goes on.
 The bytes do not depend on the number of ranks.
 """
 
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from scaled_mpi.config import InputError
 from scaled_mpi.files import link_or_copy, plain_name, seal, unseal, write_text
@@ -78,7 +79,7 @@ class TrajectoryWriter:
         comm: Comm,
         channels: Sequence[str],
         times: Sequence[float] | None = None,
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
         attributes: Mapping[str, Any] | None = None,
         group: int | None = None,
         units: Mapping[str, str] | None = None,
@@ -88,10 +89,16 @@ class TrajectoryWriter:
         self.blocks, self.comm = blocks, comm
         self.channels = tuple(plain_name(channel, "channel") for channel in channels)
         if not self.channels or len(set(self.channels)) < len(self.channels):
-            raise InputError(f"channels: {list(channels)}; one or more different names are needed")
+            raise InputError(
+                f"channels: {list(channels)} is not allowed: names must differ. Allowed: "
+                "one or more different names"
+            )
         self.dtype = np.dtype(dtype)
         if self.dtype.name not in _DTYPES:
-            raise InputError(f"dtype: {self.dtype.name}; {' or '.join(_DTYPES)} is allowed")
+            raise InputError(
+                f"dtype: {self.dtype.name} is not allowed: unknown type. Allowed: "
+                f"{', '.join(_DTYPES)}"
+            )
         frame_bytes = len(self.channels) * math.prod(blocks.grid.shape) * self.dtype.itemsize
         self.group = min(group or LARGEST_FILE, max(1, LARGEST_FILE // frame_bytes))
         self.attributes, self.units = dict(attributes or {}), dict(units or {})
@@ -111,16 +118,28 @@ class TrajectoryWriter:
     def append(self, time: float, field: np.ndarray | None) -> None:
         """Add the frame of `time`: (C, *block.size) of this rank, None where it has no block."""
         if self._closed:
-            raise ValueError(f"trajectory {self.name}: closed; no frame can follow")
+            raise ValueError(
+                f"trajectory {self.name}: is closed. Needed: an open one to append a frame"
+            )
         time = float(time)
         if not math.isfinite(time) or (self._times and time <= self._times[-1]):
-            raise ValueError(f"trajectory {self.name}: time {time} must follow {self._times[-1:]}")
+            raise ValueError(
+                f"time: {time} is not allowed: times of trajectory {self.name} grow. "
+                f"Allowed: after {self._times[-1:]}"
+            )
         if self._plan is not None and self._plan[self.frames : self.frames + 1] != [time]:
-            raise ValueError(f"trajectory {self.name}: time {time} is not the planned one")
+            raise ValueError(
+                f"time: {time} is not allowed: trajectory {self.name} has planned times. "
+                "Allowed: the next of them"
+            )
         if self._block is not None:
             expected = (len(self.channels), *self._block.size)
-            if np.shape(field) != expected:
-                raise ValueError(f"{self.name}: {np.shape(field)} given, not {expected}")
+            shape = None if field is None else np.shape(field)
+            if shape != expected:
+                raise ValueError(
+                    f"field: shape {shape} is not allowed: trajectory {self.name} has "
+                    f"another. Allowed: {expected}"
+                )
             self._waiting.append(np.array(field, dtype=self.dtype))
         self._times.append(time)
         if self.frames - self._written >= self.group:
@@ -147,7 +166,10 @@ class TrajectoryWriter:
             return
         if self.frames == 0 or (self._plan is not None and self.frames < len(self._plan)):
             missing = len(self._plan or [0]) - self.frames
-            raise ValueError(f"trajectory {self.name}: {missing} planned frames are missing")
+            raise ValueError(
+                f"trajectory {self.name}: {missing} planned frames are missing. Needed: all "
+                "of them"
+            )
         self.flush()
         on_root(self.comm, self._finish)
         self._closed = True
@@ -155,7 +177,7 @@ class TrajectoryWriter:
     def __enter__(self) -> TrajectoryWriter:
         return self
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is None:
             self.close()
 
@@ -202,9 +224,12 @@ class TrajectoryWriter:
         mine = self._index()
         for key in ("channels", "dtype", "grid"):
             if index[key] != mine[key]:
-                raise InputError(f"{path}: {key} differs from this run; begin again")
+                raise InputError(
+                    f"{path}: {key} differs from this run. Needed: the same, or remove the file "
+                    "to start again"
+                )
         if len(index["times"]) < keep:
-            raise InputError(f"{path}: {len(index['times'])} frames; {keep} are needed")
+            raise InputError(f"{path}: has {len(index['times'])} frames. Needed: {keep}")
         needed = [entry for entry in index["files"] if entry["first"] < keep]
         for entry in needed:
             check_size(self.folder, entry)
@@ -231,6 +256,7 @@ class TrajectoryWriter:
 
     def _read_back(self, entry: dict[str, Any], frames: int) -> list[np.ndarray]:
         path = self.folder / entry["file"]
+        assert self._block is not None
         where = (slice(0, frames), *self._block.slices)
         with hdf5.reading(path) as file:
             values = [hdf5.plain_dataset(file, channel)[where] for channel in self.channels]

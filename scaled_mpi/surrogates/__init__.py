@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from scaled_mpi.config import Spec
+from typing import Any
+
 from scaled_mpi.plugins import joined
 from scaled_mpi.surrogates.diffusion import Diffusion
 from scaled_mpi.surrogates.mvar import Mvar
@@ -10,7 +11,7 @@ from scaled_mpi.surrogates.operators import member_violations
 from scaled_mpi.surrogates.probabilistic import Probabilistic
 from scaled_mpi.surrogates.stepper import Stepper
 
-BUILT_IN: dict[str, type[Spec]] = {
+BUILT_IN: dict[str, Any] = {
     "stepper": Stepper,
     "probabilistic": Probabilistic,
     "diffusion": Diffusion,
@@ -18,6 +19,6 @@ BUILT_IN: dict[str, type[Spec]] = {
 }
 
 
-def __getattr__(name: str) -> dict[str, type[Spec]]:
+def __getattr__(name: str) -> dict[str, Any]:
     """Serve `MEMBERS`: the built-in members, and those that installed packages add."""
     return joined(globals(), name, "scaled_mpi.surrogates", member_violations)

@@ -38,9 +38,8 @@ Future = tuple[np.ndarray, np.ndarray]  # value (C, *window) and mask (*window) 
 class Operator(Protocol):
     """A loaded surrogate: a local operator that advances one tile by one jump.
 
-    `reach`: cells an axis that it reads around a tile; `memory`: past frames that it reads;
-    `stochastic`: whether it reads noise, of `noises` channels; `conditions`: the names of the
-    parameters of a run that it reads.
+    It reads `reach` cells an axis around a tile and `memory` past frames. A `stochastic` one reads
+    white noise of `noises` channels. `conditions` are the parameters of a run that it reads.
     """
 
     reach: tuple[int, ...]
@@ -69,10 +68,11 @@ class Operator(Protocol):
     ) -> np.ndarray:
         """Return the tile one jump later, (C, *tile), in the type of `window`.
 
-        window (memory, C, *(tile + 2 reach)), newest last; mask (*(tile + 2 reach)), 1 where the
-        window is known; condition (n,) from `condition`; future: value (C, *(tile + 2 reach)) and
-        mask of the cells known one jump on; noise (noises, *(tile + 2 reach)), standard normal,
-        where `stochastic`. Errors: `ValueError` for a window that the operator cannot use.
+        window (memory, C, *(tile + 2 reach)), newest last. mask (*(tile + 2 reach)) is 1 where the
+        window is known. condition (n,) is from `condition`. future holds the value
+        (C, *(tile + 2 reach)) and the mask of the cells known one jump on. noise
+        (noises, *(tile + 2 reach)) is standard normal, given where `stochastic`.
+        Errors: `ValueError` for a window that the operator cannot use.
         """
         ...
 
@@ -80,9 +80,9 @@ class Operator(Protocol):
 class Surrogate(TrainedPart):
     """The block of YAML of a surrogate; its fields are its keys. A member adds `kind: Literal`.
 
-    `jump`: simulator steps of one application; `memory`: past frames read, the newest included;
-    `reach`: cells of its own grid read around a tile, one number or one an axis; `weights`: a
-    results folder or a shipped name, in place of a training.
+    `jump` is in simulator steps. `memory` counts the past frames read, the newest included.
+    `reach` counts the cells of its own grid read around a tile, one number or one an axis.
+    `weights` is a results folder or a shipped name, in place of a training.
     """
 
     jump: PositiveInt = 1
@@ -159,8 +159,8 @@ def member_violations(member: object) -> list[str]:
 def violations(operator: Operator, channels: int = 1, seed: int = 0) -> list[str]:
     """Return what an operator breaks of the contract, one line each; none for one that keeps it.
 
-    `channels` of the field. Two neighbouring tiles are cut out of a random field and advanced;
-    they must equal the same cells of one tile that holds both, and a second call the first.
+    `channels` of the field. Two neighbouring tiles are cut out of a random field and advanced.
+    They must equal the same cells of one tile that holds both, and a second call the first.
     """
     try:
         checked_operator(operator)

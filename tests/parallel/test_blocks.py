@@ -70,7 +70,7 @@ def test_uneven_splits_differ_by_one_tile():
 def test_idle_ranks_own_nothing():
     blocks = make_blocks(Grid((8, 8)), 4, 7)
     assert blocks.ranks == 4
-    with pytest.raises(IndexError, match="rank 5"):
+    with pytest.raises(IndexError, match="rank: 5"):
         blocks.block(5)
     with pytest.raises(IndexError, match="outside"):
         blocks.owner((2, 0))

@@ -120,7 +120,7 @@ def test_wrong_shape_type_and_communicator_are_refused():
         halo(np.zeros((8, 4), np.float32))
     with pytest.raises(TypeError, match="float64"):
         halo(np.zeros((8, 8)))
-    with pytest.raises(ValueError, match="1 ranks for 2 blocks"):
+    with pytest.raises(ValueError, match="size 1 is not allowed.*Allowed: 2"):
         Halo(Blocks(blocks.grid, (4, 4), (2, 1)), SerialComm(), 2)
 
 

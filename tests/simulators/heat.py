@@ -28,15 +28,9 @@ class Heat(Spec):
 
     def initial(self, block, grid, seed):
         """Two waves whose phases the run decides, float32 (1, *size)."""
-        y, x = np.meshgrid(
-            *(
-                np.arange(a, b) / n
-                for a, b, n in zip(block.start, block.stop, grid.shape, strict=True)
-            ),
-            indexing="ij",
-        )
+        y, x = (np.arange(block.start[i], block.stop[i]) / grid.shape[i] for i in (0, 1))
         phase = 0.7 * (seed[1] % 1000)
-        waves = np.sin(2 * np.pi * (y + phase)) + np.sin(2 * np.pi * (2 * x - phase))
+        waves = np.sin(2 * np.pi * (y[:, None] + phase)) + np.sin(2 * np.pi * (2 * x - phase))
         return waves[None].astype(np.float32)
 
     def advance(self, state, steps, exchange):

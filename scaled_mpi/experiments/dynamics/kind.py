@@ -30,7 +30,7 @@ def _flow_part(experiment: DynamicsExperiment, ranks: int) -> dict[str, Any]:
 def _weights_part(experiment: DynamicsExperiment, kind: str, ranks: int) -> dict[str, Any]:
     """The keys that decide a model of patterns: its training, or its files of weights."""
     member = getattr(experiment, kind)
-    part = learned_part(experiment, member, ranks)
+    part = learned_part(experiment, kind, member, ranks)
     part["member"]["weights"] = fingerprints(member, kind, experiment.patterns.presets)
     return part
 

@@ -6,13 +6,14 @@ import time
 
 from scaled_mpi.engine.context import Context
 from scaled_mpi.experiments.elliptic.settings import EllipticExperiment
+from scaled_mpi.learning.given_weights import taken
 from scaled_mpi.parallel.comm import quiet_barrier
 
 
 def work(context: Context[EllipticExperiment]) -> None:
     """Write `residuals-0000.npz` ... into the folder if the solver is learned; collective."""
     experiment = context.experiment
-    if experiment.local_solver.kind != "learned":
+    if not experiment.local_solver.learns():
         return
     from scaled_mpi.coupling.harvest import harvest
 
@@ -32,9 +33,13 @@ def work(context: Context[EllipticExperiment]) -> None:
 
 
 def fit(context: Context[EllipticExperiment]) -> None:
-    """Train the local solver on the residuals; collective."""
+    """Train the local solver on the residuals, or copy finished weights; collective."""
     experiment = context.experiment
-    if experiment.local_solver.kind != "learned":
+    code = taken(experiment.local_solver, "local_solver", context.folder, context.comm)
+    if code is not None:
+        context.facts.record("weights.sha256", code)
+        context.say(f"  local_solver: finished weights, {experiment.local_solver.weights}")
+    if not experiment.local_solver.learns():
         return
     begun = time.perf_counter()
     experiment.local_solver.fit(

@@ -17,7 +17,7 @@ from scaled_mpi.parallel.halo import expected_bytes
 
 
 def _residuals_part(experiment: EllipticExperiment, ranks: int) -> dict[str, Any]:
-    if experiment.local_solver.kind != "learned":
+    if not experiment.local_solver.learns():
         return {}
     solving = plain(experiment.solving)
     for key in ("coarse", "gain"):  # set by the harvest itself
@@ -32,7 +32,7 @@ def _residuals_part(experiment: EllipticExperiment, ranks: int) -> dict[str, Any
 
 
 def _local_fit_part(experiment: EllipticExperiment, ranks: int) -> dict[str, Any]:
-    part = learned_part(experiment, experiment.local_solver, ranks)
+    part = learned_part(experiment, "local_solver", experiment.local_solver, ranks)
     part["member"].pop("device", None)  # decides where the solver runs, not its weights
     return part
 

@@ -30,7 +30,7 @@ from scaled_mpi.coupling.solving import Coarse, NotConverged
 from scaled_mpi.engine.context import Context
 from scaled_mpi.experiments.elliptic import steps
 from scaled_mpi.experiments.elliptic.settings import EllipticExperiment
-from scaled_mpi.local_solvers.solvers import LocalSolver
+from scaled_mpi.local_solvers.solvers import LocalSolver, load_local_solver
 from scaled_mpi.parallel.blocks import Blocks, make_blocks
 from scaled_mpi.parallel.comm import Comm, first_ranks, largest, quiet_barrier
 from scaled_mpi.parallel.keys import FirstRun
@@ -53,7 +53,7 @@ def work(context: Context[EllipticExperiment]) -> None:
     if experiment.implicit is not None:
         steps.work(context, experiment.implicit)
         return
-    solver = experiment.local_solver.load(context.inputs["fit"])
+    solver = load_local_solver(experiment.local_solver, context.inputs["fit"])
     table = _Table(context)
     for lattice in experiment.domain.lattices:
         case = _case(context, lattice)

@@ -29,9 +29,9 @@ from scaled_mpi.datasets.snapshots import SnapshotSet, write_index
 from scaled_mpi.engine.chunks import write_missing
 from scaled_mpi.engine.context import Context
 from scaled_mpi.experiments.enlargement.settings import EnlargementExperiment
-from scaled_mpi.facts import EventLog
+from scaled_mpi.learning.given_weights import taken
 from scaled_mpi.learning.samplers import CellNoise, Denoise, sample
-from scaled_mpi.learning.settings import Result
+from scaled_mpi.learning.settings import Result, Session
 from scaled_mpi.learning.training import on_team
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
 from scaled_mpi.parallel.blocks import Blocks, Grid, make_blocks
@@ -41,7 +41,7 @@ from scaled_mpi.parallel.keys import FirstRun
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.streams import cell_indices
 from scaled_mpi.simulators.running import final_states
-from scaled_mpi.surrogates.denoiser import fit_means, fit_windows
+from scaled_mpi.surrogates.denoiser import Boxes, fit_means, fit_windows
 
 SMALL, LARGE = "boxes", "truth"  # the two sets of a data set
 CHUNK = 8  # boxes a file
@@ -52,8 +52,8 @@ SCALES = "scales.h5"
 class Fit(Protocol):
     """A training of one denoiser on the ranks of a team."""
 
-    def __call__(self, comm: Comm, folder: Path, events: EventLog, seed: int) -> Result:
-        """Train, write the weights into `folder` and return the outcome; collective."""
+    def __call__(self, session: Session) -> Result:
+        """Train, write the weights and return the outcome; collective over the session."""
         ...
 
 
@@ -67,13 +67,12 @@ class Share:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Normalised boxes (n, 2, Y, X), float32: `training` and `held_out`.
+    """Normalised boxes (n, 2, Y, X), float32.
 
     `mean` and `spread` (2, 1, 1) of the training boxes are in the simulator's units.
     """
 
-    training: np.ndarray
-    held_out: np.ndarray
+    boxes: Boxes
     mean: np.ndarray
     spread: np.ndarray
 
@@ -125,16 +124,22 @@ def fit(context: Context[EnlargementExperiment]) -> None:
     """Train both denoisers, then write their scales and gains; collective."""
     experiment, block = context.experiment, context.experiment.generation.block
     lesson = _lesson(context)
-    coarse_spread = block * float(block_means(lesson.training, 2, block).std(dtype=np.float64))
-    boxes = (lesson.training, lesson.held_out)
+    boxes = lesson.boxes
+    coarse_spread = block * float(block_means(boxes.learned, 2, block).std(dtype=np.float64))
     schedule, extents = experiment.schedule, experiment.generation.extents
+    takes = {
+        "windows": experiment.windows.take_as(schedule),
+        "coarse": experiment.coarse.take_as(schedule, coarse_spread, periodic=True),
+    }
     fits: dict[str, Fit] = {
-        "windows": partial(fit_windows, experiment.windows, schedule, *boxes, extents),
-        "coarse": partial(fit_means, experiment.coarse, schedule, *boxes, block, coarse_spread),
+        "windows": partial(fit_windows, experiment.windows, schedule, boxes, extents),
+        "coarse": partial(fit_means, experiment.coarse, schedule, boxes, block, coarse_spread),
     }
     for name, train in fits.items():
         folder = context.folder / name
         on_root(context.comm, partial(folder.mkdir, exist_ok=True))
+        if taken(getattr(experiment, name), name, folder, context.comm, takes[name]) is not None:
+            continue
         on_team(
             context.comm,
             getattr(experiment, name).training,
@@ -142,7 +147,7 @@ def fit(context: Context[EnlargementExperiment]) -> None:
         )
     quiet_barrier(context.comm)
     learned = Learned(experiment, context.folder, coarse_spread)
-    gains = measure_gains(context, learned, lesson.held_out)
+    gains = measure_gains(context, learned, boxes.held_out)
     if context.comm.rank == 0:
         save_arrays(
             context.folder / SCALES,
@@ -170,14 +175,14 @@ def _lesson(context: Context[EnlargementExperiment]) -> Lesson:
             "after so many steps. Allowed: fewer steps, or another simulator.density"
         )
     boxes = ((boxes - mean) / spread).astype(np.float32)
-    return Lesson(boxes[:border], boxes[border:], mean, spread)
+    return Lesson(Boxes(boxes[:border], boxes[border:]), mean, spread)
 
 
 def _train(
     context: Context[EnlargementExperiment], name: str, folder: Path, train: Fit, team: Comm
 ) -> None:
     events = context.events(folder, f"{context.folder.stem}-{name}")
-    result = train(team, folder, events, context.experiment.seed)
+    result = train(Session(team, folder, events, context.experiment.seed))
     if team.rank == 0:
         context.facts.record(f"denoiser.loss.{name}", result.best_loss)
         context.facts.record(f"denoiser.throughput.{name}", result.throughput, "samples/s")

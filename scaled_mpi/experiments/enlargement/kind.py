@@ -41,7 +41,7 @@ def _denoisers_part(experiment: EnlargementExperiment, ranks: int) -> dict[str, 
     generation = experiment.generation
     return {
         **{
-            key: learned_part(experiment, getattr(experiment, key), ranks)
+            key: learned_part(experiment, key, getattr(experiment, key), ranks)
             for key in ("windows", "coarse")
         },
         "extents": generation.extents,

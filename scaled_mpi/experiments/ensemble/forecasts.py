@@ -27,6 +27,7 @@ from scaled_mpi.experiments.ensemble.import_npz import import_mvar, import_pod
 from scaled_mpi.experiments.ensemble.latents import latent_runs, write_latents
 from scaled_mpi.experiments.ensemble.members import Run, ledger, write_member
 from scaled_mpi.experiments.ensemble.settings import EnsembleExperiment, Member
+from scaled_mpi.learning.given_weights import taken
 from scaled_mpi.parallel import streams
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
 from scaled_mpi.parallel.comm import Comm, SerialComm, member_groups, quiet_barrier, shares
@@ -93,8 +94,10 @@ def compress(context: Context[EnsembleExperiment]) -> None:
     if experiment.ensemble.models:
         on_root(context.comm, lambda: import_pod(experiment, context.folder))
     else:
-        with _fitting(context) as comm:
-            experiment.compressor.fit(runs, comm, context.folder, None, experiment.seed)
+        code = taken(experiment.compressor, "compressor", context.folder, context.comm)
+        if code is None:
+            with _fitting(context) as comm:
+                experiment.compressor.fit(runs, comm, context.folder, None, experiment.seed)
     coder = experiment.compressor.load(context.folder)
     for number in shares(len(runs), context.comm.size)[context.comm.rank]:
         write_latents(coder, runs[number], context.folder)
@@ -111,7 +114,7 @@ def fit(context: Context[EnsembleExperiment]) -> None:
     begun = time.perf_counter()
     if experiment.ensemble.models:
         on_root(context.comm, lambda: import_mvar(experiment, context.folder))
-    else:
+    elif taken(experiment.surrogate, "surrogate", context.folder, context.comm) is None:
         with _fitting(context) as comm:
             experiment.surrogate.fit(runs, comm, context.folder, None, experiment.seed)
             if experiment.surrogate.selection is not None:
@@ -141,9 +144,10 @@ def train_rival(context: Context[EnsembleExperiment]) -> None:
     if context.experiment.rival is None:
         return
     runs = _training_runs(context)
-    context.experiment.rival.fit(
-        runs, context.comm, context.folder, context.events(), context.experiment.seed
-    )
+    if taken(context.experiment.rival, "rival", context.folder, context.comm) is None:
+        context.experiment.rival.fit(
+            runs, context.comm, context.folder, context.events(), context.experiment.seed
+        )
 
 
 def forecast(context: Context[EnsembleExperiment]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from scaled_mpi.compressors.pod import save_pod
+from scaled_mpi.compressors.pod import PodModel, save_pod
 from scaled_mpi.config import InputError
 from scaled_mpi.datasets.npz import NpzSource
 from scaled_mpi.datasets.plain import COMMAND, pickled_members
@@ -187,14 +187,8 @@ def import_pod(experiment: EnsembleExperiment, folder: Path) -> None:
         )
     kept = float(np.sum(pod["S"] ** 2))
     total = float(np.sum(pod["all_S"] ** 2)) if "all_S" in pod else kept / float(pod["energy"])
-    save_pod(
-        folder,
-        pod["U"],
-        pod.get("training_mean", pod["mean"]),
-        pod.get("all_S", pod["S"]),
-        total,
-        factor=experiment.density.shape,
-    )
+    mean, values = pod.get("training_mean", pod["mean"]), pod.get("all_S", pod["S"])
+    save_pod(folder, PodModel(pod["U"], mean, values, total, experiment.density.shape))
 
 
 def import_mvar(experiment: EnsembleExperiment, folder: Path) -> None:

@@ -32,16 +32,16 @@ def _members_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
 
 
 def _compress_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
-    return learned_part(experiment, experiment.compressor, ranks)
+    return learned_part(experiment, "compressor", experiment.compressor, ranks)
 
 
 def _models_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
-    return learned_part(experiment, experiment.surrogate, ranks)
+    return learned_part(experiment, "surrogate", experiment.surrogate, ranks)
 
 
 def _rival_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
     rival = experiment.rival
-    return {} if rival is None else learned_part(experiment, rival, ranks)
+    return {} if rival is None else learned_part(experiment, "rival", rival, ranks)
 
 
 def _forecast_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def _simulate_part(experiment: ForecastExperiment, ranks: int) -> dict[str, Any]
 
 
 def _compress_part(experiment: ForecastExperiment, ranks: int) -> dict[str, Any]:
-    return learned_part(experiment, experiment.compressor, ranks)
+    return learned_part(experiment, "compressor", experiment.compressor, ranks)
 
 
 def _fit_part(experiment: ForecastExperiment, ranks: int) -> dict[str, Any]:

@@ -9,21 +9,20 @@ A trajectory that is finished is not made again, so that a stopped stage goes on
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from scaled_mpi.coupling.latent import Coding
-from scaled_mpi.coupling.schwarz import March, Sweeping
+from scaled_mpi.coupling.forecasting import Domain, begin, march_and_store
+from scaled_mpi.coupling.schwarz import Sweeping
 from scaled_mpi.engine.context import Context
 from scaled_mpi.experiments.forecast.learn import rival_folder
-from scaled_mpi.parallel.comm import first_ranks, largest
+from scaled_mpi.experiments.forecast.settings import ForecastExperiment
+from scaled_mpi.parallel.comm import largest
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.signals import Stopped, stop_agreed
-from scaled_mpi.parallel.store import TrajectoryWriter, trajectory_names
-from scaled_mpi.progress import Progress
+from scaled_mpi.parallel.store import trajectory_names
+from scaled_mpi.surrogates.operators import Operator, load_operator
 
 UNTILED = "untiled"
 
@@ -44,113 +43,76 @@ def alone(name: str) -> bool:
     return "-" not in name
 
 
-def members(context: Context, domain: Any, jumps: int, march_of: Callable[..., Any]) -> None:
-    """All members of the surrogate but the first, tiled and in one piece, then all rivals.
-
-    march_of(domain, operator, halo, sweeping, member) gives a march and its first frames.
-    """
+def members(context: Context[ForecastExperiment], domain: Domain, jumps: int) -> None:
+    """All members of the surrogate but the first, tiled and in one piece, then all rivals."""
     experiment, settings = context.experiment, context.experiment.coupling
     sweeping = Sweeping(settings.sweeps, settings.tolerance, settings.fixed)
-    operator = experiment.surrogate.load(context.inputs["fit"])
+    operator = load_operator(experiment.surrogate, context.inputs["fit"])
     done = on_root(domain.comm, lambda: trajectory_names(context.folder))
     if operator.stochastic:
+        method = Method("surrogate", operator, experiment.halo, sweeping)
         for member in range(1, settings.members):
-            _write(
-                context,
-                domain,
-                "surrogate",
-                member,
-                jumps,
-                done,
-                lambda n: march_of(domain, operator, experiment.halo, sweeping, n),
-            )
-        _untiled(context, domain, min(jumps, settings.compare), done, operator, march_of)
+            _write(context, domain, method, member, jumps, done)
+        _untiled(context, domain, min(jumps, settings.compare), done, operator)
     for name, rival in experiment.rivals.items():
-        other = rival.load(rival_folder(context.inputs["fit"], name))
+        other = load_operator(rival, rival_folder(context.inputs["fit"], name))
         halo = tuple(
-            max(h, r) if not getattr(rival, "masked", True) else h
+            max(h, r) if rival.needs_whole_reach() else h
             for h, r in zip(experiment.halo, other.reach, strict=True)
         )
+        method = Method(name, other, halo, sweeping)
         seconds = [
-            _write(
-                context,
-                domain,
-                name,
-                member,
-                jumps,
-                done,
-                lambda n, at=other, w=halo: march_of(domain, at, w, sweeping, n),
-            )
+            _write(context, domain, method, member, jumps, done)
             for member in range(settings.members if other.stochastic else 1)
         ]
         median = largest(domain.comm, float(np.median(np.concatenate(seconds))))
         context.facts.record("time.jump", median, "s", method=name)
 
 
+@dataclass(frozen=True)
+class Method:
+    """A loaded surrogate under its name, with the halo and the sweeps of its coupling."""
+
+    name: str
+    operator: Operator
+    halo: tuple[int, ...]
+    sweeping: Sweeping
+
+
 def _write(
-    context: Context,
-    domain: Any,
-    method: str,
+    context: Context[ForecastExperiment],
+    domain: Domain,
+    method: Method,
     member: int,
     jumps: int,
     done: list[str],
-    march_of: Callable[[int], tuple[March, list[np.ndarray]]],
 ) -> list[float]:
     """March one member and store it, unless it is; gives the seconds of its jumps."""
-    name = member_name(method, member)
+    name = member_name(method.name, member)
     if name in done:
         return [0.0]
-    march, frames = march_of(member)
-    seconds = []
-    with (
-        TrajectoryWriter(
-            context.folder,
-            name,
-            domain.blocks,
-            domain.comm,
-            domain.truth.channels,
-            dtype=np.float32,
-            attributes=domain.truth.attributes,
-        ) as writer,
-        Progress(name, jumps, domain.comm.rank) as progress,
-    ):
-        for jump in march.jumps(frames, jumps):
-            moment = domain.truth.times[domain.start + jump.number]
-            writer.append(moment, domain.coding.decode(jump.field))
-            seconds.append(jump.seconds)
-            progress.step()
+    seed = context.experiment.seed
+    begun = begin(domain, method.operator, method.halo, method.sweeping, seed, member)
+    course = march_and_store(context.folder, name, domain, begun, jumps)
     if stop_agreed(domain.comm):
         raise Stopped(f"couple: stopped after {name}")
-    return seconds
+    return course.seconds
 
 
 def _untiled(
-    context: Context,
-    domain: Any,
+    context: Context[ForecastExperiment],
+    domain: Domain,
     jumps: int,
     done: list[str],
-    operator: Any,
-    march_of: Callable[..., Any],
+    operator: Operator,
 ) -> None:
     """Members on one tile as large as the domain, by one rank; the others wait."""
     settings = context.experiment.coupling
     if not settings.untiled:
         return
-    grid = domain.blocks.grid
-    blocks = replace(domain.blocks, tile=grid.shape, split=(1,) * grid.axes)
-    comm = first_ranks(domain.comm, 1)
-    if comm is not None:
-        whole = replace(
-            domain, blocks=blocks, comm=comm, coding=Coding(domain.coding.coder, blocks, comm)
-        )
+    whole = domain.whole()
+    if whole is not None:
+        method = Method(UNTILED, operator, operator.reach, Sweeping(most=1))
         for member in range(min(settings.untiled, settings.members)):
-            _write(
-                context,
-                whole,
-                UNTILED,
-                member,
-                jumps,
-                done,
-                lambda n: march_of(whole, operator, operator.reach, Sweeping(most=1), n),
-            )
+            _write(context, whole, method, member, jumps, done)
     domain.comm.Barrier()

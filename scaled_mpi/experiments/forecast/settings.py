@@ -7,14 +7,13 @@ block. Lengths are in cells and times in simulator steps, one entry an axis wher
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from scaled_mpi import compressors, datasets, simulators, surrogates
-from scaled_mpi.config import InputError, Spec, parse, undecisive
+from scaled_mpi.config import InputError, Spec, choice, parse, undecisive
 from scaled_mpi.engine.settings import ExperimentSpec
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 from scaled_mpi.simulators.contract import require
@@ -42,14 +41,6 @@ FAMILIES = {
     "compressor": "identity",
     "surrogate": "stepper",
 }
-
-
-def _choice(members: Mapping[str, type[Spec]]) -> Any:
-    """The type of a block that is one of a family's members."""
-    classes = tuple(members.values())
-    if len(classes) == 1:
-        return classes[0]
-    return Annotated[Union[classes], Field(discriminator="kind")]  # noqa: UP007
 
 
 class Domain(Spec):
@@ -118,14 +109,14 @@ class ForecastExperiment(ExperimentSpec):
 
     kind: Literal["forecast"] = "forecast"
     launch: Literal["local"] = "local"
-    simulator: _choice(simulators.MEMBERS) | None = None  # type: ignore[valid-type]
-    dataset: _choice(datasets.MEMBERS) | None = None  # type: ignore[valid-type]
+    simulator: choice(simulators.MEMBERS) | None = None  # type: ignore[valid-type]
+    dataset: choice(datasets.MEMBERS) | None = None  # type: ignore[valid-type]
     domain: Domain = Domain()
     data: Data = Data()
     test: Test = Test()
-    compressor: _choice(compressors.MEMBERS) = compressors.MEMBERS["identity"]()  # type: ignore
-    surrogate: _choice(surrogates.MEMBERS) = surrogates.MEMBERS["stepper"]()  # type: ignore
-    rivals: dict[str, _choice(surrogates.MEMBERS)] = {}  # type: ignore[valid-type]
+    compressor: choice(compressors.MEMBERS) = compressors.MEMBERS["identity"]()  # type: ignore
+    surrogate: choice(surrogates.MEMBERS) = surrogates.MEMBERS["stepper"]()  # type: ignore
+    rivals: dict[str, choice(surrogates.MEMBERS)] = {}  # type: ignore[valid-type]
     coupling: Coupling = Coupling()
     evaluation: Evaluation = Evaluation()
 
@@ -163,8 +154,7 @@ class ForecastExperiment(ExperimentSpec):
     @property
     def factor(self) -> tuple[int, ...]:
         """Cells of the field an axis for one cell of the surrogate's grid."""
-        factor = getattr(self.compressor, "factor", 1)
-        return whole_per_axis("compressor.factor", factor, self.axes, 1)
+        return self.compressor.cells(self.axes)
 
     @property
     def history(self) -> int:
@@ -175,8 +165,10 @@ class ForecastExperiment(ExperimentSpec):
     def learns(self) -> bool:
         """Whether training runs are needed: not where all weights are finished ones."""
         members = (self.surrogate, *self.rivals.values())
-        finished = all(getattr(one, "weights", None) is not None for one in members)
-        return not finished or self.compressor.kind != "identity"
+        finished = all(one.weights is not None for one in members)
+        return not finished or (
+            self.compressor.kind != "identity" and self.compressor.weights is None
+        )
 
     def runs(self) -> list[Any]:
         """The simulator of every training run, with the keys that `data.vary` changes."""
@@ -233,7 +225,7 @@ def check(experiment: ForecastExperiment) -> None:
             raise InputError(
                 f"{key}: {given} given; at most a tile, {t // f} cells of the surrogate's grid"
             )
-        if h < r and not getattr(experiment.surrogate, "masked", True):
+        if h < r and experiment.surrogate.needs_whole_reach():
             raise InputError(
                 f"coupling.halo: {h} given; at least {r} (surrogate.reach), or a surrogate with "
                 "masks, is allowed"
@@ -244,8 +236,6 @@ def check(experiment: ForecastExperiment) -> None:
 
 def _check_decoder(experiment: ForecastExperiment) -> None:
     """Whether the compressor's decoder reaches no further than the next tile."""
-    if not hasattr(experiment.compressor, "decode_reach"):
-        return
     reach = experiment.compressor.decode_reach(experiment.axes)
     tiles = [t // f for t, f in zip(experiment.domain.tile, experiment.factor, strict=True)]
     if any(r > t for r, t in zip(reach, tiles, strict=True)):

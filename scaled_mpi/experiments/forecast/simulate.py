@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scaled_mpi.config import InputError, plain
-from scaled_mpi.datasets.runs import handy_tile
+from scaled_mpi.config import InputError
 from scaled_mpi.engine.context import Context
-from scaled_mpi.experiments.forecast.settings import check_tiles
-from scaled_mpi.parallel.blocks import Blocks, make_blocks
-from scaled_mpi.parallel.comm import first_ranks, largest, member_groups, quiet_barrier
+from scaled_mpi.experiments.forecast.settings import ForecastExperiment, check_tiles
+from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.comm import Comm, quiet_barrier
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.keys import FirstRun
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from scaled_mpi.progress import Progress
-from scaled_mpi.simulators.contract import Simulator
-from scaled_mpi.simulators.running import advance_members, advancing, condition_of, halo_width
+from scaled_mpi.simulators.recording import Recording, record_run, record_runs
+from scaled_mpi.simulators.running import advance_members, halo_width
 
 TOGETHER = 8  # members of the reference that share messages and are held in memory
 
 
-def work(context: Context) -> None:
+def work(context: Context[ForecastExperiment]) -> None:
     """Write `train-0000` ..., where anything is learned, and `test-0000` into the folder."""
     experiment = context.experiment
     if experiment.dataset is not None:
@@ -50,7 +51,7 @@ def work(context: Context) -> None:
         context.facts.record("time.simulate.reference", time.perf_counter() - begun, "s")
 
 
-def _check_imported(context: Context) -> None:
+def _check_imported(context: Context[ForecastExperiment]) -> None:
     truth = Trajectory(context.folder, "test-0000")
     check_tiles(context.experiment, truth.grid.shape)
     frames, history = truth.shape[0], context.experiment.history
@@ -58,48 +59,37 @@ def _check_imported(context: Context) -> None:
         raise InputError(f"dataset: {frames} test frames given; more than {history} are needed")
 
 
-def _training_runs(context: Context) -> None:
-    experiment = context.experiment
-    runs, grid, data = experiment.runs(), experiment.training_grid(), experiment.data
-    group, members = member_groups(len(runs), context.comm)
-    blocks = make_blocks(grid, handy_tile(grid.shape), group.size)
-    comm = first_ranks(group, blocks.ranks)
-    if comm is None:
-        return
-    with Progress("simulate", len(members), context.comm.rank) as progress:
-        for run in members:
-            write_run(
-                context,
-                f"train-{run:04d}",
-                runs[run],
-                blocks,
-                comm,
-                seed=(experiment.seed, run),
-                burn_in=data.burn_in,
-                frames=data.frames,
-            )
-            progress.step()
+def _training_runs(context: Context[ForecastExperiment]) -> None:
+    experiment, data = context.experiment, context.experiment.data
+    record_runs(
+        context.folder,
+        lambda run: f"train-{run:04d}",
+        experiment.runs(),
+        experiment.training_grid(),
+        (experiment.seed, FirstRun.LEARNED),
+        Recording(data.frames, experiment.surrogate.jump, data.burn_in),
+        context.comm,
+    )
 
 
-def _test_run(context: Context) -> None:
+def _test_run(context: Context[ForecastExperiment]) -> None:
     experiment = context.experiment
     blocks, comm = context.blocks(experiment.test_grid(), experiment.domain.tile)
     if comm is None:
         return
-    write_run(
-        context,
+    frames = experiment.history + experiment.coupling.jumps
+    record_run(
+        context.folder,
         "test-0000",
         experiment.simulator,
-        blocks,
-        comm,
-        seed=(experiment.seed, FirstRun.TEST),
-        burn_in=experiment.test.burn_in,
-        frames=experiment.history + experiment.coupling.jumps,
+        (blocks, comm),
+        (experiment.seed, FirstRun.TEST),
+        Recording(frames, experiment.surrogate.jump, experiment.test.burn_in),
         shows=True,
     )
 
 
-def reference_members(context: Context) -> None:
+def reference_members(context: Context[ForecastExperiment]) -> None:
     """`reference-0001` ...: what else might have come of the test run's last known frame."""
     experiment, simulator = context.experiment, context.experiment.simulator
     truth = Trajectory(context.folder, "test-0000")
@@ -117,25 +107,38 @@ def reference_members(context: Context) -> None:
                 block, truth.grid, (experiment.seed, FirstRun.TEST), members, steps
             )
             states = np.stack([begin] * len(members))
-            _write_members(context, truth, blocks, comm, (members, states, exchange, kicks))
+
+            def advance(states: np.ndarray, kicks: Any = kicks) -> np.ndarray:
+                jump = experiment.surrogate.jump
+                return advance_members(simulator, states, jump, exchange, kicks)
+
+            times = truth.times[experiment.history :]
+            _write_members(
+                context.folder, truth, (blocks, comm), (members, times), advance, states
+            )
             progress.step(len(members))
 
 
 def _write_members(
-    context: Context, truth: Trajectory, blocks: Blocks, comm: Any, batch: tuple[Any, ...]
+    folder: Path,
+    truth: Trajectory,
+    where: tuple[Blocks, Comm],
+    plan: tuple[range, np.ndarray],
+    advance: Callable[[np.ndarray], np.ndarray],
+    states: np.ndarray,
 ) -> None:
-    """Advance some members together, and write a trajectory of each."""
-    members, states, exchange, kicks = batch
-    experiment = context.experiment
-    simulator, jump = experiment.simulator, experiment.surrogate.jump
+    """Advance members (N, C, *size) together and write a trajectory of each.
+
+    `plan`: the members' numbers and the times of their frames.
+    """
+    members, times = plan
     with ExitStack() as stack:
         writers = [
             stack.enter_context(
                 TrajectoryWriter(
-                    context.folder,
+                    folder,
                     f"reference-{member:04d}",
-                    blocks,
-                    comm,
+                    *where,
                     truth.channels,
                     dtype=truth.dtype,
                     attributes=truth.attributes,
@@ -143,45 +146,7 @@ def _write_members(
             )
             for member in members
         ]
-        for moment in truth.times[experiment.history :]:
-            states = advance_members(simulator, states, jump, exchange, kicks)
+        for moment in times:
+            states = advance(states)
             for writer, state in zip(writers, states, strict=True):
                 writer.append(moment, state)
-
-
-def write_run(
-    context: Context,
-    name: str,
-    simulator: Simulator,
-    blocks: Blocks,
-    comm: Any,
-    *,
-    seed: tuple[int, int],
-    burn_in: int,
-    frames: int,
-    shows: bool = False,
-) -> None:
-    """Advance one run and store `frames` frames, `jump` steps apart, the first after `burn_in`."""
-    jump = context.experiment.surrogate.jump
-    state = simulator.initial(blocks.block(comm.rank), blocks.grid, seed)
-    advance = advancing(simulator, blocks, comm, seed)
-    state = advance(state, burn_in)
-    attributes = {"condition": condition_of(simulator), "jump": jump, "equation": plain(simulator)}
-    writer = TrajectoryWriter(
-        context.folder,
-        name,
-        blocks,
-        comm,
-        simulator.channels,
-        dtype=state.dtype,
-        attributes=attributes,
-    )
-    with writer, Progress(name, frames, comm.rank if shows else 1) as progress:
-        for frame in range(frames):
-            if frame:
-                state = advance(state, jump)
-            fields = simulator.fields(state)
-            if largest(comm, not np.isfinite(fields).all()):
-                raise FloatingPointError(f"{name}: frame {frame} of the simulator is not finite")
-            writer.append((burn_in + frame * jump) * simulator.time_step, fields)
-            progress.step()

@@ -5,9 +5,9 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from scaled_mpi.experiments.dynamics import page as patterns  # noqa: E402
-from scaled_mpi.report import movies  # noqa: E402
-from scaled_mpi.report.series import Numbers  # noqa: E402
+from scaled_mpi.experiments.dynamics import page as patterns
+from scaled_mpi.report import movies
+from scaled_mpi.report.series import Numbers
 
 
 def fact(name, value, **place):

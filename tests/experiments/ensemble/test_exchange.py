@@ -121,7 +121,7 @@ def spoiled(tree, what):
     "what,word",
     [
         ("missing", r"train_005/density.npz is missing. Needed: ensemble.training = 8"),
-        ("cut", "train_005/density.npz: not a readable NPZ"),
+        ("cut", "train_005/density.npz: damaged. Needed: a readable NPZ"),
         ("json", "metadata.json: not JSON"),
         ("pickled", r"density.npz:config: it is pickled, .*scaled_mpi.datasets.plain"),
         ("shape", r"rho is \[10, 8, 16\]. Needed: \[10, 16, 16\]"),
@@ -192,7 +192,7 @@ def test_the_converter_leaves_out_what_is_pickled_and_copies_the_rest(tree, tmp_
         assert all(np.array_equal(old[name], new[name]) for name in new)
     assert json.loads((copy / "metadata.json").read_text())["sim_id"] == 5
     fingerprint(experiment_of(tmp_path / "plain"))
-    with pytest.raises(InputError, match="not taken"):
+    with pytest.raises(InputError, match="a name that is free"):
         copy_plainly(tree, tmp_path / "plain")
     assert COMMAND.startswith("python -m scaled_mpi.datasets.plain")
 
