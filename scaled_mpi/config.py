@@ -10,9 +10,9 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, Union, get_args
 
 import pydantic
 import yaml
@@ -37,7 +37,7 @@ class Spec(pydantic.BaseModel):
 
         def __init__(self, **keys: Any) -> None:
             try:
-                super().__init__(**keys)
+                super().__init__(**_with_defaults(type(self), keys))
             except pydantic.ValidationError as error:
                 raise InputError(_one_line(type(self), keys, error)) from error
 
@@ -71,6 +71,26 @@ def undecisive(default: Any, **keys: Any) -> Any:
     `keys` are those of pydantic's `Field`, for example `ge` and `description`.
     """
     return pydantic.Field(default, json_schema_extra={"decides": False}, **keys)
+
+
+def named(key: str, known: Callable[[], Iterable[str]]) -> Any:
+    """Return the type of a key that names a member of a family; `known()` lists the names."""
+
+    def check(name: str) -> str:
+        if name not in known():
+            allowed = ", ".join(known())
+            raise InputError(f"{key}: {name} is not allowed: unknown. Allowed: {allowed}")
+        return name
+
+    return Annotated[str, pydantic.AfterValidator(check)]
+
+
+def choice(members: Mapping[str, type[Spec]]) -> Any:
+    """Return the type of a block that is one of a family's members, told apart by `kind`."""
+    classes = tuple(members.values())
+    if len(classes) == 1:
+        return classes[0]
+    return Annotated[Union[classes], pydantic.Field(discriminator="kind")]  # noqa: UP007
 
 
 class _Loader(yaml.SafeLoader):

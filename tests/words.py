@@ -149,7 +149,8 @@ def states_shape(docstring: str | None) -> bool:
     for found in _SHAPE.finditer(text):
         terms = [term.strip() for term in found[1].split(",")]
         symbols = [term for term in terms if re.match(r"\.\.\.|\*?[A-Za-z]\w{0,2}\b", term)]
-        if terms[0].startswith("*") or (len(terms) > 1 and (symbols or terms[-1] == "")):
+        starred = any(re.match(r"\*[A-Za-z(]", term) for term in terms)
+        if starred or (len(terms) > 1 and (symbols or terms[-1] == "")):
             return True
     return False
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,11 @@ class Boundary:
     @property
     def periodic(self) -> bool:
         return self.kind == "periodic"
+
+
+def behind(box: Iterable[slice]) -> tuple[EllipsisType | slice, ...]:
+    """The index of the cells `box` in an array (..., *cells): `...`, then one slice an axis."""
+    return (..., *box)
 
 
 def per_axis(name: str, value: object, axes: int) -> tuple[Any, ...]:

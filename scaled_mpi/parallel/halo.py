@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from scaled_mpi.config import InputError
-from scaled_mpi.parallel.blocks import Blocks, whole_per_axis
+from scaled_mpi.parallel.blocks import Blocks, behind, whole_per_axis
 from scaled_mpi.parallel.comm import Comm, Request
 
 TAG = 481
@@ -191,9 +191,8 @@ class Halo:
         self.padded_size = tuple(
             n + 2 * w for n, w in zip(self.block.size, self.width, strict=True)
         )
-        self.interior: Slices = (
-            ...,
-            *(_ring(0, n, w) for n, w in zip(self.block.size, self.width, strict=True)),
+        self.interior = behind(
+            _ring(0, n, w) for n, w in zip(self.block.size, self.width, strict=True)
         )
         self._boxes = ring_boxes(blocks, width, comm.rank)
         self._copies = [box for box in self._boxes if box.source == comm.rank]

@@ -14,17 +14,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from scaled_mpi.config import InputError, Spec
+from scaled_mpi import local_solvers
+from scaled_mpi.config import InputError, Spec, choice
 from scaled_mpi.coupling.solving import Coarse, Harvest, Solving
 from scaled_mpi.engine.artefacts import PROVENANCE
 from scaled_mpi.engine.settings import ExperimentSpec
-from scaled_mpi.local_solvers import Exact, Learned
 from scaled_mpi.problems import Darcy, Poisson
 from scaled_mpi.simulators.gray_scott import GrayScott
 
 FAMILIES = {"problem": "poisson", "local_solver": "learned"}
 Problem = Annotated[Poisson | Darcy, Field(discriminator="kind")]
-LocalSolver = Annotated[Exact | Learned, Field(discriminator="kind")]
+AnyLocalSolver = choice(local_solvers.MEMBERS)
 
 
 class TileCounts(Spec):
@@ -134,7 +134,7 @@ class EllipticExperiment(ExperimentSpec):
     learn_from: tuple[Problem, ...] = ()
     domain: TileCounts = TileCounts()
     harvest: Harvest = Harvest()
-    local_solver: LocalSolver = Learned()
+    local_solver: AnyLocalSolver = local_solvers.MEMBERS["learned"]()  # type: ignore
     solving: Solving = Solving()
     comparison: Comparison = Comparison()
     implicit: Implicit | None = None

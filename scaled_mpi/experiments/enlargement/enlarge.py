@@ -29,6 +29,7 @@ from scaled_mpi.engine.chunks import write_missing
 from scaled_mpi.engine.context import Context
 from scaled_mpi.learning.given_weights import taken
 from scaled_mpi.learning.samplers import CellNoise, Denoise, sample
+from scaled_mpi.learning.settings import Session
 from scaled_mpi.learning.training import on_team
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
 from scaled_mpi.parallel.blocks import Blocks, Grid, make_blocks
@@ -38,7 +39,7 @@ from scaled_mpi.parallel.keys import FirstRun
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.streams import cell_indices
 from scaled_mpi.simulators.running import final_states
-from scaled_mpi.surrogates.denoiser import fit_means, fit_windows
+from scaled_mpi.surrogates.denoiser import Boxes, fit_means, fit_windows
 
 SMALL, LARGE = "boxes", "truth"  # the two sets of a data set
 CHUNK = 8  # boxes a file
@@ -93,6 +94,7 @@ def fit(context: Context) -> None:
         "windows": experiment.windows.take_as(experiment.schedule),
         "coarse": experiment.coarse.take_as(experiment.schedule, coarse_spread, periodic=True),
     }
+    boxes = Boxes(*lesson)
     for name, one in (
         (
             "windows",
@@ -100,14 +102,14 @@ def fit(context: Context) -> None:
                 fit_windows,
                 experiment.windows,
                 experiment.schedule,
-                *lesson,
+                boxes,
                 experiment.generation.extents,
             ),
         ),
         (
             "coarse",
             partial(
-                fit_means, experiment.coarse, experiment.schedule, *lesson, block, coarse_spread
+                fit_means, experiment.coarse, experiment.schedule, boxes, block, coarse_spread
             ),
         ),
     ):
@@ -154,7 +156,7 @@ def _lesson(context: Context) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, 
 
 def _train(context: Context, name: str, folder: Path, one: Any, team: Any) -> None:
     events = context.events(folder, f"{context.folder.stem}-{name}")
-    result = one(team, folder, events, context.experiment.seed)
+    result = one(Session(team, folder, events, context.experiment.seed))
     if team.rank == 0:
         context.facts.record(f"denoiser.loss.{name}", result.best_loss)
         context.facts.record(f"denoiser.throughput.{name}", result.throughput, "samples/s")

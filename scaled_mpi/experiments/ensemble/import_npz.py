@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from scaled_mpi.compressors.pod import save_pod
+from scaled_mpi.compressors.pod import PodModel, save_pod
 from scaled_mpi.config import InputError
 from scaled_mpi.datasets.npz import NpzSource
 from scaled_mpi.datasets.plain import COMMAND, pickled_members
@@ -154,14 +154,8 @@ def import_pod(experiment: EnsembleExperiment, folder: Path) -> None:
         )
     kept = float(np.sum(told["S"] ** 2))
     total = float(np.sum(told["all_S"] ** 2)) if "all_S" in told else kept / float(told["energy"])
-    save_pod(
-        folder,
-        told["U"],
-        told.get("training_mean", told["mean"]),
-        told.get("all_S", told["S"]),
-        total,
-        factor=experiment.density.shape,
-    )
+    mean, values = told.get("training_mean", told["mean"]), told.get("all_S", told["S"])
+    save_pod(folder, PodModel(told["U"], mean, values, total, experiment.density.shape))
 
 
 def import_mvar(experiment: EnsembleExperiment, folder: Path) -> None:
