@@ -172,10 +172,10 @@ def couple(
 def score(forecast: Fields, truth: Fields, *, comm: Comm | None = None) -> xarray.Dataset:
     """Return errors of a forecast by lead, beside the predictors that cost nothing; collective.
 
-    Frames are compared at equal times. Variables vrmse and mae have dims (predictor, lead, channel);
-    predictors are forecast, persistence and, with two frames before it, linear and quadratic. VRMSE
-    is the root mean square error over the standard deviation of the truth. Errors: `InputError`
-    where no time of the forecast is in the truth.
+    Frames are compared at equal times. Variables vrmse and mae have dims (predictor, lead,
+    channel). Predictors are the forecast and, with two frames before it, persistence, linear and
+    quadratic extrapolation. VRMSE is the root mean square error over the standard deviation of
+    the truth. Errors: `InputError` where no time of the forecast is in the truth.
     """
     import xarray
 
