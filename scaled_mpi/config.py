@@ -272,6 +272,9 @@ def _one_line(cls: type[Spec], tree: object, error: pydantic.ValidationError) ->
     needed = message.removeprefix("Input should be ")
     if needed != message:
         return f"{key}: {given} is not allowed: {_reason(first['type'])}. Allowed: {needed}"
+    if first["type"] == "string_pattern_mismatch":
+        pattern = first["ctx"]["pattern"]
+        return f"{key}: {given} is not allowed: wrong form. Allowed: text that matches {pattern}"
     return f"{key}: {given} is not allowed: {message[:1].lower()}{message[1:]}"
 
 
