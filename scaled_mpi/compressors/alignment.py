@@ -45,7 +45,7 @@ def common_reference(read: Callable[[int], np.ndarray], frames: int, comm: Any) 
     first, parts = read(0), parts_of(frames)
 
     def total(part: int) -> np.ndarray:
-        return sum(aligned(read(frame), first) for frame in parts[part])
+        return np.asarray(sum(aligned(read(frame), first) for frame in parts[part]))
 
     return ordered_sum(comm, len(parts), total) / frames
 

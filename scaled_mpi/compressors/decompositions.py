@@ -92,11 +92,11 @@ def _triangle(matrix: Tall) -> np.ndarray | None:
     rows, joined = matrix.rows, None
 
     def factor(part: int) -> np.ndarray:
-        return np.linalg.qr(rows(part), mode="r")
+        return np.asarray(np.linalg.qr(rows(part), mode="r"))
 
     for triangle in in_order(matrix.comm, matrix.parts, factor):
         if joined is not None:
-            triangle = np.linalg.qr(np.vstack([joined, triangle]), mode="r")
+            triangle = np.asarray(np.linalg.qr(np.vstack([joined, triangle]), mode="r"))
         joined = triangle
     return joined
 

@@ -57,7 +57,7 @@ class DiffusionAutoencoder(Autoencoder):
     `training` is that of the autoencoder, and then of the denoiser.
     """
 
-    kind: Literal["diffusion"] = "diffusion"
+    kind: Literal["diffusion"] = "diffusion"  # type: ignore[assignment]
     decoder: Decoder = Decoder()
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class Slabs:
         rows = self.length if self.cells_are_rows else self.count // self.tiles
         self.parts = parts_of(rows)
         self.mine: range = range(0)
-        self.mean, self.spread = 0.0, 1.0
+        self.mean, self.spread = np.zeros(()), np.ones(())
         self._kept: dict[int, np.ndarray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -182,7 +183,7 @@ class Snapshots:
         rows = stacked(
             self.comm,
             len(parts_of(frames)),
-            lambda part, slabs=self.slabs: slabs.masses(part)[None],
+            partial(_masses, self.slabs),
         )
         low, high = share(
             self.comm, None if rows is None else np.array([rows[:, 0].min(), rows[:, 1].max()])
@@ -208,6 +209,10 @@ class Snapshots:
                 self.comm, stacked(self.comm, len(self.parts), lambda part: reduce(slabs(part), 1))
             )
         return ordered_sum(self.comm, len(self.parts), lambda part: reduce(slabs(part), 0))
+
+
+def _masses(slabs: Slabs, part: int) -> np.ndarray:
+    return slabs.masses(part)[None]
 
 
 def to_snapshots(field: np.ndarray, factor: Sequence[int]) -> tuple[tuple[int, ...], np.ndarray]:

@@ -100,7 +100,8 @@ class WindowDenoiser:
 
     def __call__(self, x: np.ndarray, t: float) -> np.ndarray:
         lead = x.shape[: x.ndim - len(self.extent)]
-        x, total = x.reshape(-1, *self.extent), 0.0
+        x = x.reshape(-1, *self.extent)
+        total: Any = 0.0
         for (bases, _), matrix in zip(self.parts, self._matrices(t), strict=True):
             part = _project(x, bases, 1)
             made = (part.reshape(len(x), -1) @ matrix).reshape(part.shape)

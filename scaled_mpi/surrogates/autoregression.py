@@ -105,7 +105,8 @@ class Sums:
         shapes = [(size, size), (size, channels), (channels,), (channels, channels), (1,)]
         ends = np.cumsum([math.prod(shape) for shape in shapes])
         parts = [p.reshape(s) for p, s in zip(np.split(numbers, ends[:-1]), shapes, strict=True)]
-        return cls(*parts[:4], float(parts[4][0]))
+        gram, cross, total, squares, rows = parts
+        return cls(gram, cross, total, squares, float(rows[0]))
 
     def solve(self, alpha: float) -> tuple[np.ndarray, np.ndarray]:
         """Weights (1 + p K r, r) and the covariance of the residuals (r, r).

@@ -40,6 +40,9 @@ class JumpSpec(Surrogate):
     """
 
     optional: ClassVar[tuple[str, ...]] = ()  # hashes of jumps have always had the weights
+    if TYPE_CHECKING:
+        kind: str
+
     architecture: ClassVar[tuple[str, ...]] = ("jump", "memory", "reach", "coarsen")
 
     jump: PositiveInt = Field(50, description="simulator steps of one application")
