@@ -10,8 +10,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 # Before numpy or torch: ranks are what use the cores, and bits must not depend on threads.
@@ -19,27 +19,13 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 from scaled_mpi.config import InputError  # noqa: E402
-from scaled_mpi.engine import stages  # noqa: E402
 from scaled_mpi.engine.exports import export  # noqa: E402
-from scaled_mpi.engine.kind import Found, Kind  # noqa: E402
-from scaled_mpi.engine.launch import at_site, output_root, read_machine  # noqa: E402
+from scaled_mpi.engine.jobs import Job, job_of, job_of_results  # noqa: E402
 from scaled_mpi.engine.plan import describe  # noqa: E402
-from scaled_mpi.engine.present import present  # noqa: E402
-from scaled_mpi.engine.settings import ExperimentSpec  # noqa: E402
 from scaled_mpi.engine.tracking import SINKS, check_sink, track  # noqa: E402
 from scaled_mpi.experiments import kind_of, load  # noqa: E402
-from scaled_mpi.parallel.comm import abort_on_error, world  # noqa: E402
+from scaled_mpi.parallel.comm import Comm, abort_on_error, world  # noqa: E402
 from scaled_mpi.parallel.signals import EXIT_REQUEUE, Stopped, listen  # noqa: E402
-
-
-@dataclass(frozen=True)
-class Job:
-    """One experiment, its kind, its artefacts and its results folder."""
-
-    kind: Kind
-    experiment: ExperimentSpec
-    found: Found
-    folder: Path
 
 
 def parser() -> argparse.ArgumentParser:
@@ -122,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
-def _command(job: Job, flag: str, value: Any, comm: Any) -> None:
+def _command(job: Job, flag: str, value: Any, comm: Comm) -> None:
     """Run one flag of the kind. Errors: `InputError` for a kind without it."""
     if flag not in job.kind.commands:
         raise InputError(
@@ -137,11 +123,7 @@ def _prepare(given: argparse.Namespace, ranks: int) -> Job:
     if Path(given.config).is_dir():
         return _of_results(given)
     experiment = load(given.config, given.overrides, given.preset)
-    kind = kind_of(experiment)
-    machine = read_machine(experiment.machine)
-    experiment, outputs = at_site(experiment, machine), given.outputs or output_root(machine)
-    found = stages.artefacts(kind, experiment, outputs / "artefacts", ranks)
-    return Job(kind, experiment, found, outputs / experiment.name)
+    return job_of(kind_of(experiment), experiment, ranks, given.outputs)
 
 
 def _of_results(given: argparse.Namespace) -> Job:
@@ -155,37 +137,40 @@ def _of_results(given: argparse.Namespace) -> Job:
         raise InputError(
             f"{given.config}: a folder of results; only {allowed} are allowed with it"
         )
-    return Job(kind, experiment, stages.published(kind, folder), folder)
+    return job_of_results(kind, experiment, folder)
 
 
-def _run(job: Job, given: argparse.Namespace, comm: Any) -> int:
+def _run(job: Job, given: argparse.Namespace, comm: Comm) -> int:
     def say(line: str) -> None:
         _say(comm, line)
 
+    def shown(folder: Path) -> None:
+        if given.track and comm.rank == 0:
+            track(folder, given.track)
+
     say(f"{job.experiment.name}: {comm.size} rank{'s' * (comm.size > 1)}")
-    page, last = None, given.stage or "report"
+    last = given.stage or "report"
     upto = None if last == "report" else last
-    finished = stages.run_stages(
-        job.kind, job.experiment, job.found, comm, upto=upto, redo=given.redo, say=say
-    )
-    for stage in finished:
-        complete = stage.name == job.kind.last and upto is None
-        if complete or stage.shows:
-            partial = not complete
-            page = present(job.kind, job.experiment, job.found, job.folder, comm, partial)
-            if given.track and comm.rank == 0:
-                track(job.folder, given.track)
-    if page is None:
-        say(f"{last}: {job.found[last].path}")
-    else:
-        say(str(page))
+    page = job.perform(comm, upto=upto, redo=given.redo, say=say, shown=shown)
+    say(str(page) if page is not None else f"{last}: {job.found[last].path}")
     return 0
 
 
-def _say(comm: Any, line: str) -> None:
+def _say(comm: Comm, line: str) -> None:
     if comm.rank == 0:
         print(line, flush=True)
 
+
+class _Callable(ModuleType):
+    """This module: importing it hides `scaled_mpi.run`, the function, behind its own name."""
+
+    def __call__(self, *given: Any, **keys: Any) -> Any:
+        from scaled_mpi.api import run
+
+        return run(*given, **keys)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 if __name__ == "__main__":
     sys.exit(main())

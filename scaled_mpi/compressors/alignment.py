@@ -8,8 +8,8 @@ is followed (Rowley, Marsden 2000, https://doi.org/10.1016/S0167-2789(00)00042-7
 
 all at once by FFT. The reference is the mean of all frames aligned to the first one: the plain
 mean of what travels round the domain is flat. A shift is periodic, so as a latent it is the two
-numbers (cos, sin)(2 pi s / n) an axis, which turn at a constant speed where the field travels at
-one: an autoregression forecasts them as it does the modes.
+numbers (cos, sin)(2 pi s / n) an axis. They turn at a constant speed where the field travels at
+one, and an autoregression forecasts them as it does the modes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def moved(field: np.ndarray, shift: Iterable[int]) -> np.ndarray:
 
 
 def aligned(field: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """The field where the reference lies."""
+    """Return the field (C, *cells) moved to where the reference (C, *cells) lies."""
     return moved(field, (-n for n in shift_of(field, reference)))
 
 
@@ -51,7 +51,7 @@ def common_reference(read: Callable[[int], np.ndarray], frames: int, comm: Any) 
 
 
 def phases(shift: Sequence[int], shape: Sequence[int]) -> np.ndarray:
-    """(2 axes,): cos and sin of every axis' shift."""
+    """Return cos and sin of every axis' shift, an array (2 axes, )."""
     angles = 2 * np.pi * np.array(shift, np.float64) / np.array(shape)
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).reshape(-1)
 

@@ -59,7 +59,7 @@ class Slabs:
         return self._kept[part]
 
     def centred(self, mean: np.ndarray, spread: np.ndarray) -> Slabs:
-        """The same rows about `mean` and over `spread`; the ones kept here are changed."""
+        """Return the same rows about `mean` and over `spread`, both (n, ); kept rows change."""
         self.mean, self.spread = mean, spread
         for part, rows in self._kept.items():
             self._centre(part, rows)

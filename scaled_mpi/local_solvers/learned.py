@@ -33,8 +33,8 @@ MANY = 4096  # the same on a device
 class Learned(LocalSolverSpec):
     """A V-cycle of convolutions under gates that see the coefficients, linear in the residual.
 
-    `widths`: channels a level, finest (half the resolution) first; `passes`: V-cycles, with the
-    local residual taken between them; `features`: channels of the network that makes the gates.
+    `widths`: channels a level, finest (half the resolution) first. `passes`: V-cycles, with the
+    local residual taken between them. `features`: channels of the network that makes the gates.
     `held_out`: last solves, kept for validation. `device`: where it is applied, for example cuda.
     """
 
@@ -128,7 +128,7 @@ class Lesson:
         self.problems, self.seed = problems, seed
 
     def sample(self, step: int, micro: int, size: int) -> dict[str, np.ndarray]:
-        """A batch that its arguments decide."""
+        """Return a batch (size, *window) of local problems that its arguments decide."""
         places = np.arange(micro * size, (micro + 1) * size)
         return self.problems.batch(
             integers(self.seed, step, places, len(self.problems), stream=Stream.LOCAL_PROBLEMS)

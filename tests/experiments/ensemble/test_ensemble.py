@@ -261,6 +261,6 @@ def test_bad_input_is_one_line(wrong, word):
 def test_a_machine_that_is_not_there_is_said(monkeypatch):
     from scaled_mpi.engine.launch import read_machine
 
-    with pytest.raises(InputError, match="machine: 'nowhere' given; .* has local"):
+    with pytest.raises(InputError, match="machine: 'nowhere' is not allowed: .* Allowed: .*local"):
         read_machine("nowhere")
     assert read_machine("oscar").partition == "batch"
