@@ -199,7 +199,10 @@ def field_covariance(kernel: str, length: float, shape: Sequence[int]) -> np.nda
 
 
 def block_covariance(covariance: np.ndarray, block: int) -> np.ndarray:
-    """Covariance of the means of blocks of `block` cells an axis: first block with every block."""
+    """Return the covariance of block means, first block with every block, (*blocks).
+
+    covariance (*cells); a block has `block` cells an axis.
+    """
     axes = tuple(range(covariance.ndim))
     waves = np.fft.rfftn(covariance, axes=axes)
     box = np.zeros(covariance.shape)

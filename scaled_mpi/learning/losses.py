@@ -31,7 +31,10 @@ def box_mask(shape: Sequence[int], border: Sequence[int], like: torch.Tensor) ->
 
 
 def cut(field: torch.Tensor, reach: Sequence[int]) -> torch.Tensor:
-    """(B, K, *(patch + 2 reach)) -> (B * pieces, K, *(patch / 2 + 2 reach)), overlapping."""
+    """Cut fields (B, K, *cells) into overlapping pieces, cells = patch + 2 reach.
+
+    A piece has patch / 2 + 2 reach cells an axis; the pieces lie along the first axis.
+    """
     axes = len(reach)
     for axis, r in enumerate(reach, 2):
         piece = (field.shape[axis] - 2 * r) // PIECES
