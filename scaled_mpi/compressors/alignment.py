@@ -15,10 +15,10 @@ one, and an autoregression forecasts them as it does the modes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.ordered import ordered_sum, parts_of
 
 
@@ -40,7 +40,7 @@ def aligned(field: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return moved(field, (-n for n in shift_of(field, reference)))
 
 
-def common_reference(read: Callable[[int], np.ndarray], frames: int, comm: Any) -> np.ndarray:
+def common_reference(read: Callable[[int], np.ndarray], frames: int, comm: Comm) -> np.ndarray:
     """The mean of `read(i)` (C, *cells) of all frames aligned to frame 0; collective."""
     first, parts = read(0), parts_of(frames)
 

@@ -20,6 +20,7 @@ from scaled_mpi.compressors.equation import system_of
 from scaled_mpi.compressors.lesson import Lesson, Material, Recipe
 from scaled_mpi.compressors.network_coder import FILE, NetworkCoder, coding_network, seeded
 from scaled_mpi.config import InputError, Spec, check_name, decisive
+from scaled_mpi.facts import EventLog
 from scaled_mpi.learning.held_out import hold_out
 from scaled_mpi.learning.reaches import decode_margins
 from scaled_mpi.learning.settings import Result, Session, Task, Training
@@ -111,7 +112,7 @@ class Autoencoder(Compressor):
         trajectories: Sequence[Trajectory],
         comm: Comm,
         folder: str | Path,
-        events: Any,
+        events: EventLog | None,
         seed: int,
     ) -> None:
         """Train on stored runs and leave the coder in `folder`. Collective over `comm`.
@@ -158,7 +159,12 @@ class Autoencoder(Compressor):
             )
 
     def _train(
-        self, runs: Sequence[Trajectory], comm: Comm, folder: Path, events: Any, seed: int
+        self,
+        runs: Sequence[Trajectory],
+        comm: Comm,
+        folder: Path,
+        events: EventLog | None,
+        seed: int,
     ) -> None:
         from scaled_mpi.learning.patches import measure
         from scaled_mpi.learning.weights import save_weights
@@ -171,7 +177,7 @@ class Autoencoder(Compressor):
         on_root(comm, lambda: save_weights(folder / FILE, network.state_dict(), meta))
 
     def _learn(
-        self, material: Material, comm: Comm, folder: Path, events: Any, seed: int
+        self, material: Material, comm: Comm, folder: Path, events: EventLog | None, seed: int
     ) -> tuple[Any, dict[str, Any]]:
         """The trained network, and all that is told beside its weights. Collective."""
         meta = self._meta(material)

@@ -84,7 +84,7 @@ class DiffusionAutoencoder(Autoencoder):
         return tuple(mean + drawn for mean, drawn in reaches)
 
     def _learn(
-        self, material: Material, comm: Comm, folder: Path, events: Any, seed: int
+        self, material: Material, comm: Comm, folder: Path, events: EventLog | None, seed: int
     ) -> tuple[Any, dict[str, Any]]:
         import torch
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from scaled_mpi.compressors.decompositions import Tall, decompose
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.ordered import my_parts, ordered_sum, parts_of, share, stacked
 from scaled_mpi.parallel.store import Trajectory
 
@@ -139,7 +140,7 @@ class Snapshots:
         self,
         runs: Sequence[Trajectory],
         factor: Sequence[int],
-        comm: Any,
+        comm: Comm,
         transform: Callable[[np.ndarray], np.ndarray],
         normalise: bool,
     ) -> None:

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from scaled_mpi.config import InputError
+from scaled_mpi.facts import EventLog
 from scaled_mpi.learning.checkpoint import Account, Checkpoint, fingerprint, restore
 from scaled_mpi.learning.distributed import MODES, Micro, Outcome, one_thread, pick_device
 from scaled_mpi.learning.optimisers import averaged, learning_rate, make_optimiser, set_rate
@@ -40,7 +40,7 @@ class Loop:
         spec: Training,
         comm: Comm,
         folder: Path,
-        events: Any,
+        events: EventLog | None,
         seed: int,
         should_stop: Callable[[], bool] | None,
     ) -> None:

@@ -57,7 +57,7 @@ class March(NamedTuple):
     memory: float
 
 
-def kernel_field(kernel: np.ndarray, device: Any = "cpu") -> Field:
+def kernel_field(kernel: np.ndarray, device: str = "cpu") -> Field:
     """Return v = K * s of fields (B, 2, Y, X); the kernel (2, 2, k, k) lies on the device."""
     placed = torch.from_numpy(kernel.copy()).float().to(device)
     return lambda _, score: skew.convolve(placed, score)

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from scaled_mpi.config import InputError, decisive
+from scaled_mpi.facts import EventLog
 from scaled_mpi.learning.held_out import hold_out, learned_frames
 from scaled_mpi.learning.settings import Session, Task, Training
 from scaled_mpi.learning.training import on_team, train
@@ -60,7 +61,7 @@ class JumpSpec(Surrogate):
         trajectories: Sequence[Trajectory],
         comm: Comm,
         folder: str | Path,
-        events: Any,
+        events: EventLog | None,
         seed: int,
     ) -> None:
         """Train on stored runs and leave the weights in `folder`. Collective over `comm`.
@@ -133,7 +134,7 @@ class JumpSpec(Surrogate):
         raise TypeError(f"{self.kind}: no lesson of its own")
 
     def _train(
-        self, runs: list[Trajectory], comm: Comm, folder: Path, events: Any, seed: int
+        self, runs: list[Trajectory], comm: Comm, folder: Path, events: EventLog | None, seed: int
     ) -> None:
         from scaled_mpi.learning.patches import condition_names, measure
 

@@ -18,13 +18,12 @@ field that was made: `weight` is the critic's share of what moves that field.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from scaled_mpi.learning.networks.autoencoder import CodingNetwork
 from scaled_mpi.learning.networks.convolution import CONVOLUTIONS, POOLS, crop
+from scaled_mpi.parallel.comm import Comm
 
 KERNEL, STRIDE = 4, 2
 MAGNIFIED = 8.0  # about what brings the small scales of fields with fronts to spread 1
@@ -80,7 +79,7 @@ class Judged(nn.Module):
         """Return (B, C, *cells) and the penalty, as `CodingNetwork.reconstruct` does."""
         return self.coder.reconstruct(field)
 
-    def after_step(self, comm: Any) -> None:
+    def after_step(self, comm: Comm) -> None:
         """As `CodingNetwork.after_step`. Collective."""
         self.coder.after_step(comm)
 
