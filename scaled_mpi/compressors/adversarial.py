@@ -40,7 +40,7 @@ class Critic(Spec):
 class Adversarial(Autoencoder):
     """A convolutional autoencoder with a patch critic; lengths are in cells of the field."""
 
-    kind: Literal["adversarial"] = "adversarial"
+    kind: Literal["adversarial"] = "adversarial"  # type: ignore[assignment]
     critic: Critic = Critic()
 
     @model_validator(mode="after")
@@ -98,7 +98,7 @@ class Contest(Lesson):
         super().__init__(*of)
         self.begin = begin
 
-    def sample(self, step: int, micro: int, size: int) -> dict[str, Any]:
+    def sample(self, step: int, micro: int, size: int) -> Any:
         """Normalised fields (size, C, *(patch + 2 ring)), and the step."""
         return {"fields": super().sample(step, micro, size), "step": step}
 

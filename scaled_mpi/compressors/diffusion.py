@@ -57,7 +57,7 @@ class DiffusionAutoencoder(Autoencoder):
     `training` is that of the autoencoder, and then of the denoiser.
     """
 
-    kind: Literal["diffusion"] = "diffusion"
+    kind: Literal["diffusion"] = "diffusion"  # type: ignore[assignment]
     decoder: Decoder = Decoder()
 
     @model_validator(mode="after")
@@ -84,7 +84,7 @@ class DiffusionAutoencoder(Autoencoder):
         return tuple(mean + drawn for mean, drawn in reaches)
 
     def _learn(
-        self, material: Material, comm: Comm, folder: Path, events: Any, seed: int
+        self, material: Material, comm: Comm, folder: Path, events: EventLog | None, seed: int
     ) -> tuple[Any, dict[str, Any]]:
         import torch
 

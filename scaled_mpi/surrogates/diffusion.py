@@ -261,7 +261,7 @@ class DiffusionOperator(JumpOperator):
         mask: np.ndarray,
         told: Any,
         future: tuple[np.ndarray, np.ndarray] | None,
-        noise: np.ndarray,
+        noise: np.ndarray | None,
     ) -> Any:
         from scaled_mpi.learning.networks.conditional import Known
 
@@ -270,6 +270,7 @@ class DiffusionOperator(JumpOperator):
             ahead, where = self._put(self._normal(future[0])), self._put(future[1][None])
         seen = self._put(self._normal(window) * mask)
         known = Known(seen, self._put(mask[None]), told, ahead, where)
+        assert noise is not None
         return self.network.sample(known, self._put(noise), self.steps, self.sampler)
 
     def _check(self, window: np.ndarray, mask: np.ndarray) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from scaled_mpi.config import InputError, decisive
+from scaled_mpi.facts import EventLog
 from scaled_mpi.learning.held_out import hold_out, learned_frames
 from scaled_mpi.learning.settings import Session, Task, Training
 from scaled_mpi.learning.training import on_team, train
@@ -40,6 +41,9 @@ class JumpSpec(Surrogate):
     """
 
     optional: ClassVar[tuple[str, ...]] = ()  # hashes of jumps have always had the weights
+    if TYPE_CHECKING:
+        kind: str
+
     architecture: ClassVar[tuple[str, ...]] = ("jump", "memory", "reach", "coarsen")
 
     jump: PositiveInt = Field(50, description="simulator steps of one application")
@@ -57,7 +61,7 @@ class JumpSpec(Surrogate):
         trajectories: Sequence[Trajectory],
         comm: Comm,
         folder: str | Path,
-        events: Any,
+        events: EventLog | None,
         seed: int,
     ) -> None:
         """Train on stored runs and leave the weights in `folder`. Collective over `comm`.
@@ -130,7 +134,7 @@ class JumpSpec(Surrogate):
         raise TypeError(f"{self.kind}: no lesson of its own")
 
     def _train(
-        self, runs: list[Trajectory], comm: Comm, folder: Path, events: Any, seed: int
+        self, runs: list[Trajectory], comm: Comm, folder: Path, events: EventLog | None, seed: int
     ) -> None:
         from scaled_mpi.learning.patches import condition_names, measure
 

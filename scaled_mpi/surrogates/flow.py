@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 
 from scaled_mpi.config import InputError, Spec
+from scaled_mpi.facts import EventLog
 from scaled_mpi.learning.settings import Session, Training
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.surrogates.score import (
@@ -79,7 +80,7 @@ def fit_flow(
     held_out: np.ndarray,
     comm: Comm,
     folder: Path,
-    events: Any,
+    events: EventLog | None,
     seed: int,
 ) -> Any:
     """Train on snapshots (N, 2, Y, X) under a trained score model; weights in `folder`."""
@@ -102,6 +103,6 @@ def fit_flow(
     return train_on(model, lesson, spec.training, Session(comm, folder, events, seed))
 
 
-def load_flow(spec: Flow, folder: Path, device: Any = "cpu") -> Any:
+def load_flow(spec: Flow, folder: Path, device: str = "cpu") -> Any:
     """The trained network on a device, in evaluation."""
     return load_model(spec.build(), folder, device)

@@ -36,7 +36,7 @@ class Probabilistic(Stepper):
 
     architecture: ClassVar[tuple[str, ...]] = (*Stepper.architecture, "noises")
 
-    kind: Literal["probabilistic"] = "probabilistic"
+    kind: Literal["probabilistic"] = "probabilistic"  # type: ignore[assignment]
     masked: Literal[False] = False
     pushforward: Literal[1] = 1
     rollout: Literal[1] = 1
@@ -87,6 +87,8 @@ class Probabilistic(Stepper):
 
 class ProbabilisticLesson(Lesson):
     """Samples and losses of one such stepper; see `learning.settings.Task`."""
+
+    spec: Probabilistic
 
     def __init__(self, spec: Probabilistic, excerpt: Excerpt, seed: int) -> None:
         super().__init__(spec, excerpt, seed)

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from scaled_mpi.config import InputError, Spec, decisive
+from scaled_mpi.facts import EventLog
 from scaled_mpi.files import sha256
 from scaled_mpi.learning.schedules import Levels
 from scaled_mpi.learning.settings import Result, Session, Task, Training
@@ -153,7 +154,7 @@ def fit_score(
     held_out: np.ndarray,
     comm: Comm,
     folder: Path,
-    events: Any,
+    events: EventLog | None,
     seed: int,
 ) -> Any:
     """Train on snapshots (N, 2, Y, X); weights in `folder`. Collective over the training ranks."""
@@ -165,7 +166,7 @@ def fit_score(
     return train_on(model, lesson, spec.training, Session(comm, folder, events, seed))
 
 
-def load_score(spec: AnyScore, folder: Path, device: Any = "cpu") -> Any:
+def load_score(spec: AnyScore, folder: Path, device: str = "cpu") -> Any:
     """The trained model on a device, in evaluation."""
     return load_model(spec.build(), folder, device)
 

@@ -10,12 +10,12 @@ averaged over runs. What lies outside the leading axes is forecast as its mean.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from scaled_mpi.config import InputError, Spec
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.ordered import dealt
 from scaled_mpi.surrogates.autoregression import Linear, Sums, offsets
 
@@ -38,7 +38,7 @@ def choose(
     memory: int,
     reach: Sequence[int],
     periodic: Sequence[bool],
-    comm: Any,
+    comm: Comm,
 ) -> tuple[Candidate, dict[Candidate, float]]:
     """The best (rank, lag, alpha) and the mean score of every candidate; collective.
 
