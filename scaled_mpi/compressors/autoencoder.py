@@ -45,8 +45,8 @@ class Bottleneck(Spec):
     """
 
     kind: str = "identity"
-    codes: int = Field(512, ge=2)
-    decay: float = Field(0.98, gt=0, lt=1)
+    codes: int = Field(default=512, ge=2)
+    decay: float = Field(default=0.98, gt=0, lt=1)
     commitment: NonNegativeFloat = 0.25
     weight: NonNegativeFloat = 1e-3
 
@@ -66,15 +66,19 @@ class Autoencoder(Compressor):
     factor: PositiveInt | tuple[PositiveInt, ...] = 4
     latent_channels: PositiveInt = 8
     bottleneck: Bottleneck = Bottleneck()
-    conserve: bool = Field(False, description="keep integrals exactly, in channels of their own")
-    width: PositiveInt = Field(32, description="features on the first coarser grid")
-    depth: PositiveInt = Field(1, description="blocks on each grid; each reaches one of its cells")
-    terms: dict[str, NonNegativeFloat] = Field(
-        {}, description="weights of further terms beside the mean square error"
+    conserve: bool = Field(
+        default=False, description="keep integrals exactly, in channels of their own"
     )
-    patch: PositiveInt = Field(64, description="cells an axis of a training sample")
-    symmetric: bool = Field(True, description="learn all flips and turns (scalar fields)")
-    held_out: PositiveInt = Field(2, description="last runs, kept for validation")
+    width: PositiveInt = Field(default=32, description="features on the first coarser grid")
+    depth: PositiveInt = Field(
+        default=1, description="blocks on each grid; each reaches one of its cells"
+    )
+    terms: dict[str, NonNegativeFloat] = Field(
+        default={}, description="weights of further terms beside the mean square error"
+    )
+    patch: PositiveInt = Field(default=64, description="cells an axis of a training sample")
+    symmetric: bool = Field(default=True, description="learn all flips and turns (scalar fields)")
+    held_out: PositiveInt = Field(default=2, description="last runs, kept for validation")
     training: Training = Training(
         steps=400,
         batch=8,

@@ -40,7 +40,7 @@ class Learned(LocalSolverSpec):
     """
 
     kind: Literal["learned"] = "learned"
-    widths: tuple[PositiveInt, ...] = Field((16, 24, 32), min_length=1)
+    widths: tuple[PositiveInt, ...] = Field(default=(16, 24, 32), min_length=1)
     passes: PositiveInt = 2
     features: PositiveInt = 16
     held_out: PositiveInt = 4

@@ -46,15 +46,15 @@ class JumpSpec(Surrogate):
 
     architecture: ClassVar[tuple[str, ...]] = ("jump", "memory", "reach", "coarsen")
 
-    jump: PositiveInt = Field(50, description="simulator steps of one application")
-    memory: PositiveInt = Field(1, description="past frames read, the newest included")
+    jump: PositiveInt = Field(default=50, description="simulator steps of one application")
+    memory: PositiveInt = Field(default=1, description="past frames read, the newest included")
     reach: PositiveInt | tuple[PositiveInt, ...] = 8
-    coarsen: PositiveInt = Field(2, description="cells an axis gathered into channels")
-    patch: PositiveInt = Field(64, description="cells an axis of a training sample")
-    symmetric: bool = Field(True, description="learn all flips and turns (scalar fields)")
-    held_out: PositiveInt = Field(2, description="last runs, kept for validation")
+    coarsen: PositiveInt = Field(default=2, description="cells an axis gathered into channels")
+    patch: PositiveInt = Field(default=64, description="cells an axis of a training sample")
+    symmetric: bool = Field(default=True, description="learn all flips and turns (scalar fields)")
+    held_out: PositiveInt = Field(default=2, description="last runs, kept for validation")
     training: Training = Training()
-    device: Literal["cpu", "cuda"] = Field("cpu", description="where a forecast runs")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where a forecast runs")
 
     def fit(
         self,

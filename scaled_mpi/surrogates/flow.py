@@ -31,11 +31,17 @@ class Flow(Spec):
     """The learned field: `probes` (even) divergence probes a step, penalties as in the loss."""
 
     width: PositiveInt = 32
-    centred: bool = Field(True, description="without its mean over cells")
+    centred: bool = Field(default=True, description="without its mean over cells")
     probes: PositiveInt = 4
-    symmetry: NonNegativeFloat = Field(0.1, description="weight of the squared part along s")
-    unit: NonNegativeFloat = Field(1.0, description="weight that keeps the field of unit size")
-    weights: str | None = Field(None, description="folder of finished weights, not trained here")
+    symmetry: NonNegativeFloat = Field(
+        default=0.1, description="weight of the squared part along s"
+    )
+    unit: NonNegativeFloat = Field(
+        default=1.0, description="weight that keeps the field of unit size"
+    )
+    weights: str | None = Field(
+        default=None, description="folder of finished weights, not trained here"
+    )
     training: Training = Training(
         steps=600,
         batch=8,

@@ -41,7 +41,7 @@ class Mvar(Surrogate):
     file: ClassVar[str] = FILE
 
     kind: Literal["mvar"] = "mvar"
-    jump: PositiveInt = Field(1, description="simulator steps of one application")
+    jump: PositiveInt = Field(default=1, description="simulator steps of one application")
     memory: PositiveInt = 4
     reach: NonNegativeInt | tuple[NonNegativeInt, ...] = 0
     rank: PositiveInt | None = None

@@ -23,7 +23,7 @@ from scaled_mpi.surrogates.autoregression import Linear, Sums, offsets
 class Selection(Spec):
     """What to choose from; candidates above what the data allow are left out."""
 
-    folds: PositiveInt = Field(4, ge=2)
+    folds: PositiveInt = Field(default=4, ge=2)
     ranks: tuple[PositiveInt, ...] = (10, 20, 30, 40, 50, 60)
     lags: tuple[PositiveInt, ...] = (1, 2, 3, 4)
     alphas: tuple[NonNegativeFloat, ...] = (1e-6, 1.0, 10.0, 100.0)
