@@ -29,7 +29,7 @@ import torch
 from scaled_mpi.facts import FactLog
 from scaled_mpi.learning.distributed import join_group
 from scaled_mpi.learning.networks.convolution import LocalNetwork
-from scaled_mpi.learning.settings import Training
+from scaled_mpi.learning.settings import Session, Task, Training
 from scaled_mpi.learning.training import train
 from scaled_mpi.parallel.comm import SerialComm, world
 
@@ -98,7 +98,8 @@ def ours(spec: Training, sample: Callable, width: int, comm: object) -> Seconds:
         model = network(width)
         comm.barrier()
         folder_of_all = Path(comm.bcast(folder))
-        train(model, loss, first_noted, validate, spec, comm, folder_of_all, None, SEED)
+        task = Task(loss, first_noted, validate)
+        train(model, task, spec, Session(comm, folder_of_all, None, SEED))
         comm.barrier()
     begun, ended = marks[0], marks[-1]  # rank 0 alone validates, and prints
     return ended[0] - begun[0], ended[1] - begun[1]

@@ -131,7 +131,7 @@ def load(target: str, overrides: Sequence[str] = ()) -> tuple[Family, Any]:
     family = next((f for f in FAMILIES if f.has(found)), None)
     if family is None:
         raise InputError(
-            f"{target}: {getattr(found, '__name__', found)!r} is not allowed: it belongs to no "
+            f"target: {target} is not allowed: it belongs to no "
             f"family. Allowed: {', '.join(family.name for family in FAMILIES)}"
         )
     if not isinstance(found, type):
@@ -162,7 +162,7 @@ def _by_name(target: str) -> Any:
             return _from_module(point.value)  # left out of the members, with a warning
     known = sorted(name for family in FAMILIES for name in family.members)
     raise InputError(
-        f"{target} is not allowed: no member and no entry point has this name. "
+        f"target: {target} is not allowed: no member and no entry point has this name. "
         f"Allowed: module:Class, {', '.join(known)}"
     )
 

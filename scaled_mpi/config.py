@@ -1,8 +1,8 @@
 """YAML to typed, strict, frozen objects and back: one key is one field.
 
-This module knows no member of any family; `experiment.py` joins them. Text from outside is read
-with a loader that builds plain data only, and every mistake becomes one `InputError` line that
-names the key, the value and what is allowed.
+This module knows no member of any family; `experiment.py` joins them. A loader that
+builds plain data only reads text from outside. Every mistake becomes one `InputError` line with
+the key, the value and the allowed values.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, Union, get_args
 
 import pydantic
 import yaml
@@ -37,7 +37,7 @@ class Spec(pydantic.BaseModel):
 
         def __init__(self, **keys: Any) -> None:
             try:
-                super().__init__(**keys)
+                super().__init__(**_with_defaults(type(self), keys))
             except pydantic.ValidationError as error:
                 raise InputError(_one_line(type(self), keys, error)) from error
 
@@ -73,10 +73,30 @@ def undecisive(default: Any, **keys: Any) -> Any:
     return pydantic.Field(default, json_schema_extra={"decides": False}, **keys)
 
 
+def named(key: str, known: Callable[[], Iterable[str]]) -> Any:
+    """Return the type of a key that names a member of a family; `known()` lists the names."""
+
+    def check(name: str) -> str:
+        if name not in known():
+            allowed = ", ".join(known())
+            raise InputError(f"{key}: {name} is not allowed: unknown. Allowed: {allowed}")
+        return name
+
+    return Annotated[str, pydantic.AfterValidator(check)]
+
+
+def choice(members: Mapping[str, type[Spec]]) -> Any:
+    """Return the type of a block that is one of a family's members, told apart by `kind`."""
+    classes = tuple(members.values())
+    if len(classes) == 1:
+        return classes[0]
+    return Annotated[Union[classes], pydantic.Field(discriminator="kind")]  # noqa: UP007
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader that refuses aliases and duplicate keys, and reads 1e-3 as a number."""
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
+    def compose_node(self, parent: object, index: object) -> Any:
         if self.check_event(yaml.events.AliasEvent):
             event = self.peek_event()
             raise InputError(
@@ -85,7 +105,7 @@ class _Loader(yaml.SafeLoader):
             )
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if not isinstance(key, str):
@@ -103,7 +123,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def parse_yaml(text: str, source: str = "text") -> Any:
+def parse_yaml(text: str, source: str = "text") -> object:
     """Plain data of a YAML text. Errors: `InputError` naming the line at fault."""
     try:
         return yaml.load(text, Loader=_Loader)  # a subclass of SafeLoader
@@ -161,7 +181,7 @@ def _name_members(tree: dict[str, Any], families: Mapping[str, str]) -> None:
             tree[key] = {"kind": default, **tree[key]}
 
 
-def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+def _put(tree: dict[str, Any], key: str, value: object) -> None:
     *path, last = key.split(".")
     block = tree
     for depth, name in enumerate(path, 1):
@@ -220,7 +240,7 @@ def _merged(default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
     return result
 
 
-def _member(annotation: Any, kind: Any) -> type[Spec] | None:
+def _member(annotation: object, kind: object) -> type[Spec] | None:
     """The class that a block of this annotation becomes, None if it is no block."""
     if isinstance(annotation, type) and issubclass(annotation, Spec):
         known = annotation.model_fields.get("kind")
@@ -229,7 +249,7 @@ def _member(annotation: Any, kind: Any) -> type[Spec] | None:
     return next((member for member in found if member is not None), None)
 
 
-def _one_line(cls: type[Spec], tree: Any, error: pydantic.ValidationError) -> str:
+def _one_line(cls: type[Spec], tree: object, error: pydantic.ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
@@ -264,7 +284,7 @@ def _reason(kind: str) -> str:
     return "wrong type"
 
 
-def _real_path(location: tuple, tree: Any, unknown: bool) -> tuple[list, Any]:
+def _real_path(location: tuple, tree: object, unknown: bool) -> tuple[list, object]:
     """The keys of a location, and the block that holds the last of them.
 
     Pydantic also names union members (`surrogate.stepper.width`) and types (`tuple[int, ...]`)
@@ -286,7 +306,7 @@ def _real_path(location: tuple, tree: Any, unknown: bool) -> tuple[list, Any]:
     return path, here
 
 
-def _known_keys(cls: type[Spec], path: list, block: Any) -> list[str]:
+def _known_keys(cls: type[Spec], path: list, block: object) -> list[str]:
     """Keys that the block at `path` may have, read from the JSON schema of the class."""
     schema = cls.model_json_schema()
     here = schema
@@ -295,7 +315,7 @@ def _known_keys(cls: type[Spec], path: list, block: Any) -> list[str]:
     return sorted(_resolve(schema, here, block).get("properties", {}))
 
 
-def _resolve(schema: dict, node: dict, block: Any) -> dict:
+def _resolve(schema: dict, node: dict, block: object) -> dict:
     """Follow references, and of several members take the one that the block names."""
     while True:
         if "$ref" in node:
@@ -305,7 +325,7 @@ def _resolve(schema: dict, node: dict, block: Any) -> dict:
             kind = block.get("kind") if isinstance(block, dict) else None
             node = {"$ref": mapping.get(kind, next(iter(mapping.values())))}
         elif "anyOf" in node or "oneOf" in node:
-            options = node.get("anyOf") or node.get("oneOf")
+            options = node.get("anyOf") or node.get("oneOf") or []
             node = next((o for o in options if o.get("type") != "null"), {})
         else:
             return node
@@ -326,7 +346,7 @@ def decisive(spec: Spec) -> dict[str, Any]:
     return tree
 
 
-def _drop_undecisive(value: Any, tree: Any) -> None:
+def _drop_undecisive(value: object, tree: object) -> None:
     if isinstance(value, Spec) and isinstance(tree, dict):
         for name, field in type(value).model_fields.items():
             extra = field.json_schema_extra
@@ -342,7 +362,7 @@ def _drop_undecisive(value: Any, tree: Any) -> None:
             _drop_undecisive(inner, node)
 
 
-def canonical(value: Any) -> str:
+def canonical(value: object) -> str:
     """Text that is equal exactly when two configurations are equal; hashes are taken of it."""
     tree = plain(value) if isinstance(value, Spec) else value
     return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)

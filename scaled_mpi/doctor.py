@@ -1,8 +1,7 @@
-"""What this machine offers: every layer, its version, serial or parallel, and how to repair it.
+"""The software layers of this machine: version, serial or parallel, and the repair of each.
 
-`python -m scaled_mpi.doctor`, or `./run doctor`. Each layer is probed in a process of its own, so
-that a library that crashes on import is reported and not fatal. The exit code is 0 if the main
-job can run.
+`python -m scaled_mpi.doctor`, or `./run doctor`. A process of its own probes each layer, so a
+library that crashes on import ends its probe alone. The exit code is 0 if the main job can run.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ print("numba", numba.__version__)
 
 @dataclass(frozen=True)
 class Finding:
-    """One layer: whether it works, how, which version, and the command that repairs it."""
+    """One layer: its state, mode and version, and the command that repairs it."""
 
     layer: str
     ok: bool
@@ -64,7 +63,7 @@ class Finding:
 
 
 def _answer(command: Sequence[str]) -> tuple[bool, list[str]]:
-    """Whether the command ended well, and its lines; on failure one line of its complaint."""
+    """Whether the command succeeded, and its lines; on failure one line of its error."""
     try:
         done = subprocess.run(
             command,
@@ -78,11 +77,11 @@ def _answer(command: Sequence[str]) -> tuple[bool, list[str]]:
         return False, [str(error)]
     if done.returncode == 0:
         return True, done.stdout.split("\n")
-    told = [line for line in (done.stderr or done.stdout).split("\n") if re.search(r"\w", line)]
-    if not told:
+    lines = [line for line in (done.stderr or done.stdout).split("\n") if re.search(r"\w", line)]
+    if not lines:
         return False, [f"exit code {done.returncode}"]
     # Python names the cause last, mpirun first (between rulers)
-    return False, [told[-1] if told[0].startswith("Traceback") else told[0].strip()]
+    return False, [lines[-1] if lines[0].startswith("Traceback") else lines[0].strip()]
 
 
 def _python(code: str) -> tuple[bool, list[str]]:
@@ -91,18 +90,18 @@ def _python(code: str) -> tuple[bool, list[str]]:
 
 def _packages(*names: str) -> str:
     """The command that installs Debian packages and sets up again."""
-    asker = "" if os.geteuid() == 0 else "sudo "
-    return f"{asker}apt-get install --no-install-recommends {' '.join(names)} && ./run setup"
+    sudo = "" if os.geteuid() == 0 else "sudo "
+    return f"{sudo}apt-get install --no-install-recommends {' '.join(names)} && ./run setup"
 
 
 def check_core() -> Finding:
-    """numpy and what evaluation and reports need."""
+    """Return the state of Python, numpy and the libraries of evaluation and reports."""
     ok, lines = _python(_CORE.strip())
     return Finding("python", ok, "", lines[0], "" if ok else "./run setup", needed=True)
 
 
 def check_mpi() -> Finding:
-    """mpirun starts two ranks that add up; without any MPI one process does the work alone."""
+    """Return the state of MPI: two ranks add up; without MPI one process runs alone."""
     mpirun = shutil.which("mpirun")
     if mpirun is None:
         return Finding(
@@ -127,7 +126,7 @@ def check_mpi() -> Finding:
 
 
 def check_hdf5() -> Finding:
-    """h5py, which is enough to run; built on parallel HDF5 all ranks write one file together."""
+    """Return the state of h5py; on parallel HDF5 all ranks write one file together."""
     ok, lines = _python(_HDF5)
     if not ok:
         return Finding("HDF5", False, "", lines[0], "./run setup", needed=True)
@@ -137,7 +136,7 @@ def check_hdf5() -> Finding:
 
 
 def check_petsc() -> Finding:
-    """petsc4py, for implicit solves and as a second opinion on the halo; optional."""
+    """Return the state of petsc4py, for implicit solves and tests of the halo; optional."""
     ok, lines = _python(_PETSC)
     if ok:
         return Finding("PETSc", True, lines[0], lines[1])
@@ -151,7 +150,7 @@ def check_petsc() -> Finding:
 
 
 def check_torch() -> Finding:
-    """torch, which fits surrogates."""
+    """Return the state of torch, which trains surrogates."""
     ok, lines = _python(_TORCH)
     if ok:
         return Finding("torch", True, lines[0], lines[1], needed=True)
@@ -159,19 +158,19 @@ def check_torch() -> Finding:
 
 
 def check_gpu() -> Finding:
-    """A GPU that its driver lists; optional."""
+    """Return the GPUs that the driver lists; optional."""
     ok, lines = _answer(["nvidia-smi", "-L"])
     return Finding("GPU", ok, "cuda" if ok else "", lines[0] if ok else "none; the CPU is used")
 
 
 def check_slurm() -> Finding:
-    """Slurm's commands; optional."""
+    """Return the state of Slurm's commands; optional."""
     ok, lines = _answer(["sinfo", "--version"])
     return Finding("Slurm", ok, "", lines[0] if ok else "none; jobs/*.sbatch need one")
 
 
 def check_numba() -> Finding:
-    """numba, which compiles the simulators."""
+    """Return the state of numba, which compiles the simulators."""
     ok, lines = _python(_NUMBA)
     if ok:
         return Finding("numba", True, lines[0], lines[1], needed=True)
@@ -191,13 +190,13 @@ CHECKS = (
 
 
 def examine() -> list[Finding]:
-    """All findings, in the order of CHECKS; the probes run beside each other."""
+    """Return all findings, in the order of CHECKS; the probes run in parallel."""
     with ThreadPoolExecutor(max_workers=4) as pool:
         return list(pool.map(lambda check: check(), CHECKS))
 
 
 def main() -> int:
-    """Print one line a layer; 0 if the main job can run here, else 1."""
+    """Print one line a layer; return 0 if the main job can run here, else 1."""
     findings = examine()
     for finding in findings:
         print(finding)

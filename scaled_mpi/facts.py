@@ -1,12 +1,12 @@
-"""Measured numbers and the course of a training, one JSON line each, and how to read them back.
+"""Measured numbers and the course of a training, one JSON line each; writers and readers.
 
-facts.jsonl     {"name", "value", "unit", "stage", "ranks", and the place: tiles, jump, ...}
-events.jsonl    {"schema_version": 2, "moment", "epoch", "step", "train_loss", ..., "meta"}; the
-                moments are on_start, on_epoch_end, on_train_end, on_exception, and no line
-                repeats what an earlier one told
-scalars.csv     epoch,split,train_loss,val_loss,epoch_time_s,throughput,max_memory_mib, then
-                metric_<name> in sorted order, then rank,world_size; a row "train" and a row
-                "val" an epoch, numbers as %.8g, nothing for None
+    facts.jsonl     {"name", "value", "unit", "stage", "ranks", and the place: tiles, jump, ...}
+    events.jsonl    {"schema_version": 2, "moment", "epoch", "step", "train_loss", ..., "meta"};
+                    the moments are on_start, on_epoch_end, on_train_end, on_exception, and no
+                    line repeats the content of an earlier one
+    scalars.csv     epoch,split,train_loss,val_loss,epoch_time_s,throughput,max_memory_mib, then
+                    metric_<name> in sorted order, then rank,world_size; a row "train" and a row
+                    "val" an epoch, numbers as %.8g, nothing for None
 
 A line is appended and flushed at once. A kill may cut the last one short: readers leave it out and
 the next writer removes it. Reports read these files and nothing else. JSON has no nan and no
@@ -49,14 +49,16 @@ _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 class FactLog:
     """Appends facts of one stage to a JSON-lines file; `path` None: keeps quiet (other ranks)."""
 
-    def __init__(self, path: str | Path | None, stage: str, ranks: int = 1, **place: Any) -> None:
+    def __init__(
+        self, path: str | Path | None, stage: str, ranks: int = 1, **place: object
+    ) -> None:
         self.path = None if path is None else Path(path)
         self._common = {"stage": stage, "ranks": ranks, **place}
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _drop_cut_line(self.path)
 
-    def record(self, name: str, value: Any, unit: str = "", **place: Any) -> None:
+    def record(self, name: str, value: object, unit: str = "", **place: object) -> None:
         """Add a number (or a word such as "never"); `place` says where or when it was measured."""
         if self.path is None:
             return
@@ -72,7 +74,7 @@ def read_facts(path: str | Path) -> list[dict[str, Any]]:
     return _read_lines(Path(path))
 
 
-def latest(facts: Iterable[Mapping[str, Any]], **place: Any) -> dict[str, Any]:
+def latest(facts: Iterable[Mapping[str, Any]], **place: object) -> dict[str, Any]:
     """name -> value of the last fact of each name among those that agree with `place`."""
     return {
         fact["name"]: fact["value"]
@@ -261,11 +263,11 @@ def _drop_cut_line(path: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return json.dumps(_plain(value), allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """`value` with numpy numbers as Python's and numbers that JSON lacks as words."""
     if hasattr(value, "tolist"):  # numpy scalars and arrays, torch tensors
         value = value.tolist()
@@ -287,12 +289,14 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         try:
             entry = json.loads(line)
         except ValueError as error:
-            raise InputError(f"{path}, line {number}: not JSON") from error
+            raise InputError(
+                f"{path}, line {number}: not JSON. Needed: a JSON object a line"
+            ) from error
         objects.append(_with_numbers(entry))
     return objects
 
 
-def _with_numbers(entry: Any) -> Any:
+def _with_numbers(entry: object) -> Any:
     if isinstance(entry, dict):
         return {key: _with_numbers(value) for key, value in entry.items()}
     if isinstance(entry, list):
@@ -329,7 +333,7 @@ def _csv(
     return text.getvalue()
 
 
-def _cell(value: Any) -> str:
+def _cell(value: float | str | None) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     return str(value) if isinstance(value, int) else f"{float(value):.8g}"

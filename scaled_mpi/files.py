@@ -1,7 +1,7 @@
 """Files that survive a kill: written beside, synced, renamed; and names that stay in their folder.
 
 A reader sees either the old file or the whole new one. A rename alone is not enough after a power
-cut: the data must be on disk before the name, and the folder that holds the name after it.
+cut. The data must be on disk before the name, and the folder of the name after it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,14 @@ _PIECE = 1 << 20  # bytes read at once while hashing
 
 
 def plain_name(name: str, what: str = "name") -> str:
-    """`name` itself if it is safe as one part of a path; InputError for .., /, spaces and such."""
+    """Return `name` if it is safe as one part of a path.
+
+    Errors: `InputError` for .., /, spaces and other signs.
+    """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InputError(f"{what}: {name!r}; letters, digits and . _ - are allowed, no folder")
+        raise InputError(
+            f"{what}: {name!r} is not allowed: unsafe in a path. Allowed: letters, digits, . _ -"
+        )
     return name
 
 
@@ -53,7 +58,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def sha256(path: str | Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Return the hex digest of a file's bytes."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(_PIECE):
@@ -62,26 +67,31 @@ def sha256(path: str | Path) -> str:
 
 
 def seal(tree: dict[str, Any]) -> str:
-    """JSON text of `tree` with the sha256 of its own content, for `unseal`."""
+    """Return the JSON text of `tree` with the sha256 of its own content, for `unseal`."""
     body = {key: value for key, value in tree.items() if key != "sha256"}
     return json.dumps({**body, "sha256": _digest(body)}, indent=1, allow_nan=False) + "\n"
 
 
 def unseal(path: str | Path, format_name: str) -> dict[str, Any]:
-    """The tree that `seal` wrote to `path`.
+    """Return the tree that `seal` wrote to `path`.
 
-    InputError if the file is missing, not JSON, of another format, or differs from its own sha256.
+    Errors: `InputError` if the file is missing, not JSON, of another format, or differs from its
+    own sha256.
     """
     try:
         tree = json.loads(Path(path).read_bytes())
     except FileNotFoundError:
-        raise InputError(f"{path}: not there; a finished {format_name} is needed") from None
+        raise InputError(f"{path}: not there. Needed: a finished {format_name}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: damaged or unreadable ({type(error).__name__})") from error
+        raise InputError(
+            f"{path}: damaged or unreadable ({type(error).__name__}). Needed: a {format_name}"
+        ) from error
     if not isinstance(tree, dict) or tree.get("format") != format_name:
-        raise InputError(f"{path}: not a {format_name}")
+        raise InputError(f"{path}: of another format. Needed: a {format_name}")
     if tree.pop("sha256", None) != _digest(tree):
-        raise InputError(f"{path}: damaged (its content differs from its checksum)")
+        raise InputError(
+            f"{path}: damaged, its content differs from its checksum. Needed: an intact file"
+        )
     return tree
 
 
@@ -91,7 +101,7 @@ def _digest(body: dict[str, Any]) -> str:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """A second name for a finished file: a hard link, or a copy where the file system has none."""
+    """Give a finished file a second name: a hard link, or a copy where there are none."""
     try:
         os.link(source, target)
     except OSError:  # another disk, or a file system without hard links
@@ -110,7 +120,7 @@ def link_tree(source: Path, target: Path) -> None:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Plain folders and files below `folder`, sorted, a folder before what it holds."""
+    """Yield plain folders and files below `folder`, sorted, a folder before its contents."""
     for entry in sorted(folder.iterdir()):
         if entry.is_symlink() or not (entry.is_dir() or entry.is_file()):
             continue

@@ -1,7 +1,7 @@
-"""How alike two sets of periodic random fields are: statistics of each, and their differences.
+"""Likeness of two sets of periodic random fields: statistics of each, and their differences.
 
-A set is (S, Y, X), samples of one law that no translation changes. Covariances are those of all
-pairs of cells at a distance, averaged over directions; distances go up to half the domain.
+A set is (S, Y, X), samples of one law that no translation changes. A covariance is the mean over
+all pairs of cells at a distance, in all directions. Distances go up to half the domain.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ BANDS = ("large", "middle", "small")
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one set: moments of a cell, of the mean of a tile, and what depends on distance.
+    """Statistics of one set: moments of a cell and of the mean of a tile, covariance, spectrum.
 
-    `curve` (distances,) is the covariance, `counts` the cells at each distance, `spectrum` the
-    power by wavenumber, `seam` the mean jump across the edges of tiles over that inside.
+    `curve` (distances,) is the covariance, `counts` (distances,) the cells at each distance.
+    `spectrum` (K,) is the power by wavenumber, `quantiles` (1000,) those of a cell's value. `seam`
+    is the mean jump across the edges of tiles over the mean jump inside.
     """
 
     mean: float
@@ -37,7 +38,7 @@ class Statistics:
 
 
 def statistics(fields: np.ndarray, tile: Sequence[int]) -> Statistics:
-    """Of fields (S, Y, X) in tiles of `tile` cells."""
+    """Return the statistics of fields (S, Y, X) in tiles of `tile` cells."""
     fields = np.asarray(fields, np.float64)
     mean = fields.mean()
     away = fields - mean
@@ -60,12 +61,13 @@ def statistics(fields: np.ndarray, tile: Sequence[int]) -> Statistics:
 
 
 def differences(made: Statistics, truth: Statistics, tile: Sequence[int]) -> dict[str, float]:
-    """What a set is wrong by, a number a name.
+    """Return the errors of the set `made`, by name.
 
-    `cov.error.tiled`: root of the squared difference of the covariances summed over all pairs of
-    cells up to half the domain apart, over that of the truth; `cov.error.beyond` the same over
-    pairs at least a tile apart. `histogram.distance`: mean difference of the quantiles of a cell's
-    value (Wasserstein's distance), in standard deviations of the truth, as is `mean.error`.
+    `cov.error.tiled` is the root of the squared difference of the covariances, over the root of
+    the squared covariance of the truth. Both sums run over all pairs of cells up to half the
+    domain apart; in `cov.error.beyond` over pairs at least a tile apart. `histogram.distance` is
+    the mean difference of the quantiles of a cell's value (Wasserstein's distance). It and
+    `mean.error` are in standard deviations of the truth.
     """
     spread = truth.variance**0.5
     found = {

@@ -1,9 +1,9 @@
-"""Functions of two arrays: how far a prediction is from the truth.
+"""Scores of two arrays: the distance of a prediction from the truth.
 
-Fields are arrays (C, *cells) and every score is given per channel, shape (C,). All sums run in
-float64. What a distributed evaluation needs comes in two halves: a function that turns one tile
-into a few sums, and a function that joins the sums of all tiles. The joining uses `math.fsum`,
-which rounds once and exactly, so a score does not depend on who owned which tile:
+Fields are arrays (C, *cells), and every score has one number a channel, shape (C,). All sums run
+in float64. A distributed evaluation has two halves: one function turns a tile into a few sums,
+another joins the sums of all tiles. The joining uses `math.fsum`, which rounds once and exactly,
+so a score does not depend on the owners of the tiles:
 
     sums = [pair_sums(prediction, truth) for each of my tiles]      # (5, C) an entry
     scores = scores_from_sums(all tiles' sums, gathered)            # the same on any rank count
@@ -12,9 +12,9 @@ The variance-scaled error follows The Well (Ohana et al. 2024, arXiv 2412.00568)
 
     VRMSE = sqrt( <(p - t)^2> / (<(t - <t>)^2> + epsilon) ),        epsilon = 1e-7,
 
-so predicting the mean scores 1. Where the truth hardly varies epsilon rules and the score means
-nothing (an offset of 1 on a constant field scores 3162): such frames are called stationary,
-counted, and left out of means and medians by `summary`.
+so predicting the mean scores 1. Where the truth hardly varies, epsilon rules and the score means
+nothing: an offset of 1 on a constant field scores 3162. Such frames are called stationary.
+`summary` counts them and leaves them out of means and medians.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ def pair_sums(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     # same sums whether it was read alone or cut out of a block.
     predicted, true = _rows(prediction), _rows(truth)
     if predicted.shape != true.shape:
-        raise ValueError(f"prediction {prediction.shape} and truth {truth.shape} differ in shape")
+        raise ValueError(
+            f"prediction: shape {prediction.shape} is not allowed: it must not differ in shape "
+            f"from the truth. Allowed: {truth.shape}"
+        )
     error = predicted - true
     count = np.full(true.shape[0], float(true.shape[1]))
     rows = (error * error, np.abs(error), true, true * true)
@@ -61,7 +64,7 @@ def pair_sums(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def scores_from_sums(sums: Sequence[np.ndarray], epsilon: float = EPSILON) -> Scores:
-    """Join `pair_sums` of all tiles of a frame, exactly rounded and so in any order."""
+    """Join `pair_sums` (5, C) of all tiles of a frame, exactly rounded and so in any order."""
     count, squared, absolute, first, second = joined(sums)
     mean = first / count
     variance = np.maximum(second / count - mean * mean, 0.0)
@@ -91,13 +94,19 @@ def summary(frames: Sequence[Scores], threshold: float = STATIONARY) -> Summary:
 
 
 def extrapolate(frames: Sequence[np.ndarray], lead: int, order: int) -> np.ndarray:
-    """The polynomial through the last order + 1 frames, `lead` frames past the newest.
+    """Return the polynomial through the last order + 1 frames, `lead` frames past the newest.
 
-    order 0 is persistence, 1 linear, 2 quadratic: predictors that cost nothing. The weights are
-    Lagrange's, so the last frames' own polynomials are continued exactly.
+    Frames have any shape, the result has the same shape. Order 0 is persistence, 1 linear,
+    2 quadratic: predictors that cost nothing. The weights are Lagrange's, so the polynomials of
+    the last frames are continued exactly.
+
+    Errors: `ValueError` for fewer frames.
     """
     if len(frames) < order + 1:
-        raise ValueError(f"order {order} needs {order + 1} frames, {len(frames)} were given")
+        raise ValueError(
+            f"order: {order} is not allowed: it needs {order + 1} frames. Allowed: at most "
+            f"{len(frames) - 1}"
+        )
     nodes = range(-order, 1)
     result = np.zeros(np.shape(frames[-1]), dtype=np.float64)
     for node, frame in zip(nodes, frames[len(frames) - order - 1 :], strict=True):
@@ -108,7 +117,7 @@ def extrapolate(frames: Sequence[np.ndarray], lead: int, order: int) -> np.ndarr
 
 
 def wavenumbers(tile: Sequence[int]) -> np.ndarray:
-    """Wavenumbers of `tile_spectrum`'s bins in cycles a cell; 0.5 is the grid's limit."""
+    """Return the wavenumbers (K,) of `tile_spectrum` in cycles a cell; 0.5 is the grid's limit."""
     return np.arange(_rings(tuple(tile)).max() + 1) / min(tile)
 
 
@@ -116,8 +125,8 @@ def tile_spectrum(tile: np.ndarray) -> np.ndarray:
     """Radial power spectrum of one tile (C, *cells), shape (C, K): Welch's method (1967).
 
     The tile's mean is removed and a Hann window applied along each axis, so a tile need not be
-    periodic. Powers are summed over rings of equal |k| and scaled so that white noise of
-    variance s^2 sums to s^2; a plain mean over tiles (`spectrum_from_tiles`) is the estimate.
+    periodic. Powers are summed over rings of equal |k| and scaled: white noise of variance s^2
+    sums to s^2. A plain mean over tiles (`spectrum_from_tiles`) is the estimate.
     """
     values = np.asarray(tile, dtype=np.float64)
     shape = values.shape[1:]
@@ -223,12 +232,12 @@ def spread(members: np.ndarray) -> float:
     ensemble = np.asarray(members, np.float64)
     count = len(ensemble)
     if count < 2:
-        raise ValueError("spread needs at least 2 members")
+        raise ValueError("members: 1 is not allowed: no spread. Allowed: at least 2 members")
     return math.sqrt((count + 1) / count * ensemble.var(axis=0, ddof=1).mean())
 
 
 def spread_skill(members: np.ndarray, truth: np.ndarray) -> float:
-    """Spread over the root mean square error of the ensemble mean; 1 = calibrated."""
+    """Return spread over the root mean square error of the mean of (M, ...); 1 = calibrated."""
     error = np.asarray(members, np.float64).mean(axis=0) - truth
     return spread(members) / math.sqrt(np.mean(error * error))
 
@@ -269,8 +278,8 @@ def energy_score(members: np.ndarray, truth: np.ndarray) -> float:
 def ensemble_sums(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Sums of one tile of an ensemble (M, C, *cells), M >= 2; float64 of shape (5 + M + 1, C).
 
-    Rows: cells, fair CRPS, (M + 1) / M times the unbiased variance of the members, squared error
-    of their mean, absolute error of their mean, then the rank histogram.
+    The first rows are the cells, the fair CRPS, and (M + 1) / M times the unbiased variance of the
+    members. Then come the squared and the absolute error of their mean, and the rank histogram.
     """
     ensemble = np.stack([_rows(member) for member in members])
     true, count = _rows(truth), len(members)
@@ -309,7 +318,7 @@ class Calibration(NamedTuple):
 
 
 def calibration_from_sums(sums: Sequence[np.ndarray]) -> Calibration:
-    """Join `ensemble_sums` of all tiles of a frame, exactly rounded and so in any order."""
+    """Join `ensemble_sums` (5 + M + 1, C) of all tiles of a frame, exactly rounded."""
     total = joined(sums)
     crps_, variance, squared, absolute = total[1:5] / total[0]
     return Calibration(crps_, np.sqrt(variance), np.sqrt(squared), absolute, total[5:] / total[0])
@@ -346,9 +355,9 @@ def _rows(field: np.ndarray) -> np.ndarray:
 
 
 def joined(tiles: Sequence[np.ndarray]) -> np.ndarray:
-    """Sum equal-shaped arrays entry by entry, exactly rounded."""
+    """Return the sum of arrays of the same shape, entry by entry, exactly rounded."""
     if not len(tiles):
-        raise ValueError("no tile was given")
+        raise ValueError("tiles: none is not allowed: nothing to join. Allowed: at least 1")
     stacked = np.stack(tiles).reshape(len(tiles), -1)
     sums = [math.fsum(column) for column in stacked.T]
     return np.array(sums).reshape(np.shape(tiles[0]))

@@ -16,12 +16,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from scaled_mpi.config import InputError
 from scaled_mpi.facts import latest, read_events, read_facts
+from scaled_mpi.labelled import as_dataset
 from scaled_mpi.parallel.store import Trajectory, trajectory_names
-from scaled_mpi.parallel.trajectory import axis_names
 
 if TYPE_CHECKING:
     import xarray
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What an experiment left: `fields` by path, such as "couple/surrogate", and its numbers."""
+    """The outputs of an experiment: `fields` by path, such as "couple/surrogate", and facts."""
 
     path: Path
     fields: xarray.DataTree
@@ -37,7 +35,7 @@ class Outputs:
     def __getitem__(self, name: str) -> xarray.Dataset:
         """The trajectory `name` (STAGE/NAME) as a lazy dataset."""
         if name not in self:
-            raise KeyError(f"{name}: not in {self.path}; {', '.join(self)} are")
+            raise KeyError(f"{name}: not in {self.path}. Needed: {', '.join(self)}")
         return self.fields[name].to_dataset()
 
     def __iter__(self) -> Iterator[str]:
@@ -68,7 +66,7 @@ class Outputs:
         return self.path / "report.html"
 
     def verify(self) -> None:
-        """Compare every field file with its checksum; InputError names the first that differs."""
+        """Compare every field file with its checksum. Errors: `InputError` for the first one."""
         for folder, name in _trajectories(self.path):
             Trajectory(folder, name).verify()
 
@@ -76,70 +74,20 @@ class Outputs:
 def open_outputs(path: str | Path) -> Outputs:
     """Open the folder of an experiment (outputs/NAME), or any folder that holds trajectories.
 
-    Reads indexes only; numbers come when they are asked for. InputError for a folder that does not
-    exist or a trajectory that is damaged.
+    Reads indexes only; the fields are lazy.
+
+    Errors: `InputError` for a folder that does not exist or a trajectory that is damaged.
     """
     import xarray
 
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path}: no such folder; one that a run left is needed")
+        raise InputError(f"{path}: no such folder. Needed: the folder of a run")
     found = {
         "/".join((*folder.relative_to(path).parts, name)): as_dataset(Trajectory(folder, name))
         for folder, name in _trajectories(path)
     }
     return Outputs(path, xarray.DataTree.from_dict(found, name=path.resolve().name))
-
-
-def as_dataset(run: Trajectory) -> xarray.Dataset:
-    """A trajectory as a lazy xarray dataset: a variable a channel, dims time, [z, y,] x."""
-    import xarray
-    from xarray.core.indexing import LazilyIndexedArray
-
-    dims = ("time", *axis_names(run.grid.axes))
-    variables = {
-        channel: (dims, LazilyIndexedArray(_channel(run, number)), {"long_name": channel})
-        for number, channel in enumerate(run.channels)
-    }
-    coordinates = {name: run.grid.centres(axis) for axis, name in enumerate(dims[1:])}
-    boundary = [edge.kind for edge in run.grid.boundary]
-    attributes = {**run.attributes, "tile": list(run.tile), "boundary": boundary}
-    return xarray.Dataset(variables, {"time": run.times, **coordinates}, attributes)
-
-
-def _channel(run: Trajectory, number: int) -> Any:
-    """One channel of a trajectory as an array that xarray reads in parts."""
-    from xarray.backends import BackendArray
-    from xarray.core.indexing import IndexingSupport, explicit_indexing_adapter
-
-    class Channel(BackendArray):
-        shape = (run.shape[0], *run.shape[2:])
-        dtype = run.dtype
-
-        def __getitem__(self, key: Any) -> np.ndarray:
-            return explicit_indexing_adapter(key, self.shape, IndexingSupport.BASIC, self._part)
-
-        def _part(self, key: tuple[int | slice, ...]) -> np.ndarray:
-            whole = [
-                range(n)[k] if isinstance(k, slice) else range(k % n, k % n + 1)
-                for k, n in zip(key, self.shape, strict=True)
-            ]
-            if not all(map(len, whole)):
-                values = np.empty(tuple(map(len, whole)), self.dtype)
-            else:
-                box = [slice(min(cut), max(cut) + 1) for cut in whole[1:]]
-                values = run.read(_slice(whole[0]), box, channels=[number])[:, 0]
-                steps = tuple(slice(None, None, cut.step) for cut in whole[1:])
-                values = values[(slice(None), *steps)]
-            return values[tuple(slice(None) if isinstance(k, slice) else 0 for k in key)]
-
-    return Channel()
-
-
-def _slice(frames: range) -> slice:
-    """The slice that picks these frames; a range that runs down to 0 ends before it begins."""
-    stop = None if frames.step < 0 and frames.stop < 0 else frames.stop
-    return slice(frames.start, stop, frames.step)
 
 
 def _trajectories(path: Path) -> list[tuple[Path, str]]:

@@ -74,8 +74,13 @@ def joined(
 
 def missing(thing: object, required: Iterable[str]) -> list[str]:
     """Return one line for each name in `required` that `thing` does not have."""
-    owner = thing.__name__ if isinstance(thing, type) else type(thing).__name__
-    return [f"{owner}: {name} is missing" for name in required if not hasattr(thing, name)]
+    cls = thing if isinstance(thing, type) else type(thing)
+    keys = getattr(cls, "model_fields", {})  # a key is no attribute of the class of a block
+    return [
+        f"{cls.__name__}: {name} is missing"
+        for name in required
+        if name not in keys and not hasattr(thing, name)
+    ]
 
 
 def block_violations(member: object, contract: type, methods: Iterable[str]) -> list[str]:

@@ -3,10 +3,10 @@
     ./run configs/ddm.yaml            && python -m scaled_mpi.ship outputs/ddm
     ./run configs/surrogate.yaml      && python -m scaled_mpi.ship outputs/surrogate
 
-The surrogate becomes scaled_mpi/shipped/NAME, a rival NAME_RIVAL, where NAME is that of the
-experiment; with each go the configuration and the facts that are single numbers. Prints what was
-written and its SHA-256. Training in `ordered` mode gives the same bits on any number of ranks,
-and on another machine nearly the same weights.
+The surrogate becomes scaled_mpi/shipped/NAME, a rival NAME_RIVAL, with NAME the name of the
+experiment. Each folder also has the configuration and the facts that are single numbers. Prints
+every written file and its SHA-256. Training in `ordered` mode gives the same bits on any number
+of ranks, and nearly the same weights on another machine.
 """
 
 from __future__ import annotations
@@ -29,33 +29,35 @@ PLACES = ("lead", "jump", "k", "bin", "sweep", "level", "channel")  # of facts t
 
 
 def networks(folder: Path, experiment: ForecastExperiment) -> dict[str, Path]:
-    """The trained files of a results folder by the name they are shipped under."""
-    found = {experiment.name: folder / "fit"}
+    """Return the trained files of a results folder by their shipped name."""
+    folders = {experiment.name: folder / "fit"}
     for rival in experiment.rivals:
-        found[f"{experiment.name}_{rival}"] = folder / "fit" / "rivals" / rival
+        folders[f"{experiment.name}_{rival}"] = folder / "fit" / "rivals" / rival
     members = {experiment.name: experiment.surrogate} | {
         f"{experiment.name}_{name}": rival for name, rival in experiment.rivals.items()
     }
     return {
         name: path / "best.safetensors"
-        for name, path in found.items()
+        for name, path in folders.items()
         if getattr(members[name], "weights", None) is None
     }
 
 
 def numbers(folder: Path) -> str:
-    """The facts of a results folder that are single numbers, a line each."""
+    """Return the facts of a results folder that are single numbers, a line each."""
     facts = read_facts(folder / "facts" / "facts.jsonl")
     kept = [fact for fact in facts if not any(place in fact for place in PLACES)]
     return "".join(json.dumps(fact) + "\n" for fact in kept)
 
 
 def ship(name: str, source: Path, config: str, facts: str) -> None:
-    """Write one shipped folder; `InputError` for a file that is missing or too large."""
+    """Write one shipped folder. Errors: `InputError` for a file that is missing or too large."""
     if not source.is_file():
-        raise InputError(f"{source}: not there; a finished stage fit is needed")
+        raise InputError(f"{source}: there is no such file. Needed: a finished stage fit")
     if source.stat().st_size > LARGEST:
-        raise InputError(f"{source}: {source.stat().st_size} bytes; at most {LARGEST} are shipped")
+        raise InputError(
+            f"{source}: it has {source.stat().st_size} bytes. Needed: at most {LARGEST} bytes"
+        )
     folder = SHIPPED / plain_name(name)
     folder.mkdir(exist_ok=True)
     write_text(folder / "config.yaml", config)
@@ -65,7 +67,7 @@ def ship(name: str, source: Path, config: str, facts: str) -> None:
 
 
 def main() -> int:
-    """Ship every network that the run has trained; 2 for a folder that cannot be shipped."""
+    """Ship every network that the run has trained; return 2 for a folder without them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, help="a results folder, such as outputs/ddm")
     folder = parser.parse_args().results

@@ -49,7 +49,7 @@ def test_a_fault_ends_in_1(capsys):
 @pytest.mark.parametrize(
     "target, words",
     [
-        ("nothing", "nothing is not allowed: no member"),
+        ("nothing", "target: nothing is not allowed: no member"),
         ("no_such_module:Class", "No module named"),
         ("tests.simulators.heat:Cold", "has no Cold"),
         ("scaled_mpi.config:Spec", "belongs to no family"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def test_fields_facts_and_events(outputs):
         np.testing.assert_array_equal(data["v"].values, values[:, 1])
         np.testing.assert_array_equal(data["time"].values, 3.0 * np.arange(5))
         np.testing.assert_allclose(data["x"].values, 0.25 * (np.arange(8) + 0.5))
-        assert data.attrs["condition"] == {"F": 0.04}
+        assert json.loads(data.attrs["condition"]) == {"F": 0.04}
         assert data.attrs["boundary"] == ["periodic", "neumann"]
     assert [fact["value"] for fact in opened.facts] == [2.0, 3.0]
     assert opened.latest == {"sweeps.mean": 3.0}

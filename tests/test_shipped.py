@@ -106,7 +106,7 @@ def altered(folder, **changes):
         ({}, ["surrogate.width=96"], "surrogate.width: 96 given; 64 is allowed"),
         ({}, ["surrogate.jump=25"], "surrogate.jump: 25 given; 50 is allowed"),
         ({"channels": 3}, [], "its metadata do not fit: mean: 2 given; 3 are needed"),
-        ({"axes": 10**9}, [], "axes: 1000000000 given"),
+        ({"axes": 10**9}, [], "axes: 1000000000 is not allowed"),
         ({"mean": "much"}, [], "mean"),
         ({"axes": 1}, [], "learned on 1 axes; 2 are needed"),
         (

@@ -26,7 +26,7 @@ _END = re.compile(
     r"(?<!e\.g\.)(?<!i\.e\.)(?<!cf\.)(?<!vs\.)(?<=[.!?])[\"')]*\s+(?=[A-Z0-9`'\"(\[{*])"
 )
 _LIST = re.compile(r"\s*([-*]|\d+[.)])\s")
-_TERM = r"(?:\.\.\.|\*?\w+(?:\.\w+)*'?(?:\s*[-/*+^]\s*\w+|\s\w)?)"
+_TERM = r"(?:\.\.\.|\*?\w+(?:\.\w+)*'?(?:\s*[-/*+^]\s*\w+|\s\w)*)"
 _SHAPE = re.compile(rf"[(\[](\s*{_TERM}\s*(?:,\s*{_TERM}\s*)*,?\s*)[)\]]")
 _SAID = re.compile(
     r"\b(scalars?|0-dimensional)\b|\b(same|any|equal|its|their|whose|one|that) shapes?\b"
@@ -149,7 +149,8 @@ def states_shape(docstring: str | None) -> bool:
     for found in _SHAPE.finditer(text):
         terms = [term.strip() for term in found[1].split(",")]
         symbols = [term for term in terms if re.match(r"\.\.\.|\*?[A-Za-z]\w{0,2}\b", term)]
-        if len(terms) > 1 and symbols:
+        starred = any(re.match(r"\*[A-Za-z(]", term) for term in terms)
+        if starred or (len(terms) > 1 and (symbols or terms[-1] == "")):
             return True
     return False
 

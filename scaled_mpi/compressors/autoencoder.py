@@ -17,18 +17,29 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from scaled_mpi.compressors.coders import Compressor
 from scaled_mpi.compressors.equation import system_of
-from scaled_mpi.compressors.lesson import Lesson, Material, Recipe, hold_out
+from scaled_mpi.compressors.lesson import Lesson, Material, Recipe
 from scaled_mpi.compressors.network_coder import FILE, NetworkCoder, coding_network, seeded
-from scaled_mpi.config import InputError, Spec, decisive
+from scaled_mpi.config import InputError, Spec, decisive, named
+from scaled_mpi.learning.held_out import hold_out
 from scaled_mpi.learning.reaches import decode_margins
-from scaled_mpi.learning.settings import Result, Training
+from scaled_mpi.learning.settings import Result, Session, Task, Training
 from scaled_mpi.learning.training import on_team, train
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.store import Trajectory
+from scaled_mpi.plugins import names
 
 FACTORS = (1, 2, 4, 8)
+
+
+_BottleneckName = named(
+    "compressor.bottleneck.kind",
+    lambda: names("scaled_mpi.bottlenecks", ("identity", "linear", "kl", "vq")),
+)
+_TermName = named(
+    "compressor.terms", lambda: names("scaled_mpi.losses", ("gradient", "spectrum", "residual"))
+)
 
 
 class Bottleneck(Spec):
@@ -37,7 +48,7 @@ class Bottleneck(Spec):
     `codes`, `decay` and `commitment` are of vq, `weight` (of the divergence) of kl.
     """
 
-    kind: Literal["identity", "linear", "kl", "vq"] = "identity"
+    kind: _BottleneckName = "identity"  # type: ignore[valid-type]
     codes: int = Field(512, ge=2)
     decay: float = Field(0.98, gt=0, lt=1)
     commitment: NonNegativeFloat = 0.25
@@ -56,7 +67,7 @@ class Autoencoder(Compressor):
     conserve: bool = Field(False, description="keep integrals exactly, in channels of their own")
     width: PositiveInt = Field(32, description="features on the first coarser grid")
     depth: PositiveInt = Field(1, description="blocks on each grid; each reaches one of its cells")
-    terms: dict[Literal["gradient", "spectrum", "residual"], NonNegativeFloat] = Field(
+    terms: dict[_TermName, NonNegativeFloat] = Field(  # type: ignore[valid-type]
         {}, description="weights of further terms beside the mean square error"
     )
     patch: PositiveInt = Field(64, description="cells an axis of a training sample")
@@ -145,8 +156,8 @@ class Autoencoder(Compressor):
         from scaled_mpi.learning.weights import save_weights
 
         learned, judged = hold_out(runs, self.held_out)
-        scale = measure(learned[0], ())
-        system = system_of(learned[0], scale) if self.terms.get("residual") else None
+        scale = measure(learned.runs, ())
+        system = system_of(learned.runs, scale) if self.terms.get("residual") else None
         material = Material(learned, judged, scale, system)
         network, meta = self._learn(material, comm, folder, events, seed)
         on_root(comm, lambda: save_weights(folder / FILE, network.state_dict(), meta))
@@ -164,18 +175,8 @@ class Autoencoder(Compressor):
         self.training.check_batch(lesson.patches.distinct)
         lesson.start(network)
         pupil = self._pupil(network, seed)
-        result = train(
-            pupil,
-            lesson.loss,
-            lesson.sample,
-            exam.judge,
-            self.training,
-            comm,
-            folder,
-            events,
-            seed,
-            meta=meta,
-        )
+        task = Task(lesson.loss, lesson.sample, exam.judge, meta)
+        result = train(pupil, task, self.training, Session(comm, folder, events, seed))
         scores = self._chosen(pupil, result, exam, comm)
         return network, {**meta, **lesson.survey(network), "scores": scores}
 
@@ -196,7 +197,7 @@ class Autoencoder(Compressor):
 
     def _meta(self, material: Material) -> dict[str, Any]:
         """What the network is built from, and what its fields are normalised by."""
-        run, scale = material.learned[0][0], material.scale
+        run, scale = material.learned.runs[0], material.scale
         told = decisive(self)  # equal weights, equal files
         told.pop("weights", None)
         return {

@@ -23,6 +23,7 @@ from scaled_mpi.facts import EventLog
 from scaled_mpi.learning.reaches import latents_spent
 from scaled_mpi.learning.samplers import applications
 from scaled_mpi.learning.schedules import AnySchedule, Cosine
+from scaled_mpi.learning.settings import Session, Task
 from scaled_mpi.learning.training import train
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.comm import Comm
@@ -99,18 +100,8 @@ class DiffusionAutoencoder(Autoencoder):
         log = events and EventLog(
             folder / FOLDER, f"{folder.name}-{FOLDER}", seed, comm.rank, comm.size
         )
-        result = train(
-            network,
-            lesson.loss,
-            lesson.sample,
-            exam.judge,
-            self.training,
-            comm,
-            folder / FOLDER,
-            log,
-            seed,
-            meta=meta,
-        )
+        task = Task(lesson.loss, lesson.sample, exam.judge, meta)
+        result = train(network, task, self.training, Session(comm, folder / FOLDER, log, seed))
         mean = {f"{name}.mean": value for name, value in meta["scores"].items() if name == "vrmse"}
         return network, {**meta, "scores": {**meta["scores"], **mean, **result.best_metrics}}
 

@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from scaled_mpi.learning.held_out import RunPart
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.keys import FreeStep
-from scaled_mpi.parallel.store import Trajectory
 
 JUDGED = 16  # patches that a validation looks at
 SURVEYED = 64  # patches that the linear start and the spread of the latents are taken from
-
-Part = tuple[Sequence[Trajectory], slice]  # runs, and the frames used of each
 
 
 @dataclass(frozen=True)
@@ -25,19 +23,10 @@ class Material:
     `system` is the equation that the fields obey, where a term of the loss asks for it.
     """
 
-    learned: Part
-    judged: Part
+    learned: RunPart
+    judged: RunPart
     scale: Any
     system: Any = None
-
-
-def hold_out(runs: Sequence[Trajectory], count: int) -> tuple[Part, Part]:
-    """The last `count` runs to judge by; of too few runs the last eighth of each."""
-    if len(runs) > count:
-        return (runs[:-count], slice(None)), (runs[-count:], slice(None))
-    border = min(len(run) for run in runs)
-    border -= max(1, border // 8)
-    return (runs, slice(0, border)), (runs, slice(border, None))
 
 
 @dataclass(frozen=True)
@@ -55,7 +44,7 @@ class Lesson:
     """Samples and losses of one autoencoder on some runs; see `learning.settings.Task`."""
 
     def __init__(
-        self, recipe: Recipe, material: Material, part: Part, ring: Sequence[int], seed: int
+        self, recipe: Recipe, material: Material, part: RunPart, ring: Sequence[int], seed: int
     ) -> None:
         """`ring`: cells of the field beside a patch that coding spends, one entry an axis."""
         from scaled_mpi.learning.patches import Patches
@@ -123,13 +112,13 @@ class Lesson:
     def remade(self, model: Any, fields: Any) -> tuple[Any, Any, Any]:
         """What coding leaves of fields, the truth there, and the loss of one against the other."""
         from scaled_mpi.learning.networks.convolution import crop
-        from scaled_mpi.learning.reconstruction import TERMS
+        from scaled_mpi.learning.reconstruction import terms
 
         made, penalty = model.reconstruct(fields)
         made, truth = made.float(), crop(fields, self.ring)
         total = (made - truth).square().mean() + penalty
         for name, weight in sorted(self.recipe.terms.items()):
-            total = total + weight * TERMS[name](made, truth, self.system)
+            total = total + weight * terms()[name](made, truth, self.system)
         return made, truth, total
 
     def judge(self, model: Any) -> dict[str, float]:

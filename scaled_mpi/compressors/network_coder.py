@@ -50,17 +50,17 @@ def coding_network(meta: Mapping[str, Any]) -> Any:
 
 
 def _drawing_network(meta: Mapping[str, Any]) -> Any:
-    from scaled_mpi.learning.networks.drawing import DrawingNetwork
+    from scaled_mpi.learning.networks.drawing import DrawingNetwork, DrawingSize
 
     keys = dict(meta["autoencoder"]["decoder"])
     del keys["temperature"]  # of the noise, which comes from outside
     schedule = keys.pop("schedule")
     return DrawingNetwork(
         coding_network(meta),
-        channels=meta["channels"],
-        latent=meta["autoencoder"]["latent_channels"],
-        schedule=SCHEDULES[schedule["kind"]](**schedule),
-        **keys,
+        meta["channels"],
+        meta["autoencoder"]["latent_channels"],
+        DrawingSize(**keys),
+        SCHEDULES[schedule["kind"]](**schedule),
     )
 
 
@@ -82,9 +82,10 @@ class NetworkCoder(Coder):
     def __init__(self, path: Path, device: str) -> None:
         import torch
 
+        from scaled_mpi.learning.distributed import use_one_thread
         from scaled_mpi.learning.weights import load_into, load_weights
 
-        torch.set_num_threads(1)
+        use_one_thread()
         tensors, meta = load_weights(path)
         if meta.get("kind") not in list(NETWORKS):
             known = ", ".join(NETWORKS)

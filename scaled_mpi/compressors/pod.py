@@ -20,6 +20,7 @@ spread over the ranks (method of snapshots), else the snapshots; neither is ever
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -106,24 +107,21 @@ class Pod(Compressor):
         shots = Snapshots(runs, factor, comm, forward, self.normalise)
         self._check_rank(shots.count)
         values, modes, total = shots.modes(self.method, self._wanted, seed)
-        on_root(
-            comm,
-            lambda: save_pod(
-                Path(folder),
-                modes,
-                shots.mean,
-                values,
-                total,
-                factor=factor,
-                spread=shots.spread,
-                fields=runs[0].shape[1],
-                mass=shots.mass,
-                transform=self.transform,
-                restore=self.mass,
-                reference=reference,
-                snapshots=shots.count,
-            ),
+        pod = PodModel(
+            modes,
+            shots.mean,
+            values,
+            total,
+            factor,
+            spread=shots.spread,
+            fields=runs[0].shape[1],
+            mass=shots.mass,
+            transform=self.transform,
+            restore=self.mass,
+            reference=reference,
+            snapshots=shots.count,
         )
+        on_root(comm, lambda: save_pod(Path(folder), pod))
 
     def load(self, folder: str | Path) -> PodCoder:
         """The coder of a folder that `fit` filled."""
@@ -182,47 +180,49 @@ class Pod(Compressor):
         return min(real, int(np.searchsorted(held, self.energy - 1e-15)) + 1)
 
 
-def save_pod(
-    folder: Path,
-    modes: np.ndarray,
-    mean: np.ndarray,
-    values: np.ndarray,
-    total: float,
-    *,
-    factor: Sequence[int],
-    spread: np.ndarray | None = None,
-    fields: int = 1,
-    mass: float | None = None,
-    transform: str = "none",
-    restore: str = "free",
-    reference: np.ndarray | None = None,
-    snapshots: int | None = None,
-) -> None:
-    """Leave a POD in `folder` for `PodCoder`: modes (n, r), mean (n,), singular values.
+@dataclass(frozen=True)
+class PodModel:
+    """A POD of snapshots of n numbers: r modes (n, r), mean (n,) and singular values (k,).
 
-    `total` is the sum of all their squares; `reference` (C, *cells) what fields are moved onto.
+    `total` is the sum of all squared singular values. Snapshots are divided by `spread` (n,), and
+    fields are moved onto `reference` (C, *cells), where these are given. `fields` counts the
+    channels, `mass` is the sum over a raw snapshot; `restore` and `transform` are keys of `Pod`.
     """
+
+    modes: np.ndarray
+    mean: np.ndarray
+    singular_values: np.ndarray
+    total: float
+    factor: Sequence[int]
+    spread: np.ndarray | None = None
+    fields: int = 1
+    mass: float | None = None
+    transform: str = "none"
+    restore: str = "free"
+    reference: np.ndarray | None = None
+    snapshots: int | None = None
+
+
+def save_pod(folder: Path, pod: PodModel) -> None:
+    """Leave a POD in `folder` for `PodCoder`."""
     arrays = {
-        "singular_values": values,
-        "modes": modes,
-        "mean": mean,
-        "spread": np.ones(len(mean)) if spread is None else spread,
+        "singular_values": pod.singular_values,
+        "modes": pod.modes,
+        "mean": pod.mean,
+        "spread": np.ones(len(pod.mean)) if pod.spread is None else pod.spread,
     }
-    if reference is not None:
-        arrays["reference"] = reference
-    save_arrays(
-        folder / FILE,
-        arrays,
-        {
-            "factor": list(factor),
-            "fields": fields,
-            "mass": mass,
-            "transform": transform,
-            "restore": restore,
-            "snapshots": snapshots,
-            "total": total,
-        },
-    )
+    if pod.reference is not None:
+        arrays["reference"] = pod.reference
+    told = {
+        "factor": list(pod.factor),
+        "fields": pod.fields,
+        "mass": pod.mass,
+        "transform": pod.transform,
+        "restore": pod.restore,
+        "snapshots": pod.snapshots,
+        "total": pod.total,
+    }
+    save_arrays(folder / FILE, arrays, told)
 
 
 class PodCoder(Coder):

@@ -9,12 +9,12 @@ R~_i: the tile's own cells, S: local solver):
     z += omega D^-1 (r1 - A z)            `smooths` times: networks leave high frequencies
     c + z
 
-S may be nonlinear and may be wrong, so the outer method is flexible GMRES (Saad 1993) with right
+S may be nonlinear and may be wrong. The outer method is flexible GMRES (Saad 1993) with right
 preconditioning, whose residual is the true one. An answer is accepted on ||b - A u|| / ||b||
-recomputed at the end, and on nothing else. Where two iterations in a row gain less than 2 % each
-(one alone is common at the start of a hard problem, with exact tiles too), or a local correction
-is not finite or absurd, tiles are given exact factors instead, the worst first, and counted: in
-the end the method is the exact two-level one, which converges.
+recomputed at the end, and on nothing else. Tiles get exact factors, the worst first, and are
+counted, where two iterations in a row gain less than 2 % each. (One alone is common at the start
+of a hard problem, with exact tiles too.) So does a tile whose correction is not finite or absurd.
+In the end the method is the exact two-level one, which converges.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import math
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -31,7 +31,9 @@ from scaled_mpi.config import InputError
 from scaled_mpi.coupling.coarse import CoarseSpace
 from scaled_mpi.coupling.solving import NotConverged, Solving
 from scaled_mpi.local_solvers.exact import factorise
+from scaled_mpi.local_solvers.solvers import LocalSolver
 from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.petsc import LinearSystem
 from scaled_mpi.problems.elliptic import mean, norm
 from scaled_mpi.problems.stencil import Stencil
@@ -60,23 +62,70 @@ class Certified:
     seconds: float  # of the iterations
 
 
+class Product(Protocol):
+    """A matrix of the whole domain."""
+
+    def multiply(self, vector: np.ndarray) -> np.ndarray:
+        """The product with a vector (*block.size); collective."""
+        ...
+
+
+class Correction(Protocol):
+    """A coarse space."""
+
+    def correct(self, residual: np.ndarray) -> np.ndarray:
+        """The correction of a residual (*block.size); collective."""
+        ...
+
+
+class Factor(Protocol):
+    """Exact factors of one tile's matrix."""
+
+    def solve(self, load: np.ndarray) -> np.ndarray:
+        """The solution (n,) for a right-hand side (n,), n cells."""
+        ...
+
+
+class Windows(Protocol):
+    """The operators of all n tiles of a rank, as `problems.tiles.TileOperators` has them."""
+
+    comm: Comm
+    tiles: Any
+    window: tuple[int, ...]
+
+    def __len__(self) -> int: ...
+
+    def cut(self, field: np.ndarray) -> np.ndarray:
+        """(*block.size) -> (n, *window); collective."""
+        ...
+
+    def owned(self, local: np.ndarray) -> np.ndarray:
+        """(n, *window) -> (*block.size): the cells that the tiles themselves hold."""
+        ...
+
+    def apply(self, local: np.ndarray) -> np.ndarray:
+        """The products of the local matrices, (n, *window)."""
+        ...
+
+
 class TwoLevel:
     """The preconditioner; call it with a residual block. `solver` is prepared here."""
 
     def __init__(
         self,
-        system: LinearSystem,
-        operators: TileOperators,
-        coarse: CoarseSpace | None,
-        solver: Any,
+        system: Product,
+        operators: Windows,
+        coarse: Correction | None,
+        solver: LocalSolver,
         diagonal: np.ndarray,
         spec: Solving,
     ) -> None:
         self.system, self.operators, self.coarse = system, operators, coarse
-        self.solver, self.diagonal, self.spec = solver, diagonal, spec
-        self.exact: dict[int, Any] = {}
+        self.solver = solver
+        self.diagonal, self.spec = diagonal, spec
+        self.exact: dict[int, Factor] = {}
         self.defects = np.zeros(len(operators))
-        solver.prepare(operators)
+        solver.prepare(cast(TileOperators, operators))
 
     def __call__(self, residual: np.ndarray) -> np.ndarray:
         """The correction of a residual block, float64 (*block.size); collective."""
@@ -98,8 +147,8 @@ class TwoLevel:
             local = self.solver.correct(residual)
         if self.solver.exact:
             return local
-        for tile in np.flatnonzero(self._absurd(local, residual)):
-            self.make_exact(int(tile))
+        for absurd in np.flatnonzero(self._absurd(local, residual)):
+            self.make_exact(int(absurd))
         for tile, factor in self.exact.items():
             local[tile] = factor.solve(residual[tile].ravel()).reshape(self.operators.window)
             self.defects[tile] = 0.0
@@ -115,7 +164,11 @@ class TwoLevel:
     def make_exact(self, tile: int) -> None:
         """Give one of my tiles an exact factor from now on."""
         if tile not in self.exact:
-            self.exact[tile] = factorise(self.operators, tile)
+            self.exact[tile] = self.factor(tile)
+
+    def factor(self, tile: int) -> Factor:
+        """The exact factor of one of my tiles."""
+        return factorise(cast(TileOperators, self.operators), tile)
 
     def strengthen(self) -> bool:
         """Make the worst of the poor tiles exact; False if there is none. Collective."""
@@ -140,7 +193,7 @@ class Prepared:
     """
 
     def __init__(
-        self, stencil: Stencil, blocks: Blocks, comm: Any, solver: Any, spec: Solving
+        self, stencil: Stencil, blocks: Blocks, comm: Comm, solver: LocalSolver, spec: Solving
     ) -> None:
         begun = time.perf_counter()
         self.blocks, self.comm, self.spec = blocks, comm, spec
@@ -148,7 +201,7 @@ class Prepared:
         with ExitStack() as stack:
             self.system = stack.enter_context(LinearSystem(stencil, blocks, comm))
             self.operators = TileOperators(stencil, blocks, comm, spec.overlap)
-            self.coarse = None
+            self.coarse: CoarseSpace | None = None
             if spec.coarse.kind != "none":
                 space = CoarseSpace(self.system, self.operators, spec.coarse)
                 self.coarse = stack.enter_context(space)
@@ -165,9 +218,10 @@ class Prepared:
         self._stack.close()
 
     def solve(self, load: np.ndarray, start: np.ndarray | None = None) -> Certified:
-        """u with ||b - A u|| <= tolerance ||b||; raises NotConverged otherwise. Collective.
+        """u (*block.size) with ||b - A u|| <= tolerance ||b||, b and u float64. Collective.
 
-        InputError where the matrix is singular and the load has a mean: there is no answer then.
+        Errors: NotConverged without such u; InputError where the matrix is singular and the load
+        has a mean, since there is no answer then.
         """
         size = self._size(load)
         solution = np.zeros_like(load) if start is None else start
@@ -209,21 +263,21 @@ class Prepared:
         )
 
     def residual(self, load: np.ndarray, solution: np.ndarray, size: float) -> float:
-        """||b - A u|| / size, the same for any split; collective."""
+        """||b - A u|| / size of b, u (*block.size), the same for any split; collective."""
         return norm(load - self.system.multiply(solution), self.blocks, self.comm) / size
 
     def _size(self, load: np.ndarray) -> float:
         """||b||, or 1 where it is 0. InputError where b is not finite or has no answer."""
         size = norm(load, self.blocks, self.comm)
         if not math.isfinite(size):
-            raise InputError("right-hand side: not finite; finite numbers are needed")
+            raise InputError("right-hand side: not finite. Needed: finite numbers")
         if self.system.singular:
             average = mean(load, self.blocks, self.comm)
             root = size / math.sqrt(math.prod(self.blocks.grid.shape))
             if abs(average) > 0.1 * self.spec.tolerance * root:
                 raise InputError(
-                    f"right-hand side: mean {average:.3g}; without a Dirichlet face or a reaction "
-                    "only a mean of 0 has an answer"
+                    f"right-hand side: mean {average:.3g} is not allowed: without a Dirichlet "
+                    "face or a reaction there is no answer. Allowed: a mean of 0"
                 )
         return size or 1.0
 

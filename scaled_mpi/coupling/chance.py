@@ -1,8 +1,8 @@
 """White noise for stochastic operators: a number a cell of the domain, whoever asks.
 
-A local operator reads noise on its tile and on its whole reach. Since a number depends on seed,
-jump, member, channel and global cell alone, tiles that overlap read the same noise without a
-message, in every sweep, on any number of ranks. Beyond a boundary that is not periodic the noise
+A local operator reads noise on its tile and on its whole reach. A number depends on seed, jump,
+member, channel and global cell alone. Tiles that overlap read the same noise without a message, in
+every sweep, on any number of ranks. Beyond a boundary that is not periodic the noise
 is mirrored, as a halo is.
 """
 
@@ -16,6 +16,7 @@ from scaled_mpi.coupling.tiles import TileWindows
 from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import normal
+from scaled_mpi.surrogates.operators import Operator
 
 
 class Chance:
@@ -51,17 +52,20 @@ class Chance:
         self.cells = index
 
     def draw(self, jump: int) -> np.ndarray:
-        """Standard normals (channels, *(block + 2 reach)) of one jump, float32."""
+        """Standard normals of one jump, float32 (channels, *block), the ring of reach included."""
         made = normal(self.seed, jump, self.cells, draws=self.channels, stream=Stream.JUMPS)
         return made.astype(np.float32)
 
     def cut(self, tile: tuple[int, ...], drawn: np.ndarray) -> np.ndarray:
-        """(channels, *(tile + 2 reach)) of one tile, by its index, out of what `draw` gave."""
+        """The noise (channels, *tile) of one tile, by its index, its ring of reach included.
+
+        drawn (channels, *block): from `draw`.
+        """
         return self.windows.cut(self._views[tile], drawn)
 
 
 def chance_of(
-    operator: object, blocks: Blocks, rank: int, seed: int, member: int = 0
+    operator: Operator, blocks: Blocks, rank: int, seed: int, member: int = 0
 ) -> Chance | None:
     """The noise that a loaded surrogate needs; None for one that needs none."""
     if not operator.stochastic:

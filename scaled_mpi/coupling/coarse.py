@@ -5,13 +5,13 @@
 `hats`    Q1 hats on the corners of the tiles, those on a Dirichlet face left out; elsewhere a
           partition of unity. About one vector a tile; enough for media that vary little.
 `geneo`   the lowest eigenvectors of  A_i^N v = lambda X A_i X v  on tile + overlap, each times the
-          partition of unity X (A_i^N: the tile's own operator with nothing fixed at its edge).
+          partition of unity X. A_i^N: the tile's own operator, free at its edge.
           For high contrast: every well-conducting part that crosses several tiles costs one
           vector. (Spillane, Dolean, Hauret, Nataf, Pechstein, Scheichl 2014, Numer. Math. 126.)
 
 The Galerkin matrix is made once and factorised on every rank; an application reduces one number a
-coarse vector. Where A is singular the constants are also the null space of the coarse matrix: one
-coarse dof is then held at 0, and the mean of the correction taken off.
+coarse vector. Where A is singular the constants are also the null space of the coarse matrix. One
+coarse dof is then held at 0, and the correction loses its mean.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
 from scaled_mpi.coupling.solving import Coarse
 from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.petsc import Basis, Lattice, LinearSystem
 from scaled_mpi.problems.elliptic import mean
 from scaled_mpi.problems.tiles import TileOperators
@@ -56,7 +56,7 @@ class CoarseSpace:
         self.basis.__exit__(*error)
 
     def correct(self, residual: np.ndarray) -> np.ndarray:
-        """The correction c of a residual block, float64 (*block.size); collective."""
+        """The correction c, float64 (*block.size), of a residual (*block.size); collective."""
         reduced = self.basis.restrict(residual)
         weights = np.zeros(self.vectors)
         if self._solver is not None:
@@ -152,7 +152,7 @@ def _eigenvectors(
     return [(v / np.abs(v).max()).reshape(inside.shape) for v in chosen]
 
 
-def _numbers(blocks: Blocks, comm: Any, width: int) -> np.ndarray:
+def _numbers(blocks: Blocks, comm: Comm, width: int) -> np.ndarray:
     with Lattice(blocks, comm, width) as lattice:
         return lattice.numbering()
 

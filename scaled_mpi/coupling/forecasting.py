@@ -22,7 +22,7 @@ from scaled_mpi.compressors.coders import Coder
 from scaled_mpi.coupling.chance import chance_of
 from scaled_mpi.coupling.latent import Coding
 from scaled_mpi.coupling.schwarz import Jump, March, Sweeping
-from scaled_mpi.parallel.blocks import Blocks, make_blocks
+from scaled_mpi.parallel.blocks import Blocks, behind, make_blocks
 from scaled_mpi.parallel.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from scaled_mpi.parallel.comm import Comm, exact_sum, first_ranks, largest
 from scaled_mpi.parallel.halo import expected_bytes, expected_messages
@@ -112,7 +112,7 @@ class Domain:
         """
         rank, own = self.comm.rank, {}
         for index in self.blocks.tiles(rank):
-            tile = np.ascontiguousarray(field[(..., *self.blocks.local_slices(rank, index))])
+            tile = np.ascontiguousarray(field[behind(self.blocks.local_slices(rank, index))])
             own[index] = hashlib.sha256(tile.tobytes()).hexdigest()
         merged = {key: value for part in self.comm.allgather(own) for key, value in part.items()}
         return hashlib.sha256("".join(merged[key] for key in sorted(merged)).encode()).hexdigest()
@@ -187,7 +187,7 @@ def march_and_store(
 ) -> Course:
     """Store the decoded field after each of `jumps` jumps as trajectory `name`; collective.
 
-    With `save_every` the march is saved every so many jumps, and a saved one is continued; a
+    With `save_every` the march is saved every so many jumps, and a saved one is continued. A
     request to stop then raises `Stopped` after the next jump.
     """
     saved = _Saved(folder / "march", domain, begun) if save_every else None

@@ -1,13 +1,13 @@
 """How far a coarse denoiser is believed, by noise level and wavenumber: measured on known fields.
 
-Of a mean R x two estimates are at hand, a = R D_loc(x_t) from windows and b = D_c(R x_t) from the
-coarse field of the whole. The least squares mixture a + g (b - a) has, at every wavenumber,
+A mean R x has two estimates: a = R D_loc(x_t) from windows and b = D_c(R x_t) from the coarse
+field of the whole. The least squares mixture a + g (b - a) has, at every wavenumber,
 
     g = < Re (R x - a)* (b - a) > / < |b - a|^2 >
 
 over fields, channels and the waves of a ring; it is kept in [0, 1]. Exact denoisers of a Gaussian
-field give 1 where the windows are too short, networks also less than 1: at low noise a window's
-details tell more of its mean than noisy means do.
+field give 1 where the windows are too short. Networks also give less than 1, since at low noise a
+window's details determine its mean better than noisy means do.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Gains:
 
     @classmethod
     def of(cls, times: np.ndarray, sums: Sequence[Sequence[np.ndarray]], cells: int) -> Gains:
-        """From the `gain_sums` of all boxes at each time, exactly rounded and so in any order."""
+        """From the `gain_sums` (2, rings) of all boxes at each of times (n,), exactly rounded."""
         totals = np.stack([joined(boxes) for boxes in sums])
         change = totals[:, 1]
         values = np.divide(totals[:, 0], change, out=np.zeros_like(change), where=change > 0)
@@ -57,7 +57,7 @@ class Gains:
         return np.fft.ifft2(waves).real.astype(missing.dtype)
 
     def at(self, t: float, shape: Sequence[int]) -> np.ndarray:
-        """The gain of every wave of a field of this shape, linear in time and wavenumber."""
+        """The gains (*shape) of all waves of a field (*shape), linear in time and wavenumber."""
         now = np.array([np.interp(t, self.times, column) for column in self.values.T])
         return np.interp(_rings(shape, self.cells), np.arange(len(now)), now)
 

@@ -13,18 +13,18 @@ and what a sampler does with it is the same as on one tile. The weights are one 
     collage   the windows less their overlaps: the scores of a chain of conditionally independent
               pieces add up so (Zhang et al. 2023, DiffCollage, arXiv 2303.17076)
 
-No fusion of windows knows what is further away than a window. The coarse score correction does:
-with R the means of blocks of B cells an axis, P their constant continuation (R P = 1) and D_c a
-denoiser of the small field R x, whose noise is sigma / B^(axes / 2),
+No fusion of windows knows what is further away than a window. The coarse score correction does.
+R are the means of blocks of B cells an axis, P their constant continuation (R P = 1). D_c denoises
+the small field R x, whose noise is sigma / B^(axes / 2):
 
     D(x_t) = D_loc(x_t) + P G (D_c(R x_t) - R D_loc(x_t))
 
 It is the coarse space of domain decomposition, for scores. Blocks must resolve what they correct:
 at most a quarter of the correlation length, for P is constant in a block. G is the identity, which
-is right where D_c knows more of R x than D_loc; where fields are not Gaussian, details tell of the
-means too, and G weighs the two by wavenumber (`gains.py`). Every rank holds the
-coarse field and nothing else that is global; the noise is keyed by the global cell, so that
-overlapping windows see the same field and any number of ranks makes the same sample.
+is right where D_c knows more of R x than D_loc. Where fields are not Gaussian, details carry the
+means too, and G weighs the two by wavenumber (`gains.py`). Every rank holds the coarse field and
+nothing else that is global. The noise is keyed by the global cell. Overlapping windows therefore
+see the same field, and any number of ranks yields the same sample.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from scaled_mpi.config import InputError
 from scaled_mpi.learning.samplers import Denoise
-from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.blocks import Blocks, behind
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.halo import Halo
 
 Fusion = Literal["crop", "average", "window", "collage"]
@@ -98,16 +99,18 @@ FUSIONS: dict[str, Callable[[int, int, int], list[Piece]]] = {
 def check_fusion(name: str, tile: Sequence[int], halo: int, overlap: int) -> None:
     """Errors: `InputError` for a row that does not exist or windows that do not fit the tiles."""
     if name not in FUSIONS:
-        raise InputError(f"generation.fusion: {name!r} given; {', '.join(FUSIONS)} are allowed")
+        raise InputError(
+            f"generation.fusion: {name!r} is not allowed: unknown. Allowed: {', '.join(FUSIONS)}"
+        )
     if halo > min(tile):
         raise InputError(
-            f"generation.halo: {halo} given; at most a tile, {min(tile)} cells, is allowed"
+            f"generation.halo: {halo} is not allowed: wider than a tile. Allowed: 0 to {min(tile)}"
         )
     for cells in tile:
         if 2 * overlap > cells or cells % (cells - overlap):
             raise InputError(
-                f"generation.overlap: {overlap} given with tiles of {cells}; 0, or half a tile, "
-                "is allowed"
+                f"generation.overlap: {overlap} is not allowed: windows of {cells} cells would "
+                f"not cover a tile evenly. Allowed: 0, or half a tile"
             )
 
 
@@ -130,7 +133,7 @@ class TiledDenoiser:
     def __init__(
         self,
         blocks: Blocks,
-        comm: Any,
+        comm: Comm,
         fusion: str,
         window: Callable[[tuple[int, ...]], Denoise],
         *,
@@ -159,12 +162,9 @@ class TiledDenoiser:
         for index in self.blocks.tiles(self.comm.rank):
             core = self.blocks.local_slices(self.comm.rank, index, 0, self.reach)
             for kind in self.pieces:
-                place = (
-                    ...,
-                    *(
-                        slice(c.start + p.offset, c.start + p.offset + p.extent)
-                        for c, p in zip(core, kind, strict=True)
-                    ),
+                place = behind(
+                    slice(c.start + p.offset, c.start + p.offset + p.extent)
+                    for c, p in zip(core, kind, strict=True)
                 )
                 answer = self.denoisers[_extent(kind)](padded[place], t)
                 for axis, piece in enumerate(kind):
@@ -192,8 +192,8 @@ class CoarseCorrection:
     ) -> None:
         if any(tile % block for tile in local.blocks.tile):
             raise InputError(
-                f"generation.block: {block} given; a divisor of the tile "
-                f"{list(local.blocks.tile)} is allowed"
+                f"generation.block: {block} is not allowed: blocks would cross tiles. "
+                f"Allowed: divisors of the tile {list(local.blocks.tile)}"
             )
         self.local, self.coarse, self.block, self.gain = local, coarse, block, gain
         self.blocks, self.comm = local.blocks.coarsen(block), local.comm
@@ -226,12 +226,12 @@ class CoarseCorrection:
         ends = itertools.accumulate(counts)
         for rank, (count, end) in enumerate(zip(counts, ends, strict=True)):
             block = self.blocks.block(rank)
-            whole[(..., *block.slices)] = flat[end - count : end].reshape(*lead, *block.size)
+            whole[behind(block.slices)] = flat[end - count : end].reshape(*lead, *block.size)
         return whole
 
 
 def block_means(x: np.ndarray, axes: int, block: int) -> np.ndarray:
-    """R: the means of blocks of `block` cells along each of the last `axes` axes."""
+    """R: (..., *cells) -> (..., *(cells / block)), the means of blocks on the last `axes` axes."""
     lead = x.shape[: x.ndim - axes]
     split = [size for cells in x.shape[x.ndim - axes :] for size in (cells // block, block)]
     return x.reshape(*lead, *split).mean(tuple(range(len(lead) + 1, len(lead) + 2 * axes, 2)))

@@ -1,9 +1,9 @@
 """Local problems as they occur in running solves, for a learned solver to be trained on.
 
 The solves use exact local solutions times (1 + roughness e), e a smooth random field of unit
-variance: what comes out of an imperfect solver, and so what will later come in, is among the
-examples before any network exists. Every solve runs on one rank, the solves are dealt to the
-ranks, and so the examples do not depend on the number of ranks.
+variance. So the errors of an imperfect solver are among the examples before any network exists.
+Every solve runs on one rank, the solves are dealt to the ranks, and so the examples do not depend
+on the number of ranks.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ import numpy as np
 
 from scaled_mpi.coupling.linearised import Linearised, Rates
 from scaled_mpi.coupling.solving import NotConverged, Solving
+from scaled_mpi.local_solvers.solvers import LocalSolver
 from scaled_mpi.parallel.comm import largest
 from scaled_mpi.parallel.nonlinear import solve_linear, solve_nonlinear
 
@@ -91,7 +92,7 @@ class ImplicitStep:
         rates: Rates,
         old: np.ndarray,
         length: float,
-        solvers: tuple[Any, Any],
+        solvers: tuple[LocalSolver, LocalSolver],
         spec: Solving,
         scale: float | None = None,
     ) -> None:
@@ -108,21 +109,21 @@ class ImplicitStep:
         self.preconditioner.close()
 
     def residual(self, state: np.ndarray) -> np.ndarray:
-        """F(U), (2, *block.size); collective."""
+        """F(U), (2, *block.size), of U (2, *block.size); collective."""
         return self._residual(state, self.length)
 
     def _residual(self, state: np.ndarray, length: float) -> np.ndarray:
         return (state - self.old) / length - self.rates(state)
 
     def jacobian(self, state: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        """F'(U) W, (2, *block.size); collective."""
+        """F'(U) W, (2, *block.size), of U and W (2, *block.size); collective."""
         return self._jacobian(state, direction, self.length)
 
     def _jacobian(self, state: np.ndarray, direction: np.ndarray, length: float) -> np.ndarray:
         return direction / length - self.rates.derivative(state, direction)
 
     def relative(self, state: np.ndarray) -> float:
-        """||F(U)|| over the scale; collective."""
+        """||F(U)|| over the scale, U (2, *block.size); collective."""
         return self.rates.size(self.residual(state)) / self.scale
 
     def solve(
@@ -130,9 +131,9 @@ class ImplicitStep:
     ) -> Stepped:
         """U with ||F(U)|| <= tolerance times the scale; raises NotConverged otherwise. Collective.
 
-        `guess` (2, *block.size) is where to begin, for example a surrogate's forecast; where it is
-        missing, not finite or much farther off than the old state, that is. `most` iterations of
-        SNES at a time.
+        `guess` (2, *block.size) is where to begin, for example a surrogate's forecast. The old
+        state replaces a guess that is missing, not finite or much farther off. `most`: iterations
+        of SNES at a time.
         """
         begun, self.preconditioner.applications = time.perf_counter(), 0
         start = self.old if guess is None or not self._usable(guess) else guess
@@ -170,7 +171,7 @@ class ImplicitStep:
         rest = np.empty_like(start)
         for part, value in zip(rest, self.rates.simulator.rest, strict=True):
             part[...] = value
-        begins = (
+        begins: tuple[Begin, ...] = (
             lambda: (start, []),
             self._continued,
             lambda: self._pseudo_transient(start),
@@ -272,7 +273,7 @@ def backward_euler(
     method: str,
     guess: np.ndarray | None = None,
 ) -> Stepped:
-    """One step of length dt, order 1; see the module. Collective."""
+    """One step of length dt from `old` (2, *block.size), order 1; see the module. Collective."""
     with make(old, dt, None) as step:
         return step.solve(method, guess)
 
@@ -285,7 +286,7 @@ def tr_bdf2(
     method: str,
     guess: np.ndarray | None = None,
 ) -> Stepped:
-    """One step of length dt, order 2; see the module. Collective."""
+    """One step of length dt from `old` (2, *block.size), order 2; see the module. Collective."""
     rate, part = rates(old), GAMMA * dt / 2
     scale = rates.size(rate) or 1.0
     near = old if guess is None else old + GAMMA * (guess - old)

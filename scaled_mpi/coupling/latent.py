@@ -1,19 +1,19 @@
 """To the latent field and back, tile by tile, on a decomposed domain.
 
 A latent field is again a field, `factor` times coarser. Encoders and decoders are local operators
-with a known reach: with that many cells of halo a tile is coded as if the whole domain were, so
-that there are no seams.
+with a known reach. A tile with that many cells of halo is coded as in the whole domain: there are
+no seams.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from scaled_mpi.compressors.coders import Coder
 from scaled_mpi.coupling.chance import Chance
 from scaled_mpi.coupling.tiles import TileWindows
-from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.blocks import Blocks, behind
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.store import Trajectory
 
@@ -21,7 +21,7 @@ from scaled_mpi.parallel.store import Trajectory
 class Coding:
     """Encodes stored frames to, and decodes from, this rank's block of the latent field."""
 
-    def __init__(self, coder: Any, blocks: Blocks, comm: Any) -> None:
+    def __init__(self, coder: Coder, blocks: Blocks, comm: Comm) -> None:
         self.coder, self.blocks, self.rank = coder, blocks, comm.rank
         self.latent = blocks.coarsen(coder.factor)
         reach = tuple(coder.decode_reach)
@@ -30,15 +30,16 @@ class Coding:
         self._chance: tuple[Chance, np.ndarray] | None = None
 
     def encode(self, trajectory: Trajectory, frame: int) -> np.ndarray:
-        """(c, *latent block) of one stored frame, read with the halo that the encoder needs."""
+        """The latent (c, *size) of one stored frame, `size` that of this rank's latent block."""
         size = self.latent.block(self.rank).size
-        latent = None
+        latent: np.ndarray | None = None
         for view in self.windows.views:
             box = self.blocks.tile_slices(view.index)
             code = self.coder.encode(trajectory.read(frame, box, self.coder.encode_reach))
             if latent is None:
                 latent = np.empty((code.shape[0], *size), code.dtype)
-            latent[(..., *view.core)] = code
+            latent[behind(view.core)] = code
+        assert latent is not None, "every rank owns a tile"
         return latent
 
     def decode(self, latent: np.ndarray) -> np.ndarray:
@@ -47,12 +48,13 @@ class Coding:
         A decoder that draws reads the noise of each cell's place, the same in every frame.
         """
         padded = self.exchange(latent)
-        field = None
+        field: np.ndarray | None = None
         for view in self.windows.views:
             part = self.coder.decode(self.windows.cut(view, padded), *self._noise(view.index))
             if field is None:
                 field = np.empty((part.shape[0], *self.blocks.block(self.rank).size), part.dtype)
-            field[(..., *self.blocks.local_slices(self.rank, view.index))] = part
+            field[behind(self.blocks.local_slices(self.rank, view.index))] = part
+        assert field is not None, "every rank owns a tile"
         return field
 
     def _noise(self, tile: tuple[int, ...]) -> tuple[np.ndarray, ...]:

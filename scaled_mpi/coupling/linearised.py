@@ -7,16 +7,16 @@
 
 with s = 1/dt, or more.
 
-It is preconditioned by the two-level Schwarz method of `certified.py`, on both species together:
-hats of each species in the coarse space, and tiles that solve both. Where v grows faster than s
+It is preconditioned by the two-level Schwarz method of `certified.py`, on both species together.
+The coarse space has hats of each species, and tiles solve both. Where v grows faster than s
 the matrix is indefinite. Exact tiles (sparse LU) and the coarse level take it as it is. A learned
 solver knows one species and definite matrices alone: it solves first for u, then for v,
 
     z_u = S(A_u) r_u,   z_v = S(A_v) (r_v + l z_u),   A_v = B_v + g l / (s - R')_uu,
 
 A_v being the matrix that eliminating u leaves, cell by cell, with its diagonal raised to the sum
-of the couplings where it is below. Flexible GMRES makes up for the difference; where it stalls,
-the tiles that do worst get exact factors of the matrix of both, and are counted. For Gray-Scott
+of the couplings where it is below. Flexible GMRES makes up for the difference. Where it stalls,
+the worst tiles get exact factors of the matrix of both, and are counted. For Gray-Scott
 g = 2 u v and l = v^2.
 """
 
@@ -24,15 +24,17 @@ from __future__ import annotations
 
 import copy
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from scaled_mpi.coupling.certified import Stall, TwoLevel
+from scaled_mpi.coupling.certified import Factor, Stall, TwoLevel
 from scaled_mpi.coupling.coarse import CoarseSpace
 from scaled_mpi.coupling.solving import Coarse, Solving
 from scaled_mpi.local_solvers.exact import ExactSolver, sparse_factor
+from scaled_mpi.local_solvers.solvers import LocalSolver
 from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.petsc import LinearSystem
 from scaled_mpi.problems.elliptic import norm
@@ -46,14 +48,14 @@ LEAST = 0.1  # of the diffusion's diagonal: what damped Jacobi divides by, at le
 class Rates:
     """f of a reacting simulator on the grid of `blocks`; states are float64 (2, *block.size)."""
 
-    def __init__(self, simulator: Reacting, blocks: Blocks, comm: Any) -> None:
+    def __init__(self, simulator: Reacting, blocks: Blocks, comm: Comm) -> None:
         self.simulator, self.blocks, self.comm = simulator, blocks, comm
         self.ring = Halo(blocks, comm, 1, np.float64)
         self.ones = np.ones([n + 2 for n in blocks.block(comm.rank).size])
         self.diffusion = (self.stencil(0), self.stencil(1))
 
     def stencil(self, species: int, reaction: float | np.ndarray = 0.0) -> Stencil:
-        """Rows of `reaction` - D laplace for u (0) or v (1)."""
+        """Rows of `reaction` - D laplace of u (0), v (1); reaction a number or (*block.size)."""
         rate = self.simulator.diffusion[species]
         return diffusion_stencil(rate * self.ones, self.blocks, self.comm.rank, reaction)
 
@@ -63,7 +65,7 @@ class Rates:
         return self.simulator.reaction(state) + lifted - self._diffused(state)
 
     def derivative(self, state: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        """f'(U) W; collective, one exchange."""
+        """f'(U) W of U and W (2, *block.size); collective, one exchange."""
         reaction = self.simulator.reaction_derivative(state, direction)
         return reaction - self._diffused(direction)
 
@@ -75,8 +77,9 @@ class Rates:
         )
 
     def size(self, field: np.ndarray) -> float:
-        """Euclidean norm over both species and the whole domain; collective."""
-        return float(np.hypot(*(norm(part, self.blocks, self.comm) for part in field)))
+        """Euclidean norm of (2, *block.size) over species and the whole domain; collective."""
+        first, second = (norm(part, self.blocks, self.comm) for part in field)
+        return float(np.hypot(first, second))
 
 
 class Matrix:
@@ -94,7 +97,7 @@ class Matrix:
         )
 
     def multiply(self, direction: np.ndarray) -> np.ndarray:
-        """(s - f'(U)) W of my block; collective."""
+        """(s - f'(U)) W of W (2, *block.size); collective."""
         return self.shift * direction - self.rates.derivative(self.state, direction)
 
 
@@ -175,7 +178,7 @@ class PairOfHats:
         self._stack.close()
 
     def correct(self, residual: np.ndarray) -> np.ndarray:
-        """The correction of a residual (2, *block.size); collective."""
+        """The correction (2, *block.size) of a residual (2, *block.size); collective."""
         reduced = np.concatenate([self.basis.restrict(part) for part in residual])
         weights = self._solver.solve(reduced).reshape(2, -1)
         return np.stack([self.basis.prolong(part) for part in weights])
@@ -189,20 +192,20 @@ def _diagonal(values: np.ndarray) -> Stencil:
 class ExactPair(ExactSolver):
     """Sparse LU of both species on every tile."""
 
-    def prepare(self, operators: PairOfTiles) -> None:
-        """Factorise all tiles."""
+    def prepare(self, operators: Any) -> None:
+        """Factorise all tiles of a `PairOfTiles`."""
         self.factors = [sparse_factor(operators, tile) for tile in range(len(operators))]
 
 
-class LearnedPair:
+class LearnedPair(LocalSolver):
     """One learned solver a species, one after the other; see the module."""
 
     exact = False
 
-    def __init__(self, solvers: tuple[Any, Any]) -> None:
+    def __init__(self, solvers: tuple[LocalSolver, LocalSolver]) -> None:
         self.solvers = solvers
 
-    def prepare(self, operators: PairOfTiles) -> None:
+    def prepare(self, operators: Any) -> None:
         """Prepare both for their matrices, that of v as the nearest definite one."""
         self.loss, raised = operators.loss, copy.copy(operators.eliminated)
         raised.diagonal = raised.diagonal + np.maximum(-raised.excess, 0.0)
@@ -220,10 +223,9 @@ class LearnedPair:
 class TwoLevelPair(TwoLevel):
     """The preconditioner of both species."""
 
-    def make_exact(self, tile: int) -> None:
-        """Give one of my tiles an exact factor from now on."""
-        if tile not in self.exact:
-            self.exact[tile] = sparse_factor(self.operators, tile)
+    def factor(self, tile: int) -> Factor:
+        """The exact factor of both species on one of my tiles."""
+        return sparse_factor(cast(TileOperators, self.operators), tile)
 
 
 class Linearised:
@@ -233,16 +235,19 @@ class Linearised:
     exact factors keep them at later states; `fallback` counts them.
     """
 
-    def __init__(self, rates: Rates, solvers: tuple[Any, Any], spec: Solving) -> None:
+    def __init__(
+        self, rates: Rates, solvers: tuple[LocalSolver, LocalSolver], spec: Solving
+    ) -> None:
         exact = all(solver.exact for solver in solvers)
         self.rates, self.applications = rates, 0
-        self.solver = ExactPair() if exact else LearnedPair(solvers)
+        self.solver: LocalSolver = ExactPair() if exact else LearnedPair(solvers)
         self.spec = spec.model_copy(update={"smooths": 0}) if exact else spec
-        self._stack, self._exact = ExitStack(), set()
+        self._stack = ExitStack()
+        self._exact: set[int] = set()
         self._level: TwoLevelPair | None = None
 
     def refresh(self, state: np.ndarray, shift: float) -> None:
-        """Make it anew at a state, s = `shift`; collective."""
+        """Make it anew at a state (2, *block.size), with s = `shift`; collective."""
         self.close()
         matrix = Matrix(self.rates, state.copy(), shift)
         tiles, coarse = PairOfTiles(matrix, self.spec.overlap), None
@@ -256,6 +261,7 @@ class Linearised:
     def __call__(self, rest: np.ndarray) -> np.ndarray:
         """About (s - f'(U))^-1 times a residual (2, *block.size); collective."""
         self.applications += 1
+        assert self._level is not None, "refresh comes first"
         return self._level(rest)
 
     def watch(self, iteration: int, size: float) -> None:

@@ -1,10 +1,9 @@
 """The covariance that a tiled sampler makes, exactly: its answers to one unit of noise.
 
-Where the denoisers are linear, so is the sampler, x = M z with z standard normal, and the
-covariance of what it makes is M M^T: no samples are drawn and no statistical error is made. The
-windows repeat with the tiles, so M is known from the columns of one tile's cells; and it is the
-same seen in a mirror (and, where axes are alike, with axes exchanged), so that about 1 / 2^axes /
-axes! of these do.
+Where the denoisers are linear, so is the sampler, x = M z with z standard normal. The covariance
+of its samples is M M^T: it needs no samples and has no statistical error. The windows repeat with
+the tiles, so the columns of one tile's cells determine M. M is symmetric under mirrors and, where
+axes are alike, under their exchange: about 1 / 2^axes / axes! of the columns suffice.
 """
 
 from __future__ import annotations
@@ -75,8 +74,9 @@ class Impulses:
 class Covariance:
     """What was made against what was asked for.
 
-    `error` is the Frobenius norm of the difference over that of the truth, all pairs of cells;
-    `ratio` the mean variance over the true one; `curve` the covariance by distance along an axis.
+    `error` is the Frobenius norm of the difference over that of the truth, all pairs of cells.
+    `ratio` is the mean variance over the true one; `curve` (n,) the covariance by distance along
+    an axis.
     """
 
     error: float
@@ -85,7 +85,10 @@ class Covariance:
 
 
 def compare(responses: np.ndarray, truth: np.ndarray, which: Symmetry) -> Covariance:
-    """responses (count, *shape) to `Impulses`; truth (*shape), of the first cell with all."""
+    """The covariance of responses (n, *shape) to `Impulses` beside the truth (*shape).
+
+    The truth is the covariance of the first cell with all.
+    """
     rows = _rows(_every_cell(responses, which), which)
     axes = tuple(range(truth.ndim))
     error = norm = variance = 0.0
@@ -101,7 +104,7 @@ def compare(responses: np.ndarray, truth: np.ndarray, which: Symmetry) -> Covari
 
 
 def curve_of(truth: np.ndarray) -> np.ndarray:
-    """The same curve of the truth."""
+    """The curve (n,) of the truth (*shape), as `Covariance.curve`."""
     return _along_axes(truth, min(truth.shape) // 2 + 1)
 
 

@@ -10,14 +10,14 @@ One jump advances every tile by the same local operator G. With w the halo and r
       u_i^n(t+1) = G(u(t) on tile i and halo; u_j^(n-1)(t+1) on the halo of i),
 
   the first sweep with the future unknown. The iteration ends on the interface mismatch, the
-  root mean square of what a tile assumed of its future halo less what the neighbours then
-  made of it, in units of each channel's standard deviation.
+  future halo that a tile assumed less its neighbours' new values. It is a root mean square
+  in units of each channel's standard deviation.
 
 A stochastic operator reads noise besides (`chance.py`), the same in every sweep of a jump: the
 sweeps then make neighbours agree on one sample.
 
-All tiles are updated from the same old iterate (additive, Jacobi order), so that the answer
-depends on the tiles and never on the ranks that own them.
+All tiles are updated from the same old iterate (additive, Jacobi order). The answer depends on the
+tiles and never on the ranks that own them.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from scaled_mpi.coupling.chance import Chance
 from scaled_mpi.coupling.tiles import TileWindows
-from scaled_mpi.parallel.blocks import Blocks
-from scaled_mpi.parallel.comm import exact_sum
+from scaled_mpi.parallel.blocks import Blocks, behind
+from scaled_mpi.parallel.comm import Comm, exact_sum
 from scaled_mpi.parallel.halo import Halo
+from scaled_mpi.surrogates.operators import Operator
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,16 @@ class March:
 
     def __init__(
         self,
-        operator: Any,
+        operator: Operator,
         blocks: Blocks,
-        comm: Any,
+        comm: Comm,
         *,
         halo: Sequence[int],
         condition: np.ndarray,
         scale: np.ndarray,
         sweeping: Sweeping | None = None,
         chance: Chance | None = None,
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
     ) -> None:
         self.operator, self.blocks, self.comm = operator, blocks, comm
         self.condition, self.sweeping = condition, sweeping or Sweeping()
@@ -127,8 +128,10 @@ class March:
             known = None
             if future is not None:
                 known = (self.windows.cut_ring(view, future), self.windows.ring)
-            drawn = None if self.chance is None else self.chance.cut(view.index, noise)
-            field[(..., *view.core)] = self.operator.advance(
+            drawn = None
+            if self.chance is not None and noise is not None:
+                drawn = self.chance.cut(view.index, noise)
+            field[behind(view.core)] = self.operator.advance(
                 self.windows.cut(view, window),
                 self.windows.mask,
                 self.condition,
@@ -148,7 +151,7 @@ class March:
 
     def _check_finite(self, field: np.ndarray, number: int) -> None:
         for view in self.windows.views:
-            if not np.isfinite(field[(..., *view.core)]).all():
+            if not np.isfinite(field[behind(view.core)]).all():
                 raise FloatingPointError(
                     f"jump {number}: the surrogate made a value that is not finite on tile "
                     f"{view.index}"

@@ -13,7 +13,7 @@ class Coarse(Spec):
     """`geneo` takes the eigenvectors under `threshold`, from `least` to `most` of them a tile."""
 
     kind: Literal["hats", "geneo", "none"] = "hats"
-    threshold: float = Field(0.15, gt=0)
+    threshold: float = Field(default=0.15, gt=0)
     least: PositiveInt = 4
     most: PositiveInt = 6
 
@@ -25,14 +25,14 @@ class Solving(Spec):
     `omega` after the tiles; `restart` of the Krylov method.
     """
 
-    tolerance: float = Field(1e-8, gt=0, lt=1)
+    tolerance: float = Field(default=1e-8, gt=0, lt=1)
     overlap: PositiveInt = 4
     coarse: Coarse = Coarse()
     smooths: NonNegativeInt = 2
-    omega: float = Field(0.7, gt=0, le=1)
+    omega: float = Field(default=0.7, gt=0, le=1)
     restart: PositiveInt = 60
     most: PositiveInt = 300
-    gain: float = Field(0.02, ge=0, lt=1)
+    gain: float = Field(default=0.02, ge=0, lt=1)
 
 
 class Harvest(Spec):
@@ -43,7 +43,7 @@ class Harvest(Spec):
 
     solves: PositiveInt = 60
     tiles: PositiveInt = 4
-    roughness: float = Field(0.2, ge=0)
+    roughness: float = Field(default=0.2, ge=0)
 
 
 class NotConverged(ArithmeticError):

@@ -5,10 +5,10 @@ What a sweep asks of the local solver S_i, with r = b - A u:
     residual form    u_i = R_i u + S_i(R_i r)                 what is missing
     solution form    u_i = S_i(R_i r + A_i R_i u)             the whole solution, its edge given
 
-The two agree where S_i = A_i^-1. A surrogate that gives solutions can only do the second, and
-then what it gets wrong is not seen by any residual: the iteration ends at a floor, which grows
-with the number of tiles. `coarse` adds Z (Z^T A Z)^-1 Z^T (b - A u) after every sweep: the growth
-goes, the surrogate's own error stays (only `certified.py` removes that).
+The two agree where S_i = A_i^-1. A surrogate of solutions has the second form alone, and no
+residual sees its error. The iteration ends at a floor, which grows with the number of tiles.
+`coarse` adds Z (Z^T A Z)^-1 Z^T (b - A u) after every sweep. The growth goes, the surrogate's own
+error stays (only `certified.py` removes that).
 
 How the tiles' answers become one field:
 
@@ -20,13 +20,14 @@ How the tiles' answers become one field:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from scaled_mpi.coupling.anderson import Anderson
 from scaled_mpi.coupling.certified import Prepared
 from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.comm import Comm
 
 Form = Literal["residual", "solution"]
 Combination = Literal["owned", "blended", "coloured"]
@@ -130,8 +131,8 @@ def iterate(
 ) -> Swept:
     """Sweep until the true residual is under `tolerance`; Anderson with `depth` > 0. Collective.
 
-    `still` > 0 also ends it where a sweep changes u by less than that, relative to u: at the floor
-    of a solution form, which is no convergence and is not called so.
+    `load` and `start` are float64 (*block.size). `still` > 0 also ends it where a sweep changes u
+    by less than that, relative to u. This is the floor of a solution form, not convergence.
     """
     prepared = sweeper.prepared
     anderson = Anderson(depth, lambda a, b: products(a, b, prepared.blocks, prepared.comm))
@@ -151,7 +152,7 @@ def iterate(
     return Swept(u, tuple(residuals), len(residuals), done)
 
 
-def products(a: np.ndarray, b: np.ndarray, blocks: Blocks, comm: Any) -> np.ndarray:
+def products(a: np.ndarray, b: np.ndarray, blocks: Blocks, comm: Comm) -> np.ndarray:
     """a_i . b_j over the whole domain, (m, n) of (m, *block) and (n, *block); collective.
 
     Tiles are summed each for itself and then in their order, whoever owns them.
@@ -170,10 +171,9 @@ def products(a: np.ndarray, b: np.ndarray, blocks: Blocks, comm: Any) -> np.ndar
 class Floor:
     """Errors relative to the discrete solution, in the Euclidean norm over all tiles' own cells.
 
-    Both are solution errors of the same cells, norm and reference. `local` is what the surrogate
-    gets wrong on its own: every tile is given the true right-hand side and, at the edge of its
-    overlap, the true solution. `coupled` is where the iteration ends, every tile given what its
-    neighbours say.
+    Both are solution errors of the same cells, norm and reference. `local` is the surrogate's own
+    error, under the true right-hand side and, at the edge of each overlap, the true solution.
+    `coupled` is the error at the end of the iteration, where edges come from the neighbours.
     """
 
     solution: np.ndarray  # of the coupled tiles, my block
@@ -199,9 +199,9 @@ def floor(
 ) -> Floor:
     """Where a solution-form surrogate ends, with the prepared coarse space, if any. Collective.
 
-    `exact` is the discrete solution on my block. How much of the error is amplified depends on
-    what the coarse space holds: hats suffice for a constant coefficient, a medium of contrast 1000
-    leaves them smooth errors that they cannot see, and one eigenvector a tile takes those away.
+    `load` and `exact`, the discrete solution, are float64 (*block.size). The coarse space decides
+    how far the error is amplified. Hats suffice for a constant coefficient. A medium of contrast
+    1000 has smooth errors that hats cannot see; one eigenvector a tile removes them.
     """
     sweeper = Sweeper(prepared, "solution", "owned", prepared.coarse is not None, refinements)
     rest = np.zeros_like(load)

@@ -1,8 +1,8 @@
 """What one tile sees: its core, the halo its rank could fill, and nothing beyond.
 
 A local operator reads `tile + 2 * reach` cells an axis. When the halo is narrower than the reach,
-the cells beyond it are 0 and a mask says so, so that every call has one shape (and, in float32 on
-one thread, one sequence of roundings: the bits do not depend on how tiles are dealt to ranks).
+the cells beyond it are 0 and a mask marks them. So every call has one shape. In float32 on one
+thread it also has one sequence of roundings: the bits do not depend on the ranks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.blocks import Blocks, behind
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class TileWindows:
         return TileView(index, core, blocks.local_slices(rank, index, self.known, self.halo))
 
     def cut(self, view: TileView, padded: np.ndarray) -> np.ndarray:
-        """(..., *(tile + 2 reach)) of one tile; `padded` is (..., *(block + 2 halo))."""
+        """One tile with its reach, (..., *window), out of a block with its halo (..., *size)."""
         window = np.zeros((*padded.shape[: -len(self.tile)], *self.shape), padded.dtype)
-        window[(..., *self._inside)] = padded[(..., *view.seen)]
+        window[behind(self._inside)] = padded[behind(view.seen)]
         return window
 
     def cut_ring(self, view: TileView, padded: np.ndarray) -> np.ndarray:
-        """As `cut`, with the tile's own cells set to 0: the halo alone."""
+        """As `cut`, (..., *window) of (..., *size), with the tile's own cells set to 0."""
         window = self.cut(view, padded)
-        window[(..., *self._core)] = 0.0
+        window[behind(self._core)] = 0.0
         return window

@@ -1,4 +1,4 @@
-"""Files that hold arrays by name, and the small mapping that tells which is what."""
+"""Files that hold arrays by name, and the small mapping from arrays to channels."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Kind = Literal["periodic", "dirichlet", "neumann"]
 class ArrayFiles(TrajectoryFiles):
     """The mapping from arrays to channels, axes and units of a trajectory.
 
-    `axes` are those of every array in its order: n runs, t time, c channels, z y x space, for
-    example tyx or ntcyx. With c, `array` holds all channels, named by the list `channels`;
-    without, each channel is an array, `channels` being a list of them or a mapping channel: array.
-    `time_step` is between two stored frames, `spacing` between cells; `boundary` (with
-    `boundary_value` on the face for dirichlet) is one for all axes or a list in the order z, y, x.
-    `condition` gives numbers, or names of arrays with one number or one a run, that tell runs
-    apart.
+    `axes` are the axes of every array in its order: n runs, t time, c channels, z y x space, for
+    example tyx or ntcyx. With c, `array` holds all channels, and the list `channels` names them.
+    Without c, each channel is an array, and `channels` is a list of them or a mapping
+    channel: array. `time_step` is between two stored frames, `spacing` between cells. `boundary`
+    is one for all axes or a list in the order z, y, x; `boundary_value` is the value on a
+    dirichlet face. `condition` distinguishes runs: numbers, or names of arrays with one number or
+    one a run.
     """
 
     channels: tuple[str, ...] | dict[str, str] = Field(min_length=1)

@@ -17,11 +17,11 @@ class Hdf5Source:
         self.file = hdf5.open_file(path)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of the dataset `name` (groups separated by /)."""
+        """Return the shape of the dataset `name` (groups separated by /)."""
         return tuple(hdf5.plain_dataset(self.file, name).shape)
 
     def read(self, name: str, index: tuple[Any, ...]) -> np.ndarray:
-        """A part of it."""
+        """Return the part of it at `index`, of any shape."""
         return np.asarray(hdf5.plain_dataset(self.file, name)[index])
 
     def close(self) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from scaled_mpi.config import InputError
 from scaled_mpi.datasets.arrays import ArrayFiles
 from scaled_mpi.parallel import hdf5
+
+if TYPE_CHECKING:
+    import xarray
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -32,18 +35,18 @@ class NetcdfSource:
             raise InputError(f"{path}: damaged. Needed: a readable NetCDF file") from error
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of the variable `name`."""
+        """Return the shape of the variable `name`."""
         return tuple(self._variable(name).shape)
 
     def read(self, name: str, index: tuple[Any, ...]) -> np.ndarray:
-        """A part of it."""
+        """Return the part of it at `index`, of any shape."""
         return np.asarray(self._variable(name)[index].values)
 
     def close(self) -> None:
         """Close the file."""
         self.data.close()
 
-    def _variable(self, name: str) -> Any:
+    def _variable(self, name: str) -> xarray.Variable:
         if name not in self.data.variables:
             known = ", ".join(sorted(map(str, self.data.variables))[:12])
             raise InputError(f"{self.path}:{name}: not there. Needed: {known}")

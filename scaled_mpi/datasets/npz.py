@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -30,11 +30,11 @@ class NpzSource:
         return f"{name}.npy" in self._zip.namelist()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of the array `name`."""
+        """Return the shape of the array `name`."""
         return tuple(self._array(name).shape)
 
     def read(self, name: str, index: tuple[Any, ...]) -> np.ndarray:
-        """A part of it."""
+        """Return the part of it at `index`, of any shape."""
         return np.asarray(self._array(name)[index])
 
     def close(self) -> None:
@@ -74,8 +74,10 @@ class NpzSource:
             begin = stream.tell()
         if member.compress_type == zipfile.ZIP_STORED:
             offset = self._data_start(member) + begin
-            order = "F" if fortran else "C"
-            return np.memmap(self.path, dtype, "r", offset, shape, order)
+            order: Literal["F", "C"] = "F" if fortran else "C"
+            return np.memmap(
+                self.path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order
+            )
         if member.file_size > LARGEST_PACKED:
             raise InputError(
                 f"{self.path}:{name}: too large to unpack. Needed: a file that np.savez wrote"
@@ -91,7 +93,7 @@ class NpzSource:
         return member.header_offset + _LOCAL_HEADER + name + extra
 
 
-def _header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(stream)

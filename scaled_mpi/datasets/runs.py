@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
+from numpy.typing import DTypeLike
 from pydantic import Field, PositiveInt
 
 from scaled_mpi.config import InputError, Spec
@@ -28,11 +29,17 @@ _TEST_SHARE = 4  # of a single run, the last frame in so many is for the test
 class Source(Protocol):
     """An open file: arrays by name, of which any part can be read."""
 
-    def shape(self, name: str) -> tuple[int, ...]: ...
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of the array `name`."""
+        ...
 
-    def read(self, name: str, index: tuple[Any, ...]) -> np.ndarray: ...
+    def read(self, name: str, index: tuple[Any, ...]) -> np.ndarray:
+        """Return the part of the array `name` at `index`, of any shape."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the file."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class Run:
         spacing = tuple(h * cut.step for h, cut in zip(self.spacing, self.cells, strict=True))
         return Grid(shape, spacing, self.boundary)
 
-    def read(self, source: Source, frame: int, block: Block, dtype: Any) -> np.ndarray:
+    def read(self, source: Source, frame: int, block: Block, dtype: DTypeLike) -> np.ndarray:
         """Frame number `frame` (C, *block.size); InputError for a value that is not finite."""
         cuts = [
             slice(cut[a], cut[a + n - 1] + 1, cut.step)
@@ -89,9 +96,9 @@ class Run:
             with np.errstate(over="ignore"):  # too large for float32: infinite, and found below
                 values[c] = np.transpose(part, [order.index(axis) for axis in space])
         if not np.isfinite(values).all():
-            c, *cell = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
+            c, *local = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
             cell = tuple(
-                cut[a + i] for cut, a, i in zip(self.cells, block.start, cell, strict=True)
+                cut[a + i] for cut, a, i in zip(self.cells, block.start, local, strict=True)
             )
             raise InputError(
                 f"{self.path}:{self.places[c].array}: frame {self.frames[frame]}, cell "
@@ -101,23 +108,24 @@ class Run:
 
 
 Cut = tuple[int, int]
+Axis = Literal["t", "z", "y", "x"]
 
 
 class TrajectoryFiles(Spec):
     """Keys that all formats share.
 
-    `train` and `test` are paths or patterns with *. Without `test`, the last `held_out` runs of
-    `train` are the test (1 if there are several), or the last `test_frames` frames of the last run
-    (a quarter of them if there is one run only). `crop` cuts an axis (t, z, y, x) to [start,
-    stop), `stride` takes every so manyth of its entries.
+    `train` and `test` are paths or patterns with *. Without `test`, the test is the last
+    `held_out` runs of `train` (1 if there are several), or the last `test_frames` frames of the
+    last run. A single run gives a quarter of its frames. `crop` cuts an axis (t, z, y, x) to
+    [start, stop), `stride` keeps one in so many of its entries.
     """
 
     train: tuple[str, ...] = Field(min_length=1)
     test: tuple[str, ...] = ()
     held_out: PositiveInt | None = None
     test_frames: PositiveInt | None = None
-    crop: dict[Literal["t", "z", "y", "x"], Cut] = {}
-    stride: dict[Literal["t", "z", "y", "x"], PositiveInt] = {}
+    crop: dict[Axis, Cut] = {}
+    stride: dict[Axis, PositiveInt] = {}
     dtype: Literal["float32", "float64"] = "float32"
 
     def open(self, path: str) -> Source:
@@ -187,7 +195,8 @@ class TrajectoryFiles(Spec):
         step = run.time_step * frames.step
         return replace(run, cells=cells, frames=frames, time_step=step)
 
-    def _cut_axis(self, run: Run, axis: str, whole: range) -> range:
+    def _cut_axis(self, run: Run, name: str, whole: range) -> range:
+        axis = cast(Axis, name)
         start, stop = self.crop.get(axis, (0, len(whole)))
         if not 0 <= start < stop <= len(whole):
             raise InputError(

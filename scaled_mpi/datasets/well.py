@@ -14,15 +14,19 @@ as neumann.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scaled_mpi.config import InputError
 from scaled_mpi.datasets.hdf5 import Hdf5Source
-from scaled_mpi.datasets.runs import Place, Run, TrajectoryFiles
+from scaled_mpi.datasets.runs import Place, Run, Source, TrajectoryFiles
 from scaled_mpi.parallel.blocks import Boundary, per_axis
 from scaled_mpi.parallel.hdf5 import plain_dataset
+
+if TYPE_CHECKING:
+    import h5py
 
 _KINDS = {"periodic": "periodic", "wall": "neumann", "open": "neumann"}
 _UNEVEN = 1e-3  # relative difference of spacings that counts as a non-uniform grid
@@ -44,8 +48,9 @@ class WellFiles(TrajectoryFiles):
         """The file, open on this rank."""
         return Hdf5Source(path)
 
-    def runs(self, path: str, source: Hdf5Source) -> list[Run]:
-        """The trajectories of a file."""
+    def runs(self, path: str, source: Source) -> list[Run]:
+        """Return the trajectories of a file."""
+        assert isinstance(source, Hdf5Source)
         names = _words(_group(source, path, "dimensions").attrs.get("spatial_dims", ()))
         if not 1 <= len(names) <= 3:
             raise InputError(f"{path}: has dimensions of space {names}. Needed: 1 to 3")
@@ -118,7 +123,7 @@ class WellFiles(TrajectoryFiles):
         return tuple(Boundary(found[axis]) for axis in order)
 
 
-def _group(source: Hdf5Source, path: str, name: str) -> Any:
+def _group(source: Hdf5Source, path: str, name: str) -> h5py.Group:
     """A group inside the file; InputError if it is missing or a link to elsewhere."""
     import h5py
 
@@ -188,5 +193,5 @@ def _condition(source: Hdf5Source, number: int, count: int) -> dict[str, float]:
     return found
 
 
-def _words(value: Any) -> list[str]:
+def _words(value: ArrayLike) -> list[str]:
     return [w.decode() if isinstance(w, bytes) else str(w) for w in np.atleast_1d(value)]

@@ -99,7 +99,9 @@ class Artefact:
         try:
             return json.loads((self.path / PROVENANCE).read_bytes())
         except (OSError, ValueError) as error:
-            raise InputError(f"{self.path}: no readable {PROVENANCE}; not finished") from error
+            raise InputError(
+                f"{self.path}: not finished. Needed: a readable {PROVENANCE}"
+            ) from error
 
 
 @contextmanager
@@ -174,7 +176,7 @@ class _Lock:
             taken = True
         if not taken:
             os.close(handle)
-            raise InputError(f"{self.folder}: another run works on this artefact; wait for it")
+            raise InputError(f"{self.folder}: another run works on this artefact. Needed: its end")
         self._handle = handle
 
     def free(self) -> None:
@@ -242,7 +244,7 @@ def publish(artefacts: Iterable[Artefact] | Mapping[str, Artefact], outputs: str
     for name, artefact in artefacts.items():
         plain_name(name)
         if not artefact.done:
-            raise InputError(f"{artefact.path}: not finished; it cannot be published")
+            raise InputError(f"{artefact.path}: not finished. Needed: a finished artefact")
         _show(artefact.path, outputs / name)
 
 

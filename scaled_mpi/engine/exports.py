@@ -9,7 +9,7 @@ from typing import Any
 from scaled_mpi.config import InputError
 from scaled_mpi.engine.kind import Export, Found, Kind
 from scaled_mpi.engine.settings import ExperimentSpec
-from scaled_mpi.opening import as_dataset
+from scaled_mpi.labelled import as_dataset
 from scaled_mpi.parallel.store import Trajectory, trajectory_names
 
 

@@ -6,13 +6,13 @@
     slurm, pbs, htcondor
                 jobs of that scheduler, each a worker, as many as wait for work (dask-jobqueue)
 
-A task must leave its result in a file, be safe to start twice and return a few words at most: a
-lost worker's tasks are given to another one. Workers end themselves before their job's walltime
-does, so that no task is cut off there, and new jobs follow as long as tasks wait.
+A task must leave its result in a file, be safe to start twice and return a few words at most.
+Another worker repeats the tasks of a lost one. Workers end themselves before the walltime of their
+job, so that no task is cut off there. New jobs follow as long as tasks wait.
 
 The scheduler runs any code that is sent to it. So it listens on loopback here, and on a cluster on
-the machine file's interface alone; all connections are TLS with certificates made for this one run
-(`cryptography` is needed); there is no dashboard beyond loopback.
+the interface of the machine file alone. All connections are TLS with certificates of this one run
+(`cryptography` is needed). There is no dashboard beyond loopback.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -34,6 +34,10 @@ from scaled_mpi.files import plain_name, put_in_place
 from scaled_mpi.parallel.comm import SerialComm
 from scaled_mpi.parallel.ordered import PARTS
 
+if TYPE_CHECKING:
+    from dask_jobqueue import JobQueueCluster
+    from distributed import Client, LocalCluster
+
 MACHINES = Path("configs/machines")
 LOSSES = 20  # workers that may die under one task before it counts as its fault
 PATIENCE = "300s"  # a worker waits so long for its scheduler, and a scheduler for slow jobs
@@ -41,11 +45,13 @@ CLUSTERS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "htcondor": "HTCondorC
 
 
 class Machine(Spec):
-    """One site, as configs/machines/NAME.yaml tells it; "" leaves a choice to the site.
+    """One site, a file configs/machines/NAME.yaml; "" leaves a choice to the site.
 
-    `prologue`: shell lines of every job; `directives`: further lines for the scheduler;
-    `interface`: the network that jobs see this process on; `jobs`: most at a time; `minutes`:
-    walltime of a job. `data`: where relative paths of data begin; `outputs`: where results go.
+    - `prologue`: shell lines of every job
+    - `directives`: further lines for the scheduler
+    - `interface`: the network on which jobs see this process
+    - `jobs`: most jobs at a time; `minutes`: walltime of a job
+    - `data`: folder at which relative paths of data begin; `outputs`: folder of results
     """
 
     account: str = ""
@@ -71,7 +77,7 @@ def read_machine(name: str | None) -> Machine:
         return Machine()
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in MACHINES.glob("*.yaml"))) or "none"
-        raise InputError(f"machine: {name!r} given; {MACHINES} has {known}")
+        raise InputError(f"machine: {name!r} is not allowed: not in {MACHINES}. Allowed: {known}")
     return parse(Machine, read_yaml(path))
 
 
@@ -104,7 +110,7 @@ def farm(
         )
 
 
-def _all_of(client: Any, futures: list[Any], say: Callable[[str], None]) -> list[Any]:
+def _all_of(client: Client, futures: list[Any], say: Callable[[str], None]) -> list[Any]:
     from distributed import as_completed
 
     for count, future in enumerate(as_completed(futures), 1):
@@ -117,17 +123,17 @@ def _all_of(client: Any, futures: list[Any], say: Callable[[str], None]) -> list
 class Workers(SerialComm):
     """One rank whose parts of a fit (`parallel/ordered.py`) are tasks on workers.
 
-    A part's result is left in a file of `folder`, which all see, and merged here in the order of
-    the parts: the same sums, bit for bit, as on any number of ranks. What a task is given must be
-    small; it reads its data itself.
+    A worker leaves the result of a part in a file of `folder`, which all see. The results are
+    merged here in the order of the parts: the same bits as on any number of ranks. The arguments
+    of a task must be small; it reads its data itself.
     """
 
-    def __init__(self, client: Any, folder: Path) -> None:
+    def __init__(self, client: Client, folder: Path) -> None:
         super().__init__()
         self._client, self._folder, self._calls = client, folder, 0
 
     def in_order(self, count: int, make: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
-        """The results of parts 0, 1, ..., count - 1."""
+        """Yield the results, of any shape, of parts 0, 1, ..., count - 1."""
         self._calls += 1
         paths = [self._folder / f"{self._calls:03d}-{part:03d}.npy" for part in range(count)]
         futures = [
@@ -140,7 +146,7 @@ class Workers(SerialComm):
             path.unlink()
 
     def dealt(self, count: int, make: Callable[[int], Any]) -> list[Any]:
-        """`make(i)` of every i below `count`; small things."""
+        """Return `make(i)`, which is small, of every i below `count`."""
         return self._client.gather(
             [self._client.submit(make, number, pure=False) for number in range(count)]
         )
@@ -177,7 +183,8 @@ def _client(
         from distributed import Client
     except ImportError as error:
         raise InputError(
-            f"launch: {kind} given; it needs pip install 'scaled_mpi[ensemble]' ({error})"
+            f"launch: {kind} is not allowed: {error}. Allowed: local, or pip install "
+            "'scaled_mpi[ensemble]'"
         ) from None
     settings = {
         "distributed.scheduler.allowed-failures": LOSSES,
@@ -188,7 +195,9 @@ def _client(
         with Client(cluster, security=cluster.security, timeout=PATIENCE) as client:
             address = client.scheduler_info(n_workers=0)["address"]
             if not address.startswith("tls://"):
-                raise RuntimeError(f"the scheduler listens at {address}, not under TLS")
+                raise RuntimeError(
+                    f"scheduler: it listens at {address}. Needed: an address under TLS"
+                )
             say(f"  workers meet at {address}")
             yield client
 
@@ -207,7 +216,7 @@ def _cluster(
             say("  some workers are slow to end; they end with this process or their job")
 
 
-def _here(tasks: int) -> Any:
+def _here(tasks: int) -> LocalCluster:
     from distributed import LocalCluster
     from distributed.security import Security
 
@@ -221,14 +230,14 @@ def _here(tasks: int) -> Any:
     )
 
 
-def _jobs(kind: str, machine: Machine, tasks: int) -> Any:
+def _jobs(kind: str, machine: Machine, tasks: int) -> JobQueueCluster:
     """A cluster of one-worker jobs, grown and shrunk with what waits."""
     cluster = make_cluster(kind, machine)
     cluster.adapt(minimum=0, maximum=min(machine.jobs, tasks), interval="5s", wait_count=20)
     return cluster
 
 
-def make_cluster(kind: str, machine: Machine) -> Any:
+def make_cluster(kind: str, machine: Machine) -> JobQueueCluster:
     """The cluster object of dask-jobqueue; `job_script()` of it needs no scheduler."""
     import dask_jobqueue
 
@@ -236,7 +245,7 @@ def make_cluster(kind: str, machine: Machine) -> Any:
     keys.mkdir(parents=True, exist_ok=True)
     keys.chmod(0o700)
     lifetime = max(1, machine.minutes - 5)
-    shared = {
+    shared: dict[str, Any] = {
         "cores": 1,
         "processes": 1,
         "memory": machine.memory,

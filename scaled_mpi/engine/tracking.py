@@ -1,11 +1,11 @@
-"""The facts of a results folder, told to TensorBoard or to Weights & Biases.
+"""The facts of a results folder, sent to TensorBoard or to Weights & Biases.
 
     tensorboard    FOLDER/tensorboard, event files; look with `tensorboard --logdir FOLDER`
     wandb          FOLDER/wandb, an offline run, for `wandb sync`; WANDB_MODE=online sends at once
 
-Both get what `facts/` holds and nothing else: the curves of the training by epoch, every other
-number by the place it was measured at, if that place counts something. Rank 0 alone writes. Keys
-and the environment are never read here nor written; a key for the network stays with wandb.
+Both get the contents of `facts/` and nothing else. The curves of the training are by epoch, every
+other number by the place of its measurement, if that place counts something. Rank 0 alone writes.
+Keys and the environment are never read here nor written; a key for the network stays with wandb.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Point = tuple[str, int, float]  # name, step, value
 
 
 def check_sink(name: str) -> None:
-    """Whether the sink's library is here. Errors: `InputError` saying what installs it."""
+    """Check that the library of the sink is here. Errors: `InputError` with the pip command."""
     if importlib.util.find_spec(name) is None:
-        raise InputError(f"--track {name}: not installed; pip install 'scaled_mpi[track]'")
+        raise InputError(f"--track {name}: not installed. Needed: pip install 'scaled_mpi[track]'")
 
 
 def points(folder: Path) -> Iterator[Point]:

@@ -74,6 +74,11 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def use_one_thread() -> None:
+    """Set torch to one thread from now on, so that a loaded network always makes the same bits."""
+    torch.set_num_threads(1)
+
+
 class Micro:
     """Loss of one micro-batch on one device: its samples, its random numbers, its precision."""
 

@@ -7,11 +7,14 @@ fields nearly rest these are small, the term is large, and weights of 0.001 to 0
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from scaled_mpi.plugins import members
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,20 @@ def residual(made: Tensor, truth: Tensor, system: System) -> Tensor:
     return (system(made) - system(truth)).square().mean()
 
 
-TERMS: dict[str, Callable[[Tensor, Tensor, System | None], Tensor]] = {
+Term = Callable[[Tensor, Tensor, System | None], Tensor]  # (made, truth, system) -> scalar
+
+TERMS: dict[str, Term] = {
     "gradient": gradient,
     "spectrum": spectrum,
     "residual": residual,
 }
+
+
+@functools.cache
+def terms() -> dict[str, Term]:
+    """Return every term by name: those of TERMS, then those of installed packages."""
+    return members("scaled_mpi.losses", TERMS, _violations)
+
+
+def _violations(term: object) -> list[str]:
+    return [] if callable(term) else [f"{type(term).__name__}: a function is needed"]

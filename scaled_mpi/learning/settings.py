@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from scaled_mpi.config import InputError, SparseSpec, SpecType, parse, plain, undecisive
+from scaled_mpi.facts import EventLog
+from scaled_mpi.parallel.comm import Comm
 
 
 class Training(SparseSpec):
@@ -153,6 +155,19 @@ class Task:
     sample: Callable[[int, int, int], Any]
     validate: Callable[[Any], dict[str, float]]
     meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where one training runs: its ranks, its folder, its log and its seed.
+
+    `events` is an EventLog (rank 0's is used) or None. `seed` decides every random number.
+    """
+
+    comm: Comm
+    folder: Path
+    events: EventLog | None
+    seed: int
 
 
 def useful_ranks(spec: Training, ranks: int) -> int:

@@ -6,11 +6,12 @@ Kept apart from the network so that reading a configuration does not import torc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from scaled_mpi.config import InputError, Spec, parse
+from scaled_mpi.config import InputError, Spec, choice, parse
+from scaled_mpi.plugins import block_violations, members, missing
 
 
 class UNetSize(Spec):
@@ -77,12 +78,23 @@ class Blocks(Spec):
         return "replicate"
 
 
-AnySize = Annotated[Levels | Blocks, Field(discriminator="kind")]
+def _violations(member: object) -> list[str]:
+    found = block_violations(member, Spec, ())
+    return found or missing(member, ("multiple", "padding", "build"))
 
 
-def size_of(tree: Mapping[str, Any]) -> Levels | Blocks:
+SIZES = members("scaled_mpi.networks", {"unet": Levels, "local": Blocks}, _violations)
+AnySize = choice(SIZES)
+
+
+def size_of(tree: Mapping[str, Any]) -> Any:
     """The size that a plain tree tells. Errors: `InputError`."""
-    return parse(Blocks if tree.get("kind") == "local" else Levels, tree)
+    kind = tree.get("kind", "unet")
+    if kind not in SIZES:
+        raise InputError(
+            f"network.kind: {kind} is not allowed: unknown. Allowed: {', '.join(SIZES)}"
+        )
+    return parse(SIZES[kind], tree)
 
 
 def _reach(levels: int, spent: int) -> int:

@@ -1,6 +1,6 @@
 """The one training loop, seen from outside: its ranks and its call.
 
-    result = train(model, loss, sample, validate, spec, team, folder, events, seed)
+    result = train(model, task, spec, Session(team, folder, events, seed))
 
 One optimiser step averages the gradients of `micro_batches` micro-batches. They are dealt to the
 ranks, and in the mode `ordered` gathered and summed in the order of their index: floating-point
@@ -21,39 +21,38 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scaled_mpi.learning.settings import Result, Task, Training, check_steps_known, useful_ranks
+from scaled_mpi.learning.settings import (
+    Result,
+    Session,
+    Task,
+    Training,
+    check_steps_known,
+    useful_ranks,
+)
 from scaled_mpi.parallel.comm import Comm, quiet_bcast, split
 from scaled_mpi.parallel.signals import Stopped
 
 
 def train(
     model: Any,
-    loss: Callable[[Any, Any], Any],
-    sample: Callable[[int, int, int], Any],
-    validate: Callable[[Any], dict[str, float]],
+    task: Task,
     spec: Training,
-    comm: Comm,
-    folder: str | Path,
-    events: Any,
-    seed: int,
-    *,
-    meta: dict[str, Any] | None = None,
+    session: Session,
     should_stop: Callable[[], bool] | None = None,
 ) -> Result:
-    """Train `model` (a torch module); collective over `comm`, best one of `training_comm`.
+    """Train `model` (a torch module); collective over the session's ranks, best `training_comm`.
 
-    See `Task` for the callables and `meta`. Writes best.safetensors and last.safetensors (averaged
-    weights) and state.safetensors into `folder`; called again with the same arguments it goes on
-    where the state was written, to the same bits, and returns at once when training was finished.
-    `events` is an EventLog (rank 0's is used) or None. `should_stop()` is asked on every rank at
-    every step; when one says yes all write the state and raise `Stopped`.
+    Writes best.safetensors and last.safetensors (averaged weights) and state.safetensors into the
+    session's folder. Called again with the same arguments it continues from the state, to the same
+    bits, and returns at once when the training was finished. `should_stop()` is asked on every
+    rank at every step; when one says yes all write the state and raise `Stopped`.
     Errors: `NotFinite`, `Stopped`, `InputError` (data, state or ranks that cannot be used).
     """
     from scaled_mpi.learning.loop import Loop
 
     check_steps_known(spec)
-    task = Task(loss, sample, validate, meta or {})
-    return Loop(model, task, spec, comm, Path(folder), events, seed, should_stop).run()
+    comm, folder = session.comm, Path(session.folder)
+    return Loop(model, task, spec, comm, folder, session.events, session.seed, should_stop).run()
 
 
 def training_comm(comm: Comm, spec: Training) -> Comm | None:

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from scaled_mpi.config import InputError, plain
-from scaled_mpi.learning.settings import Training
+from scaled_mpi.learning.settings import Session, Task, Training
 from scaled_mpi.learning.training import on_team, train
 from scaled_mpi.local_solvers.residuals import Residuals, residual_files
 from scaled_mpi.local_solvers.solvers import LocalSolver, LocalSolverSpec
@@ -86,18 +86,9 @@ class Learned(LocalSolverSpec):
         told = plain(self)
         told.pop("weights", None)
         meta = {"kind": self.kind, "axes": lesson.problems.high.shape[1], "solver": told}
-        train(
-            make_network(meta, seed),
-            loss,
-            lesson.sample,
-            exam.judge,
-            self.training,
-            comm,
-            folder,
-            events,
-            seed,
-            meta=meta,
-        )
+        task = Task(loss, lesson.sample, exam.judge, meta)
+        session = Session(comm, folder, events, seed)
+        train(make_network(meta, seed), task, self.training, session)
 
 
 def make_network(meta: Mapping[str, Any], seed: int) -> Any:

@@ -17,8 +17,8 @@ from scaled_mpi.parallel import hdf5
 HEAD = "scaled_mpi"
 
 
-def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], meta: Any) -> str:
-    """Write `arrays` and JSON-able `meta` by rename; returns the SHA-256 of all they say. Serial.
+def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], meta: object) -> str:
+    """Write arrays of any shape and JSON-able `meta` by rename; return their SHA-256. Serial.
 
     Equal contents give equal bytes.
     """
@@ -33,7 +33,7 @@ def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], meta: Any) -
 
 
 def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], Any]:
-    """Arrays and meta of a file that `save_arrays` wrote.
+    """Return the arrays (of any shape) and the meta of a file that `save_arrays` wrote.
 
     Errors: `InputError` where the file is missing, cut short, altered or of another program.
     """

@@ -1,19 +1,19 @@
 """Who owns what: tiles, blocks and ranks as plain arithmetic, without MPI.
 
-The experiment fixes the tiles; a rank owns a rectangle of them, its block. Any rank of a job of
-any size can be asked, on any machine, so one process tests them all (the idea is mpi4py-fft's,
-Mortensen, Dalcin and Keyes 2019, https://doi.org/10.21105/joss.01340). Axes are in the order Z, Y,
-X, whichever exist; ranks are numbered like C arrays, the last axis fastest, which is also the
-order of PETSc's DMDA.
+The experiment fixes the tiles; a rank owns a rectangle of them, its block. One process computes
+the block of any rank of a job of any size, and so tests them all. The idea is mpi4py-fft's
+(Mortensen, Dalcin and Keyes 2019, https://doi.org/10.21105/joss.01340). Axes are in the order Z,
+Y, X, whichever exist. Ranks are numbered like C arrays, the last axis fastest, as in PETSc's DMDA.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,12 @@ class Boundary:
         return self.kind == "periodic"
 
 
-def per_axis(name: str, value: Any, axes: int) -> tuple[Any, ...]:
+def behind(box: Iterable[slice]) -> tuple[EllipsisType | slice, ...]:
+    """The index of the cells `box` in an array (..., *cells): `...`, then one slice an axis."""
+    return (..., *box)
+
+
+def per_axis(name: str, value: object, axes: int) -> tuple[Any, ...]:
     """One entry an axis: a single value counts for all; InputError where the number is wrong."""
     entries = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else (value,) * axes
     if len(entries) != axes:
@@ -61,7 +66,7 @@ def per_axis(name: str, value: Any, axes: int) -> tuple[Any, ...]:
     return entries
 
 
-def whole_per_axis(name: str, value: Any, axes: int, least: int) -> tuple[int, ...]:
+def whole_per_axis(name: str, value: object, axes: int, least: int) -> tuple[int, ...]:
     """As `per_axis`, and every entry a whole number >= `least`."""
     entries = per_axis(name, value, axes)
     for entry in entries:
@@ -304,9 +309,11 @@ def choose_split(
     halo.
 
     Any `ranks` >= 1 will do; the product of the result is the largest possible <= `ranks` with at
-    most one rank a tile on every axis. Ties go to the least area of cuts (cells, with `tile` cells
-    a tile; a periodic axis has one cut more), then to the smallest largest block, then to cuts of
-    the first axis, which leave rows whole.
+    most one rank a tile on every axis. Ties go to the least area of cuts, in cells, with `tile`
+    cells a tile; a periodic axis has one cut more. Further ties go to the smallest largest block,
+    then to cuts of the first axis, which leave rows whole.
+
+    Errors: `InputError` for `ranks` < 1.
     """
     if ranks < 1:
         raise InputError(f"ranks: {ranks} is not allowed: no rank is left. Allowed: at least 1")
@@ -339,7 +346,7 @@ def _splits(counts: Sequence[int], ranks: int) -> list[tuple[int, ...]]:
 
 def make_blocks(grid: Grid, tile: int | Sequence[int], comm_size: int) -> Blocks:
     """The split of `grid` into tiles and blocks for at most `comm_size` ranks."""
-    alone = Blocks(grid, tile, (1,) * grid.axes)
+    alone = Blocks(grid, whole_per_axis("tile", tile, grid.axes, 1), (1,) * grid.axes)
     periodic = [boundary.periodic for boundary in grid.boundary]
     return replace(alone, split=choose_split(alone.counts, comm_size, alone.tile, periodic))
 

@@ -1,8 +1,9 @@
 """State of a march on disk: arrays of all ranks and a few scalars, readable on another rank count.
 
 PATH is a JSON index of the newest and the previous generation, PATH.<number>.h5, with size and
-sha256. It is replaced by rename when the new file is complete and synced, so at every moment at
-least one whole generation is named; a newest one that was damaged later gives way to the previous.
+sha256. It is replaced by rename when the new file is complete and synced. So the index names at
+least one whole generation at every moment. If the newest file is damaged later, the previous one
+is read.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from scaled_mpi.config import InputError
 from scaled_mpi.files import plain_name, seal, sha256, unseal, write_text
 from scaled_mpi.parallel import hdf5
-from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.blocks import Block, Blocks
 from scaled_mpi.parallel.comm import Comm, raise_together
 from scaled_mpi.parallel.root import on_root
 
@@ -32,9 +33,11 @@ def save_checkpoint(
 ) -> None:
     """Save arrays (..., *block.size) of every rank and scalars that JSON knows; collective.
 
-    All ranks give the same names, leading axes and types; a rank without a block gives arrays of
-    any values and its scalars do not count. FloatingPointError, on all ranks and before anything
-    is written, if a value is not finite: such a state must not replace a good one.
+    All ranks give the same names, leading axes and types. A rank without a block gives arrays of
+    any values, and its scalars do not count.
+
+    Errors: `FloatingPointError` on all ranks, before anything is written, if a value is not
+    finite: such a state must not replace a good one. `ValueError` for an array of another shape.
     """
     path = Path(path)
     block = blocks.block(comm.rank) if comm.rank < blocks.ranks else None
@@ -64,11 +67,12 @@ def save_checkpoint(
 def load_checkpoint(
     path: str | Path, comm: Comm, blocks: Blocks
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """(arrays of this rank's block, scalars) of the newest whole generation.
+    """Return (arrays, scalars) of the newest whole generation, None if nothing was saved.
 
-    None if nothing was saved. Collective; `blocks` may split the same grid for another number of
-    ranks. A rank without a block gets empty arrays. InputError if all generations are damaged or
-    belong to another grid.
+    Arrays are (..., *block.size) of this rank's block; a rank without a block gets empty ones.
+    Collective; `blocks` may split the same grid for another number of ranks.
+
+    Errors: `InputError` if all generations are damaged or belong to another grid.
     """
     path = Path(path)
     entry = on_root(comm, lambda: _newest_whole(path, blocks))
@@ -91,7 +95,7 @@ def remove_checkpoint(path: str | Path) -> None:
         file.unlink()
 
 
-def _not_finite(arrays: Mapping[str, Any], block: Any) -> str | None:
+def _not_finite(arrays: Mapping[str, np.ndarray], block: Block | None) -> str | None:
     """Which array has its first value that is not finite in which global cell."""
     if block is None:
         return None
@@ -104,7 +108,7 @@ def _not_finite(arrays: Mapping[str, Any], block: Any) -> str | None:
     return None
 
 
-def _piece(name: str, values: Any, block: Any) -> hdf5.Piece:
+def _piece(name: str, values: np.ndarray, block: Block | None) -> hdf5.Piece:
     if block is None:
         return hdf5.Piece(name)
     lead = np.ndim(values) - len(block.size)

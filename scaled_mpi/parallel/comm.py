@@ -1,8 +1,8 @@
 """Ranks: the world, its parts, quiet waiting, and ending together. The one importer of mpi4py.
 
-MPI starts at the first call of `world()`, never at import, so that a Dask worker or a laptop may
-import every module of the package. Where mpi4py or the MPI library is absent a `SerialComm` of one
-rank stands in. Rank and size come from MPI alone; a launcher's variables serve only to notice that
+MPI starts at the first call of `world()`, never at import. So a Dask worker or a laptop may import
+every module of the package. Where mpi4py or the MPI library is absent, a `SerialComm` of one rank
+stands in. Rank and size come from MPI alone; a launcher's variables serve only to notice that
 MPI did not see it.
 """
 
@@ -16,11 +16,13 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from scaled_mpi.config import InputError
+
+Item = TypeVar("Item")
 
 # The first of these that is set says how many processes the launcher started. Open MPI, MPICH and
 # Intel MPI (PMI), torchrun, a Slurm step, a Slurm allocation.
@@ -41,7 +43,7 @@ class Request(Protocol):
         """Return whether the operation is complete, without waiting."""
         ...
 
-    def Waitall(self, requests: Any) -> Any:
+    def Waitall(self, requests: Sequence[Any]) -> bool:
         """Wait for all `requests`."""
         ...
 
@@ -52,7 +54,7 @@ class _Done:
     def Test(self) -> bool:
         return True
 
-    def Waitall(self, requests: Any) -> bool:
+    def Waitall(self, requests: Sequence[Any]) -> bool:
         return True
 
 
@@ -81,7 +83,7 @@ class Comm(Protocol):
         """Number of ranks."""
         ...
 
-    def allgather(self, sendobj: Any) -> list[Any]:
+    def allgather(self, sendobj: Item) -> list[Item]:
         """Return copies of the objects of all ranks, by rank, on every rank."""
         ...
 
@@ -89,7 +91,7 @@ class Comm(Protocol):
         """Return the object of `root` on every rank."""
         return self.allgather(obj if self.rank == root else None)[root]
 
-    def gather(self, sendobj: Any, root: int = 0) -> list[Any] | None:
+    def gather(self, sendobj: Item, root: int = 0) -> list[Item] | None:
         """Return the objects of all ranks, by rank, on `root`; None elsewhere."""
         found = self.allgather(sendobj)
         return found if self.rank == root else None
@@ -98,7 +100,7 @@ class Comm(Protocol):
         """Return the entry of `root`'s sequence that has the number of this rank."""
         return self.bcast(sendobj, root)[self.rank]
 
-    def alltoall(self, sendobj: Sequence[Any]) -> list[Any]:
+    def alltoall(self, sendobj: Sequence[Item]) -> list[Item]:
         """Return, by rank, the entry for this rank of each rank's sequence."""
         return [row[self.rank] for row in self.allgather(list(sendobj))]
 
@@ -142,11 +144,11 @@ class Comm(Protocol):
         request = self.Irecv(buf, source, tag)
         request.Waitall([request])
 
-    def send(self, obj: Any, dest: int, tag: int = 0) -> None:
+    def send(self, obj: object, dest: int, tag: int = 0) -> None:
         """Send an object."""
         raise _lacks(self, "send")
 
-    def recv(self, buf: Any = None, source: int = 0, tag: int = 0) -> Any:
+    def recv(self, buf: None = None, source: int = 0, tag: int = 0) -> Any:
         """Receive an object."""
         raise _lacks(self, "recv")
 
@@ -174,14 +176,14 @@ class Comm(Protocol):
 class SerialComm(Comm):
     """One rank, without MPI.
 
-    Also for processes that MPI did not start (a Dask worker): they must not touch MPI, since they
-    inherit the launcher's variables of the job that started them.
+    It also serves processes that MPI did not start, such as a Dask worker. They must not touch
+    MPI, since they inherit the variables of the launcher that started their parent.
     """
 
     rank = 0
     size = 1
 
-    def allgather(self, sendobj: Any) -> list[Any]:
+    def allgather(self, sendobj: Item) -> list[Item]:
         return [sendobj]
 
     def Bcast(self, buf: np.ndarray, root: int = 0) -> None:
@@ -195,10 +197,10 @@ def by_mpi(comm: Comm) -> bool:
 
 @lru_cache(maxsize=1)
 def world() -> Comm:
-    """All ranks of this job: MPI's COMM_WORLD, or a SerialComm without MPI.
+    """Return all ranks of this job: MPI's COMM_WORLD, or a SerialComm without MPI.
 
-    Raises InputError where a launcher started several processes that MPI does not see as one job,
-    since each would then run the whole experiment alone and overwrite the others' files.
+    Errors: `InputError` where a launcher started several processes that MPI does not see as one
+    job. Each would run the whole experiment alone and overwrite the files of the others.
     """
     comm = _mpi_world() or SerialComm()
     check_launcher(comm.size, os.environ)
@@ -257,8 +259,8 @@ def shares(items: int, parts: int) -> list[range]:
 def member_groups(members: int, comm: Comm) -> tuple[Comm, tuple[int, ...]]:
     """Ranks spread over ensemble members first, over tiles second; collective.
 
-    With more members than ranks every rank is a group of its own and runs several members in turn;
-    with fewer, each member gets a communicator of several ranks. Returns (my group, my members).
+    With more members than ranks every rank is a group of its own and runs several members in turn.
+    With fewer, each member gets a communicator of several ranks. Returns (my group, my members).
     """
     groups = min(members, comm.size)
     if groups < 1:
@@ -276,9 +278,9 @@ def exact_sum(comm: Comm, values: Iterable[float]) -> float:
     return math.fsum(value for part in parts for value in part)
 
 
-def largest(comm: Comm, value: Any) -> Any:
+def largest(comm: Comm, value: Item) -> Item:
     """The largest of one value a rank, on every rank."""
-    return max(comm.allgather(value))
+    return max(comm.allgather(value))  # type: ignore[type-var]
 
 
 def quiet_barrier(comm: Comm) -> None:
@@ -287,13 +289,13 @@ def quiet_barrier(comm: Comm) -> None:
         _sleep_until(comm.Ibarrier(), math.inf)
 
 
-def quiet_bcast(comm: Comm, obj: Any, root: int = 0) -> Any:
+def quiet_bcast(comm: Comm, obj: object, root: int = 0) -> Any:
     """`comm.bcast` for an object that takes `root` long to make: the others sleep meanwhile."""
     quiet_barrier(comm)
     return comm.bcast(obj, root=root)
 
 
-def _sleep_until(request: Any, seconds: float) -> bool:
+def _sleep_until(request: Request, seconds: float) -> bool:
     """True as soon as the request is done, False if it is not within `seconds`."""
     end, nap = time.monotonic() + seconds, _FIRST_NAP
     while not request.Test():
@@ -307,8 +309,8 @@ def _sleep_until(request: Any, seconds: float) -> bool:
 def raise_together(comm: Comm, error: BaseException | None) -> None:
     """Collective: if any rank brings an error, every rank raises that of the lowest such rank.
 
-    An InputError stays one, so that bad input ends the job with one line and exit code 2; anything
-    else becomes a RuntimeError that names the rank (on the rank itself the original is raised).
+    An InputError stays one, so that bad input ends the job with one line and exit code 2. Any
+    other error becomes a RuntimeError that names the rank; the rank itself raises the original.
     """
     told = None if error is None else (isinstance(error, InputError), _in_words(error))
     for rank, entry in enumerate(comm.allgather(told)):
@@ -332,8 +334,8 @@ def _in_words(error: BaseException) -> str:
 def abort_on_error(patience: float = 5.0) -> Iterator[None]:
     """Wrap the entry point: no rank may die alone and leave the others waiting for ever.
 
-    An InputError or SystemExit met on every rank (within `patience` seconds of each other) ends
-    the job in order, with one message and its exit code (InputError: 2). Anything else, or one
+    An InputError or SystemExit on every rank, within `patience` seconds of each other, ends the
+    job in order. It leaves one message and its exit code (InputError: 2). Anything else, or one
     rank alone, prints 'scaled_mpi: rank r of n: Cause: message' and aborts all ranks at once.
     """
     comm = world()

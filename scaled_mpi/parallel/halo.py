@@ -2,8 +2,8 @@
 condition.
 
 The ring is cut into boxes, one for each offset in {-1, 0, 1}^axes but 0 (faces, edges, corners).
-As a ring is never wider than a tile, every box lies in one block, and all boxes that one rank
-needs from another travel in one message, corners and channels included, in the order of the
+As a ring is never wider than a tile, every box lies in one block. All boxes that one rank needs
+from another travel in one message, corners and channels included. Their order is that of the
 receiver's offsets. A rank that is its own neighbour copies. Beyond the domain, after the messages
 and one axis after another (first axis first):
 
@@ -11,9 +11,9 @@ and one axis after another (first axis first):
     neumann     even mirror about the face:  ghost = mirror
     dirichlet   odd mirror about the face:   ghost = 2 value - mirror
 
-`fill` is affine in the interior; `add_back` is the exact adjoint (transpose) of its linear part:
-what the ring holds is added to the cells that it would have been filled from. The plan is
-arithmetic (`ring_boxes`), so that every rank of every size is tested in one process; `Halo` adds
+`fill` is affine in the interior; `add_back` is the exact adjoint (transpose) of its linear part.
+It adds the values of the ring to the cells that `fill` reads them from. The plan is arithmetic
+(`ring_boxes`), so that every rank of every size is tested in one process; `Halo` adds
 the communication.
 """
 
@@ -26,10 +26,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from scaled_mpi.config import InputError
-from scaled_mpi.parallel.blocks import Blocks, whole_per_axis
-from scaled_mpi.parallel.comm import Comm
+from scaled_mpi.parallel.blocks import Blocks, behind, whole_per_axis
+from scaled_mpi.parallel.comm import Comm, Request
 
 TAG = 481
 Slices = tuple[Any, ...]  # an Ellipsis for the leading axes, then one slice an axis
@@ -118,9 +119,9 @@ def expected_bytes(
 ) -> int:
     """Bytes of one exchange that cross ranks, received by `rank` or (None) summed over all ranks.
 
-    Closed form, not read off the plan: with n cells, m ring cells that belong to some block and s
-    ring cells that belong to the rank itself on each axis, a rank receives prod(n + m) - prod(n +
-    s) cells.
+    It is a closed form, not read off the plan. On each axis let the block have n cells, and its
+    ring m cells of any block, of which s belong to the rank itself. Then a rank receives
+    prod(n + m) - prod(n + s) cells.
     """
     width = check_width(blocks, width)
     ranks = range(blocks.ranks) if rank is None else (rank,)
@@ -174,7 +175,7 @@ class Halo:
     """
 
     def __init__(
-        self, blocks: Blocks, comm: Comm, width: int | Sequence[int], dtype: Any = np.float32
+        self, blocks: Blocks, comm: Comm, width: int | Sequence[int], dtype: DTypeLike = np.float32
     ) -> None:
         if comm.size != blocks.ranks:
             raise ValueError(
@@ -190,9 +191,8 @@ class Halo:
         self.padded_size = tuple(
             n + 2 * w for n, w in zip(self.block.size, self.width, strict=True)
         )
-        self.interior = (
-            ...,
-            *(_ring(0, n, w) for n, w in zip(self.block.size, self.width, strict=True)),
+        self.interior = behind(
+            _ring(0, n, w) for n, w in zip(self.block.size, self.width, strict=True)
         )
         self._boxes = ring_boxes(blocks, width, comm.rank)
         self._copies = [box for box in self._boxes if box.source == comm.rank]
@@ -346,15 +346,15 @@ class _Traffic:
         self._wait(requests)
         return {rank: views for rank, (_, views) in self.outbound.items()}
 
-    def _receive(self, buffers: dict[int, tuple[np.ndarray, list[np.ndarray]]]) -> list[Any]:
+    def _receive(self, buffers: dict[int, tuple[np.ndarray, list[np.ndarray]]]) -> list[Request]:
         return [self.halo.comm.Irecv(flat, rank, TAG) for rank, (flat, _) in buffers.items()]
 
-    def _send(self, flat: np.ndarray, rank: int) -> Any:
+    def _send(self, flat: np.ndarray, rank: int) -> Request:
         self.halo.messages += 1
         self.halo.bytes += flat.nbytes
         return self.halo.comm.Isend(flat, rank, TAG)
 
-    def _wait(self, requests: list[Any]) -> None:
+    def _wait(self, requests: list[Request]) -> None:
         requests[0].Waitall(requests)
 
 
@@ -372,5 +372,6 @@ def gather_field(
     lead = field.shape[: field.ndim - blocks.grid.axes]
     whole = np.empty((*lead, *blocks.grid.shape), field.dtype)
     for rank, part in enumerate(parts):
-        whole[(..., *blocks.block(rank).slices)] = part
+        where: Slices = (..., *blocks.block(rank).slices)
+        whole[where] = part
     return whole

@@ -1,11 +1,11 @@
 """One HDF5 file: its layout, writing it by all ranks, and reading files of others safely.
 
 Rank 0 lays a file out alone, with every chunk already placed; then all ranks write raw data and
-nothing else. So no call that changes metadata is collective, the classic cause of hangs, and the
-bytes of a file are the same for any number of ranks. Numbers are written collectively through
-MPI-IO where h5py was built for it; otherwise block after block by rank 0, which holds one block at
-a time. A rank without a block takes part with an empty selection; left out, it would hang the
-others (h5py issue 965). No value is ever broadcast into a selection, which MPI-IO turns into a
+nothing else. So no call that changes metadata is collective, the classic cause of hangs. The bytes
+of a file are the same for any number of ranks. Numbers are written collectively through MPI-IO
+where h5py was built for it. Otherwise rank 0 writes block after block and holds one at a time. A
+rank without a block takes part with an empty selection; left out, it would hang the others (h5py
+issue 965). No value is ever broadcast into a selection, which MPI-IO turns into a
 call for each row (h5py issue 1108).
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,13 +26,16 @@ from scaled_mpi.files import put_in_place
 from scaled_mpi.parallel.comm import Comm, by_mpi, raise_together
 from scaled_mpi.parallel.root import on_root
 
+if TYPE_CHECKING:
+    import h5py
+
 SMALLEST_CHUNK = 16_384  # bytes; below it HDF5 spends more on its index than on the data
 LARGEST_FOREIGN = 1 << 40  # bytes that one dataset of others may hold
 
 
 @dataclass(frozen=True)
 class Variable:
-    """A dataset to be: name, dimension names and lengths, type, chunk and attributes."""
+    """A dataset to create: name, dimension names and lengths, type, chunk and attributes."""
 
     name: str
     dims: tuple[str, ...]
@@ -44,7 +47,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Piece:
-    """What one rank writes of a variable: `values` from `start` on; `values` None: nothing."""
+    """The part of a variable that one rank writes: `values` from `start` on, None for nothing."""
 
     name: str
     start: tuple[int, ...] = ()
@@ -74,7 +77,7 @@ def create(
     variables: Sequence[Variable],
     attributes: Mapping[str, Any],
 ) -> None:
-    """Lay a file out on this rank: coordinates with values, variables with space but no values."""
+    """Lay a file out on this rank: coordinates with values (n,), variables with space alone."""
     import h5py
 
     with h5py.File(path, "w") as file:
@@ -92,7 +95,7 @@ def create(
             file.attrs[key] = attribute(value)
 
 
-def _allocate(file: Any, variable: Variable) -> Any:
+def _allocate(file: h5py.File, variable: Variable) -> h5py.Dataset:
     """A dataset whose chunks all have their place in the file before any is written."""
     from h5py import Dataset, h5d, h5p, h5s, h5t
 
@@ -106,8 +109,8 @@ def _allocate(file: Any, variable: Variable) -> Any:
     return Dataset(h5d.create(file.id, variable.name.encode(), kind, space, properties))
 
 
-def attribute(value: Any) -> Any:
-    """A value as an HDF5 attribute: text, number or numbers as they are, anything else as JSON."""
+def attribute(value: object) -> str | bool | int | float | np.number | np.ndarray:
+    """Return a value as an HDF5 attribute: text, a scalar, numbers (n,), anything else as JSON."""
     if isinstance(value, (str, bool, int, float, np.number)):
         return value
     if isinstance(value, (list, tuple)) and value:
@@ -119,7 +122,7 @@ def attribute(value: Any) -> Any:
 def write(path: Path, comm: Comm, pieces: Sequence[Piece]) -> None:
     """Write every rank's piece of the same variables, in the same order, into a laid out file.
 
-    Collective, and closed when it returns. An error on one rank is raised on all.
+    Collective; the file is closed at the end. All ranks raise the error of one.
     """
     if comm.size > 1 and has_mpi() and by_mpi(comm):
         _write_together(path, comm, pieces)
@@ -185,12 +188,12 @@ def _write_by_root(path: Path, comm: Comm, pieces: Sequence[Piece]) -> None:
     raise_together(comm, error)
 
 
-def _receive_and_write(path: Path, comm: Comm, pieces: Sequence[Piece], plan: list) -> None:
+def _receive_and_write(path: Path, comm: Comm, pieces: Sequence[Piece], plan: list | None) -> None:
     import h5py
 
     error = None
     with h5py.File(path, "r+") as file:
-        for rank, entries in enumerate(plan):
+        for rank, entries in enumerate(plan or []):
             for piece, entry in zip(pieces, entries, strict=True):
                 if entry is None:
                     continue
@@ -222,15 +225,15 @@ def _selection(start: Sequence[int], shape: Sequence[int]) -> tuple[slice, ...]:
 
 @contextmanager
 def writing(path: Path, comm: Comm) -> Iterator[Path]:
-    """A temporary name to write to; at the end it is synced and becomes `path`. Collective."""
+    """Yield a temporary name; at the end its file is synced and becomes `path`. Collective."""
     temporary = path.with_name(path.name + ".tmp")
     yield temporary
     on_root(comm, lambda: put_in_place(temporary, path))
 
 
 @contextmanager
-def reading(path: str | Path) -> Iterator[Any]:
-    """An HDF5 file open for reading on this rank; InputError if it is missing or not HDF5."""
+def reading(path: str | Path) -> Iterator[h5py.File]:
+    """Yield an open HDF5 file on this rank. Errors: `InputError` if it is missing or not HDF5."""
     file = open_file(path)
     try:
         yield file
@@ -238,7 +241,7 @@ def reading(path: str | Path) -> Iterator[Any]:
         file.close()
 
 
-def open_file(path: str | Path) -> Any:
+def open_file(path: str | Path) -> h5py.File:
     """As `reading`, for a handle that stays open: the caller closes it."""
     import h5py
 
@@ -250,14 +253,14 @@ def open_file(path: str | Path) -> Any:
         raise InputError(f"{path}: damaged or cut short. Needed: a readable HDF5 file") from error
 
 
-def refuse_pointers(file: Any) -> None:
-    """InputError if anything in a file of others leads to another file, or is a link at all.
+def refuse_pointers(file: h5py.File) -> None:
+    """Check a file of others. Errors: `InputError` if anything in it is a link.
 
     For libraries that open a file as a whole and would follow what `plain_dataset` refuses.
     """
     import h5py
 
-    def points_away(name: str, link: Any) -> str | None:
+    def points_away(name: str, link: object) -> str | None:
         here = file[name] if isinstance(link, h5py.HardLink) else None
         outside = isinstance(here, h5py.Dataset) and (here.external or here.is_virtual)
         return name if here is None or outside else None
@@ -267,12 +270,13 @@ def refuse_pointers(file: Any) -> None:
         raise InputError(f"{file.filename}:{found}: is a link. Needed: data inside the file")
 
 
-def plain_dataset(file: Any, name: str) -> Any:
-    """The numeric dataset `name` of an open file that may come from anyone.
+def plain_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return the numeric dataset `name` of an open file that may come from anyone.
 
     A file can point at other files of the machine (external and soft links, external storage,
-    virtual sources); none is followed. InputError for these, for a missing name and for data that
-    is not plain numbers.
+    virtual sources); none is followed.
+
+    Errors: `InputError` for these, for a missing name and for data that is not plain numbers.
     """
     import h5py
 

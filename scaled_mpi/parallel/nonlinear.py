@@ -1,14 +1,13 @@
 """PETSc's nonlinear solvers, and the linear solve of a Newton step; see `petsc.py`.
 
 States are arrays of any shape, one a rank; PETSc sees them flat, rank by rank. Everything here is
-collective over the communicator that is given.
+collective over the communicator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
 
 import numpy as np
 
@@ -40,14 +39,15 @@ def solve_nonlinear(
     refresh: Callable[[np.ndarray], None] | None = None,
     watch: Watch | None = None,
 ) -> Course:
-    """Solve F(U) = 0 from `start` until ||F|| <= atol or `most` iterations.
+    """Solve F(U) = 0 from `start`, of any shape, until ||F|| <= atol or `most` iterations.
 
-    `newton`: line search, flexible GMRES on the derivative's product, preconditioned; before each
-    linear solve `refresh(state)` may make the preconditioner anew, and `watch(iteration, norm)`
-    sees its residuals. `anderson` and `ngmres`: U - M^-1 F(U) is the nonlinear preconditioner, and
-    `watch` sees ||F||. Nothing stops on the update.
+    `newton`: line search, and preconditioned flexible GMRES on the product of the derivative.
+    Before each linear solve `refresh(state)` may renew the preconditioner, and
+    `watch(iteration, norm)` sees its residuals. `anderson` and `ngmres`: U - M^-1 F(U) is the
+    nonlinear preconditioner, and `watch` sees ||F||. Nothing stops on the update.
     """
-    shape, course = start.shape, []
+    course: list[float] = []
+    shape = start.shape
     with ExitStack() as stack:
         snes = PETSc.SNES().create(petsc_comm(comm))
         stack.callback(snes.destroy)
@@ -57,13 +57,13 @@ def solve_nonlinear(
         stack.callback(f.destroy)
         x.array[:] = start.ravel()
 
-        def function(_: Any, at: Any, out: Any) -> None:
+        def function(_: PETSc.SNES, at: PETSc.Vec, out: PETSc.Vec) -> None:
             out.array[:] = residual(at.array_r.reshape(shape)).ravel()
 
         snes.setFunction(function, f)
         snes.setTolerances(rtol=0.0, atol=atol, stol=0.0, max_it=most)
 
-        def monitor(_: Any, iteration: int, norm: float) -> None:
+        def monitor(_: PETSc.SNES, iteration: int, norm: float) -> None:
             course.append(norm)
             if watch is not None and method != "newton":
                 watch(iteration, norm)
@@ -73,7 +73,7 @@ def solve_nonlinear(
             product = _Product(derivative, shape)
             matrix = _shell(product, f, comm, stack)
 
-            def linearise(_: Any, at: Any, *matrices: Any) -> None:
+            def linearise(_: PETSc.SNES, at: PETSc.Vec, *matrices: PETSc.Mat) -> None:
                 product.state = at.array_r.reshape(shape).copy()
                 if refresh is not None:
                     refresh(product.state)
@@ -105,8 +105,9 @@ def solve_linear(
     rtol: float,
     watch: Watch | None = None,
 ) -> Course:
-    """Solve J W = right by flexible GMRES, until ||J W - right|| <= rtol ||right||."""
-    shape, course = right.shape, []
+    """Solve J W = right by flexible GMRES until ||J W - right|| <= rtol ||right||; any shape."""
+    course: list[float] = []
+    shape = right.shape
 
     def see(iteration: int, norm: float) -> None:
         course.append(norm)
@@ -133,7 +134,7 @@ def solve_linear(
 
 
 def _flexible(
-    ksp: Any, precondition: Apply, shape: tuple[int, ...], rtol: float, watch: Watch | None
+    ksp: PETSc.KSP, precondition: Apply, shape: tuple[int, ...], rtol: float, watch: Watch | None
 ) -> None:
     ksp.setType("fgmres")
     ksp.setGMRESRestart(LINEAR_MOST)  # indefinite Jacobians stall at every restart
@@ -144,7 +145,7 @@ def _flexible(
         ksp.setMonitor(lambda _, iteration, norm: watch(iteration, norm))
 
 
-def _shell(product: _Product, like: Any, comm: Comm, stack: ExitStack) -> Any:
+def _shell(product: _Product, like: PETSc.Vec, comm: Comm, stack: ExitStack) -> PETSc.Mat:
     matrix = PETSc.Mat().createPython(
         (like.getSizes(), like.getSizes()), product, petsc_comm(comm)
     )
@@ -158,9 +159,9 @@ class _Product:
 
     def __init__(self, derivative: Derivative, shape: tuple[int, ...]) -> None:
         self.derivative, self.shape = derivative, shape
-        self.state: np.ndarray | None = None
+        self.state = np.zeros(0)  # set before the first product
 
-    def mult(self, _: Any, x: Any, y: Any) -> None:
+    def mult(self, _: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         y.array[:] = self.derivative(self.state, x.array_r.reshape(self.shape)).ravel()
 
 
@@ -170,7 +171,7 @@ class _Sweep:
     def __init__(self, residual: Apply, precondition: Apply, shape: tuple[int, ...]) -> None:
         self.residual, self.precondition, self.shape = residual, precondition, shape
 
-    def solve(self, snes: Any, right: Any, x: Any) -> None:
+    def solve(self, snes: PETSc.SNES, right: PETSc.Vec | None, x: PETSc.Vec) -> None:
         rest = self.residual(x.array_r.reshape(self.shape))
         if right is not None:
             rest = rest - right.array_r.reshape(self.shape)

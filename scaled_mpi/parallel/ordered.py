@@ -1,12 +1,12 @@
 """Sums of large arrays whose bits do not depend on the ranks: fixed parts, added in their order.
 
-The work is cut into PARTS parts, whoever does them; each rank makes a run of consecutive ones and
-sends one partial result at a time to rank 0, which adds them in the order of the parts. So at most
-two partial results wait in memory, and 1, 2 or 16 ranks make the same rounding errors. More ranks
-than PARTS have nothing to do here.
+The work is cut into PARTS parts. Each rank computes a run of consecutive parts and sends one
+partial result at a time to rank 0. Rank 0 adds them in the order of the parts. So at most two
+partial results wait in memory, and 1, 2 or 16 ranks make the same rounding errors. More ranks than
+PARTS have nothing to do here.
 
-A communicator may bring its own `in_order` and `dealt`, and then does the work elsewhere: as the
-tasks of `engine/launch.py`. What it is given must not hold the communicator itself.
+A communicator may bring its own methods `in_order` and `dealt`, and then does the work elsewhere,
+as the tasks of `engine/launch.py` do. The callable must not hold the communicator itself.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ TAG = 483
 
 
 def parts_of(items: int) -> list[range]:
-    """`items` in order dealt to at most PARTS parts, none of them empty."""
+    """Return the parts of `items`, in order: at most PARTS, none of them empty."""
     return shares(items, max(1, min(PARTS, items)))
 
 
 def my_parts(count: int, comm: Comm) -> range:
-    """Which of `count` parts this rank does."""
+    """Return the numbers of the parts, of `count`, that this rank computes."""
     return shares(count, comm.size)[comm.rank]
 
 
 def in_order(comm: Comm, count: int, make: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
-    """On rank 0 the results of parts 0, 1, ..., whoever made them; nothing elsewhere.
+    """Yield on rank 0 the results of parts 0, 1, ...; yield nothing elsewhere.
 
-    `make(part)` gives a float64 array, of any shape. Exhaust it on every rank: collective.
+    `make(part)` returns a float64 array of any shape. Exhaust it on every rank: collective.
     """
     if hasattr(comm, "in_order"):
         yield from comm.in_order(count, make)
@@ -58,7 +58,10 @@ def in_order(comm: Comm, count: int, make: Callable[[int], np.ndarray]) -> Itera
 
 
 def dealt(comm: Comm, count: int, make: Callable[[int], Any]) -> list[Any]:
-    """`make(i)` of every i below `count`, each made once, on every rank; small. Collective."""
+    """Return `make(i)` of every i below `count` on every rank, each computed once. Collective.
+
+    The results must be small: all ranks hold all of them.
+    """
     if hasattr(comm, "dealt"):
         return comm.dealt(count, make)
     mine = [make(number) for number in shares(count, comm.size)[comm.rank]]
@@ -66,22 +69,32 @@ def dealt(comm: Comm, count: int, make: Callable[[int], Any]) -> list[Any]:
 
 
 def ordered_sum(comm: Comm, count: int, make: Callable[[int], np.ndarray]) -> np.ndarray:
-    """The sum over all parts of `make(part)`, equal bits on every rank. Collective."""
-    total = None
+    """Return the sum of `make(part)` over all parts, of the same shape, on every rank.
+
+    Equal bits on any number of ranks. Collective.
+    """
+    total: np.ndarray | None = None
     for value in in_order(comm, count, make):
-        total = value.copy() if total is None else total.__iadd__(value)
+        if total is None:
+            total = value.copy()
+        else:
+            total += value
     return share(comm, total)
 
 
 def stacked(comm: Comm, count: int, make: Callable[[int], np.ndarray]) -> np.ndarray | None:
-    """All parts' rows one below the other, on rank 0 alone. Collective."""
+    """Return the rows (n, ...) of all parts one below the other on rank 0, None elsewhere.
+
+    Collective.
+    """
     rows = list(in_order(comm, count, make))
     return np.concatenate(rows) if comm.rank == 0 else None
 
 
 def share(comm: Comm, array: np.ndarray | None) -> np.ndarray:
-    """Rank 0's float64 array on every rank; collective, the others sleep until it is there."""
+    """Return rank 0's float64 array, of any shape, on every rank; the others sleep. Collective."""
     if comm.size == 1:
+        assert array is not None
         return array
     quiet_barrier(comm)
     shape = comm.bcast(None if array is None else array.shape)

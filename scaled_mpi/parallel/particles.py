@@ -1,11 +1,11 @@
 """Particles on a decomposed domain: who owns which, migration, and ghosts within a cut-off.
 
 A particle belongs to the rank whose block holds its position (low faces included, high faces not,
-the domain's last face excepted). `migrate` sends each to its owner; `ghosts` brings copies of
-those that lie within `cutoff` of a block, shifted by whole periods so that distances need no
-minimal image. Which image a pair sees depends on its positions alone, so displacements have the
-same bits on any number of ranks; sums over neighbours have too if they are taken in the order of
-the ids, in which all arrays are kept.
+the domain's last face excepted). `migrate` sends each to its owner. `ghosts` brings copies of the
+particles within `cutoff` of a block, shifted by whole periods so that distances need no minimal
+image. The image that a pair sees depends on its positions alone, so displacements have the same
+bits on any number of ranks. Sums over neighbours have them too in the order of the ids, in which
+all arrays are kept.
 
 Axes are the grid's (Z, Y, X order), lengths its `extent`; an axis that is not periodic is closed.
 """
@@ -63,7 +63,7 @@ class Particles:
         return len(self.ids)
 
     def take(self, index: np.ndarray) -> Particles:
-        """The particles at `index` (whole numbers or a mask), copied."""
+        """Return copies of the particles at `index`, whole numbers (n,) or a mask (N,)."""
         payload = {name: values[index] for name, values in self.payload.items()}
         return Particles(self.ids[index], self.position[index], payload)
 
@@ -109,10 +109,12 @@ def reflect(grid: Grid, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class ParticleExchange:
     """Migration and ghosts for one rank's block; `comm` must have exactly `blocks.ranks` ranks.
 
-    `cutoff` is the interaction range, at most the length of a tile on every axis, so that
-    neighbours suffice; on a periodic axis keep it at or below half the domain, or a pair may meet
-    twice. `lower` and `upper` (d,) bound my block. `messages` and `bytes` count what this rank has
-    sent.
+    `cutoff` is the interaction range in the grid's units, at most the length of a tile on every
+    axis, so that neighbours suffice. On a periodic axis keep it at or below half the domain, or a
+    pair may meet twice. `lower` and `upper` (d,) bound my block. `messages` and `bytes` count the
+    traffic that this rank has sent.
+
+    Errors: `ValueError` for another number of ranks, `InputError` for a cutoff out of range.
     """
 
     def __init__(self, blocks: Blocks, comm: Comm, cutoff: float) -> None:
@@ -170,8 +172,8 @@ class ParticleExchange:
         All that lie within `cutoff` of it on every axis, by id and, for several images of one
         particle, by position. `names` picks the payload that travels (default: all).
         """
-        names = particles.payload.keys() if names is None else names
-        payload = {name: particles.payload[name] for name in names}
+        chosen = particles.payload.keys() if names is None else names
+        payload = {name: particles.payload[name] for name in chosen}
         light = Particles(particles.ids, particles.position, payload)
         mine: list[Particles] = []
         parcels: dict[int, list[np.ndarray]] = {rank: [] for rank in self._neighbours}
@@ -228,7 +230,7 @@ class ParticleExchange:
 
 
 def block_edges(blocks: Blocks) -> tuple[np.ndarray, ...]:
-    """Coordinates of the faces between ranks, one array an axis, with 0 and the extent."""
+    """Return the coordinates of the faces between ranks: one array (n,) an axis."""
     return tuple(
         np.concatenate([[0], np.cumsum(sizes)]) * h
         for sizes, h in zip(blocks.ownership(), blocks.grid.spacing, strict=True)
@@ -274,7 +276,7 @@ def record_type(particles: Particles) -> np.dtype:
 
 
 def pack(particles: Particles) -> np.ndarray:
-    """Particles -> one record each, (N,)."""
+    """Return one record for each particle, (N,)."""
     records = np.empty(len(particles), record_type(particles))
     records["ids"], records["position"] = particles.ids, particles.position
     for name, values in particles.payload.items():
@@ -283,7 +285,7 @@ def pack(particles: Particles) -> np.ndarray:
 
 
 def unpack(records: np.ndarray) -> Particles:
-    """Records -> particles; the inverse of `pack`."""
+    """Return the particles of records (N,); the inverse of `pack`."""
     names = [name for name in records.dtype.names or () if name not in ("ids", "position")]
     payload = {name: records[name].copy() for name in names}
     return Particles(records["ids"].copy(), records["position"].copy(), payload)

@@ -1,17 +1,17 @@
 """PETSc: matrices on a DMDA, Krylov solvers, coarse spaces. The one importer of petsc4py.
 
-A DMDA numbers the cells rank by rank, and those of a rank like a C array: with our ranks and
-blocks handed to it, the local part of a vector *is* our block, reshaped. All objects are destroyed
-explicitly, by context managers: destruction is collective, and Python's collector is not.
-Everything here is collective over the communicator that is given.
+A DMDA numbers the cells rank by rank, and the cells of a rank like a C array. It gets our ranks
+and blocks, so the local part of a vector *is* our block, reshaped. Context managers destroy all
+objects explicitly: destruction is collective, and Python's collector is not. Everything here is
+collective over the communicator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import petsc4py
@@ -22,6 +22,9 @@ from scaled_mpi.parallel.comm import Comm, by_mpi
 petsc4py.init(["scaled_mpi", "-no_signal_handler"])  # signals stay with whoever started the job
 from petsc4py import PETSc  # noqa: E402
 
+if TYPE_CHECKING:
+    from scipy.sparse import csc_matrix
+
 Apply = Callable[[np.ndarray], np.ndarray]
 Watch = Callable[[int, float], None]
 DIVERGED_LIMIT = 1e8  # growth of the residual over its start at which a solve is given up
@@ -29,7 +32,7 @@ DIVERGED_LIMIT = 1e8  # growth of the residual over its start at which a solve i
 
 @dataclass(frozen=True)
 class Course:
-    """What a Krylov solve did: my block of u, the residual norms it saw, its own verdict."""
+    """The course of a solve: my block of u, the residual norms it saw, its own verdict."""
 
     solution: np.ndarray
     residuals: tuple[float, ...]
@@ -37,7 +40,7 @@ class Course:
     reason: int  # PETSc's KSPConvergedReason: > 0 converged, < 0 not
 
 
-def petsc_comm(comm: Comm) -> Any:
+def petsc_comm(comm: Comm) -> Comm | PETSc.Comm:
     """Return the communicator that PETSc takes: one rank without MPI becomes COMM_SELF."""
     return comm if by_mpi(comm) else PETSc.COMM_SELF
 
@@ -47,6 +50,15 @@ class Subdomains(NamedTuple):
 
     overlapping: list[np.ndarray]
     owned: list[np.ndarray]
+
+
+class Rows(Protocol):
+    """Stencil rows of one rank's block; see `problems.stencil`. Fields are (*block.size)."""
+
+    singular: bool
+    diagonal: np.ndarray
+    low: Sequence[np.ndarray]
+    high: Sequence[np.ndarray]
 
 
 class Lattice:
@@ -74,7 +86,7 @@ class Lattice:
         )
 
     def numbering(self) -> np.ndarray:
-        """Global row of every cell of the block and its ring, (*size + 2 width); -1 outside."""
+        """Return the global row of every cell of the padded block, (*padded_size); -1 outside."""
         ranges = self.dm.getGhostRanges()[::-1]
         known = self.dm.getLGMap().getIndices().reshape([b - a for a, b in ranges])
         numbers = np.full([n + 2 * self.width for n in self.block.size], -1, np.int64)
@@ -95,7 +107,7 @@ class Lattice:
 class LinearSystem:
     """A u = b from one rank's stencil rows (see problems.stencil); a context manager."""
 
-    def __init__(self, stencil: Any, blocks: Blocks, comm: Comm) -> None:
+    def __init__(self, stencil: Rows, blocks: Blocks, comm: Comm) -> None:
         self.blocks, self.comm, self.singular = blocks, comm, stencil.singular
         self.shape = tuple(blocks.block(comm.rank).size)
         self._stack = ExitStack()
@@ -106,9 +118,8 @@ class LinearSystem:
             self.matrix.setNullSpace(constants)
             self.matrix.setTransposeNullSpace(constants)
         self._x, self._y = (self._keep(v) for v in self.matrix.createVecs())
-        self.multiplications = 0
 
-    def _keep(self, thing: Any) -> Any:
+    def _keep(self, thing: PETSc.Object) -> PETSc.Object:
         """Note a PETSc object for destruction."""
         self._stack.callback(thing.destroy)
         return thing
@@ -120,8 +131,7 @@ class LinearSystem:
         self._stack.close()
 
     def multiply(self, field: np.ndarray) -> np.ndarray:
-        """A u of my block, float64 (*block.size)."""
-        self.multiplications += 1
+        """Return A u of my block, float64 (*block.size), from u of the same shape."""
         self._x.array[:] = field.ravel()
         self.matrix.mult(self._x, self._y)
         return self._y.array_r.reshape(self.shape).copy()
@@ -139,15 +149,16 @@ class LinearSystem:
         watch: Watch | None = None,
         tiles: Subdomains | None = None,
     ) -> Course:
-        """Run a Krylov method until ||b - A u|| <= rtol ||b||, as it sees it, or `most` steps.
+        """Run a Krylov method on b = `load` until ||b - A u|| <= rtol ||b||, or `most` steps.
 
-        `precondition` maps a residual block to a correction block (right preconditioning, true
-        residual norms), or is a name of `PRECONDITIONERS`; `tiles` are the subdomains of "asm".
-        `watch(iteration, norm)` is called at every iteration, its exceptions end the solve.
+        Fields are float64 (*block.size). `precondition` maps a residual block to a correction
+        block, from the right, so that residual norms are true; or it is a name of
+        `PRECONDITIONERS`. `tiles` are the subdomains of "asm". `watch(iteration, norm)` is called
+        at every iteration; its exceptions end the solve.
         """
         course: list[float] = []
 
-        def monitor(_: Any, iteration: int, norm: float) -> None:
+        def monitor(_: PETSc.KSP, iteration: int, norm: float) -> None:
             course.append(norm)
             if watch is not None:
                 watch(iteration, norm)
@@ -183,11 +194,11 @@ class LinearSystem:
 class _vector:
     """A vector for the rows of a matrix, zero, destroyed at the end of the block."""
 
-    def __init__(self, matrix: Any) -> None:
+    def __init__(self, matrix: PETSc.Mat) -> None:
         self.vector = matrix.createVecLeft()
         self.vector.set(0.0)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> PETSc.Vec:
         return self.vector
 
     def __exit__(self, *error: object) -> None:
@@ -200,26 +211,26 @@ class AsPreconditioner:
     def __init__(self, precondition: Apply, shape: tuple[int, ...]) -> None:
         self.precondition, self.shape = precondition, shape
 
-    def apply(self, _: Any, x: Any, y: Any) -> None:
+    def apply(self, _: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
         y.array[:] = self.precondition(x.array_r.reshape(self.shape)).ravel()
 
 
-def _assemble(stencil: Any, lattice: Lattice, comm: Comm) -> Any:
+def _assemble(stencil: Rows, lattice: Lattice, comm: Comm | PETSc.Comm) -> PETSc.Mat:
     """The matrix of a stencil: one row a cell, entries of the row in one go from arrays."""
     numbers = lattice.numbering()
     axes = numbers.ndim
     core = (slice(1, -1),) * axes
-    columns, values = [numbers[core]], [stencil.diagonal]
+    beside_rows, flows = [numbers[core]], [stencil.diagonal]
     for axis in range(axes):
         for part, flow in (
             (slice(0, -2), stencil.low[axis]),
             (slice(2, None), stencil.high[axis]),
         ):
             beside = tuple(part if a == axis else s for a, s in enumerate(core))
-            columns.append(numbers[beside])
-            values.append(-flow)
-    columns = np.stack([c.ravel() for c in columns], axis=1)
-    values = np.stack([v.ravel() for v in values], axis=1)
+            beside_rows.append(numbers[beside])
+            flows.append(-flow)
+    columns = np.stack([c.ravel() for c in beside_rows], axis=1)
+    values = np.stack([v.ravel() for v in flows], axis=1)
     present = (columns >= 0) & ((values != 0) | (np.arange(columns.shape[1]) == 0))
     indptr = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
     rows, total = len(columns), int(np.prod(lattice.blocks.grid.shape))
@@ -272,8 +283,8 @@ class Basis:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def galerkin(self, system: LinearSystem) -> Any:
-        """Z^T A Z on every rank, a scipy CSC matrix (count, count)."""
+    def galerkin(self, system: LinearSystem) -> csc_matrix:
+        """Return Z^T A Z on every rank, a scipy CSC matrix (count, count)."""
         from scipy import sparse
 
         product = system.matrix.ptap(self.columns)
@@ -285,23 +296,24 @@ class Basis:
         return sparse.csr_matrix((values, columns, starts), (self.count, self.count)).tocsc()
 
     def restrict(self, field: np.ndarray) -> np.ndarray:
-        """Z^T r on every rank, (count,); the one global reduction of an application."""
+        """Return Z^T r (count,) on every rank, from r (*block.size): one global reduction."""
         self._fine.array[:] = field.ravel()
         self.columns.multTranspose(self._fine, self._coarse)
         return np.concatenate(self.comm.allgather(self._coarse.array_r.copy()))
 
     def prolong(self, weights: np.ndarray) -> np.ndarray:
-        """Z w on my block, from all weights (count,)."""
+        """Return Z w on my block, (*block.size), from all weights (count,)."""
         self._coarse.array[:] = weights[self.mine]
         self.columns.mult(self._coarse, self._fine)
         return self._fine.array_r.reshape(self.shape).copy()
 
 
 def subdomains(blocks: Blocks, comm: Comm, overlap: int) -> Subdomains:
-    """My tiles as "asm" takes them, each with `overlap` cells around it; collective."""
+    """Return my tiles as subdomains of "asm", each with `overlap` cells around it; collective."""
     with Lattice(blocks, comm, overlap) as lattice:
         numbers = lattice.numbering()
-    wide, own = [], []
+    wide: list[np.ndarray] = []
+    own: list[np.ndarray] = []
     for index in blocks.tiles(comm.rank):
         for found, halo in ((wide, overlap), (own, 0)):
             box = blocks.local_slices(comm.rank, index, halo, overlap)
@@ -310,8 +322,9 @@ def subdomains(blocks: Blocks, comm: Comm, overlap: int) -> Subdomains:
     return Subdomains(wide, own)
 
 
-def _asm(ksp: Any, tiles: Subdomains, stack: ExitStack) -> None:
+def _asm(ksp: PETSc.KSP, tiles: Subdomains | None, stack: ExitStack) -> None:
     """One-level restricted additive Schwarz on the given subdomains, exact LU in each."""
+    assert tiles is not None
     pc = ksp.getPC()
     pc.setType("asm")
     overlapping, owned = ([_index_set(rows, stack) for rows in sets] for sets in tiles)
@@ -324,20 +337,20 @@ def _asm(ksp: Any, tiles: Subdomains, stack: ExitStack) -> None:
         inner.getPC().setType("lu")
 
 
-def _index_set(rows: np.ndarray, stack: ExitStack) -> Any:
+def _index_set(rows: np.ndarray, stack: ExitStack) -> PETSc.IS:
     made = PETSc.IS().createGeneral(np.sort(rows).astype(PETSc.IntType), PETSc.COMM_SELF)
     stack.callback(made.destroy)
     return made
 
 
-def _plain(kind: str) -> Callable[[Any, Subdomains | None, ExitStack], None]:
-    def prepare(ksp: Any, tiles: Subdomains | None, stack: ExitStack) -> None:
+def _plain(kind: str) -> Callable[[PETSc.KSP, Subdomains | None, ExitStack], None]:
+    def prepare(ksp: PETSc.KSP, tiles: Subdomains | None, stack: ExitStack) -> None:
         ksp.getPC().setType(kind)
 
     return prepare
 
 
-def _direct(ksp: Any, tiles: Subdomains | None, stack: ExitStack) -> None:
+def _direct(ksp: PETSc.KSP, tiles: Subdomains | None, stack: ExitStack) -> None:
     ksp.setType("preonly")
     ksp.setNormType(PETSc.KSP.NormType.NONE)
     ksp.getPC().setType("lu")

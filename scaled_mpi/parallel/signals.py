@@ -8,7 +8,6 @@ saves itself, and raises `Stopped`; the command then exits with a code that mean
 from __future__ import annotations
 
 import signal
-from typing import Any
 
 from scaled_mpi.parallel.comm import Comm
 
@@ -27,7 +26,7 @@ def listen() -> None:
         signal.signal(getattr(signal, name), _note)
 
 
-def _note(number: int, _frame: Any) -> None:
+def _note(number: int, _frame: object) -> None:
     if number == signal.SIGINT and number in _received:
         raise KeyboardInterrupt
     _received.append(number)

@@ -10,10 +10,10 @@ Layout of a trajectory NAME in a folder
     NAME.xdmf                           for ParaView
     NAME.json                           the index, written last
 
-Every file is written under a temporary name, synced and renamed. The index tells shape, channels,
-type, grid, tile, attributes, times, and of every file its frames, size and sha256, and its own
-sha256; readers trust the index only, so a killed writer never leaves a trajectory that seems
-complete. `NAME.progress` is the index of an unfinished one: from it a restarted writer goes on.
+Every file is written under a temporary name, synced and renamed. The index holds shape, channels,
+type, grid, tile, attributes and times, frames, size and sha256 of every file, and its own sha256.
+Readers trust the index only, so a killed writer never leaves a trajectory that seems complete.
+`NAME.progress` is the index of an unfinished one: from it a restarted writer goes on.
 The bytes do not depend on the number of ranks.
 """
 
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from scaled_mpi.config import InputError
 from scaled_mpi.files import link_or_copy, plain_name, seal, unseal, write_text
@@ -78,7 +79,7 @@ class TrajectoryWriter:
         comm: Comm,
         channels: Sequence[str],
         times: Sequence[float] | None = None,
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
         attributes: Mapping[str, Any] | None = None,
         group: int | None = None,
         units: Mapping[str, str] | None = None,
@@ -133,9 +134,10 @@ class TrajectoryWriter:
             )
         if self._block is not None:
             expected = (len(self.channels), *self._block.size)
-            if np.shape(field) != expected:
+            shape = None if field is None else np.shape(field)
+            if shape != expected:
                 raise ValueError(
-                    f"field: shape {np.shape(field)} is not allowed: trajectory {self.name} has "
+                    f"field: shape {shape} is not allowed: trajectory {self.name} has "
                     f"another. Allowed: {expected}"
                 )
             self._waiting.append(np.array(field, dtype=self.dtype))
@@ -175,7 +177,7 @@ class TrajectoryWriter:
     def __enter__(self) -> TrajectoryWriter:
         return self
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is None:
             self.close()
 
@@ -254,6 +256,7 @@ class TrajectoryWriter:
 
     def _read_back(self, entry: dict[str, Any], frames: int) -> list[np.ndarray]:
         path = self.folder / entry["file"]
+        assert self._block is not None
         where = (slice(0, frames), *self._block.slices)
         with hdf5.reading(path) as file:
             values = [hdf5.plain_dataset(file, channel)[where] for channel in self.channels]

@@ -1,7 +1,8 @@
 """Random numbers keyed by place: the same values whatever the split into blocks.
 
-Philox4x32-10, a bijection of 128-bit counters under a 64-bit key (Salmon, Moraes, Dror and Shaw
-2011, "Parallel random numbers: as easy as 1, 2, 3", https://doi.org/10.1145/2063384.2063405). Here
+Philox4x32-10 is a bijection of 128-bit counters under a 64-bit key. Source: Salmon, Moraes, Dror
+and Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3",
+https://doi.org/10.1145/2063384.2063405. Here
 
     key      the seed (64 bit)
     counter  cell, low and high 32 bits | step | stream * 65536 + pair
@@ -9,8 +10,7 @@ Philox4x32-10, a bijection of 128-bit counters under a 64-bit key (Salmon, Morae
 so that a value depends on (seed, step, cell, stream, draw) and nothing else. One application
 yields 128 bits, a pair of draws of 64 bits each; draw j is the same however many draws are asked
 for. `cell` is any index that names a place or a thing: a global cell, a particle, a sample of a
-data set. Purposes that share a seed (initial state, noise, augmentation) take different `stream`
-numbers.
+data set. Purposes that share a seed take different `stream` numbers; `keys.py` lists them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PAIRS = 1 << 16
 
 
 def philox(counter: Sequence[np.ndarray], key: tuple[int, int]) -> tuple[np.ndarray, ...]:
-    """Philox4x32-10: four arrays of 32-bit words under a key of two words -> four such arrays."""
+    """Return four arrays of 32-bit words, of the same shape as the four of `counter`."""
     c0, c1, c2, c3 = (np.asarray(word, np.uint64) for word in counter)
     k0, k1 = key
     for _ in range(_ROUNDS):
@@ -44,8 +44,8 @@ def philox(counter: Sequence[np.ndarray], key: tuple[int, int]) -> tuple[np.ndar
 
 
 def cell_indices(block: Block, shape: Sequence[int]) -> np.ndarray:
-    """Index of every cell of a block in the global array (C order), int64 (*block.size)."""
-    index = np.zeros((), np.int64)
+    """Return the index of every cell in the global array (C order), int64 (*block.size)."""
+    index: np.ndarray = np.zeros((), np.int64)
     for start, stop, n in zip(block.start, block.stop, shape, strict=True):
         index = index[..., None] * n + np.arange(start, stop)
     return index
@@ -54,10 +54,13 @@ def cell_indices(block: Block, shape: Sequence[int]) -> np.ndarray:
 def uniform(
     seed: int, step: int, cells: np.ndarray, draws: int | None = None, stream: int = 0
 ) -> np.ndarray:
-    """Uniform in the open interval (0, 1), float64, 52 bits.
+    """Return uniform numbers in the open interval (0, 1), float64, 52 bits.
 
-    cells: whole numbers >= 0 of any shape -> the same shape, or (draws, *shape) where `draws` is
-    given. seed and step lie in [0, 2^64) and [0, 2^32), stream in [0, 2^16), draws in [1, 2^17].
+    `cells` are whole numbers >= 0 of any shape. The result has the same shape, or (draws, *shape)
+    with `draws`. The seed lies in [0, 2^64), step in [0, 2^32), stream in [0, 2^16), draws in
+    [1, 2^17].
+
+    Errors: `ValueError` for a number outside its range.
     """
     return _fill(seed, step, cells, draws, stream, np.float64, lambda x, y: (_open(x), _open(y)))
 
@@ -65,9 +68,10 @@ def uniform(
 def normal(
     seed: int, step: int, cells: np.ndarray, draws: int | None = None, stream: int = 0
 ) -> np.ndarray:
-    """Standard normal, float64, by Box and Muller's transform; arguments as `uniform`.
+    """Return standard normal numbers, float64, by Box and Muller's transform.
 
-    Every draw costs the same two uniforms (a rejection method would use a varying number).
+    Arguments, shapes and errors are those of `uniform`: cells of any shape, (draws, *shape). Every
+    draw costs the same two uniforms; a rejection method would use a varying number.
     """
     return _fill(seed, step, cells, draws, stream, np.float64, _box_muller)
 
@@ -75,7 +79,10 @@ def normal(
 def integers(
     seed: int, step: int, cells: np.ndarray, high: int, draws: int | None = None, stream: int = 0
 ) -> np.ndarray:
-    """Whole numbers in [0, high), int64, high <= 2^32; biased by less than high / 2^64."""
+    """Return whole numbers in [0, high), int64, high <= 2^32; biased by less than high / 2^64.
+
+    Arguments, shapes and errors are those of `uniform`: cells of any shape, (draws, *shape).
+    """
     if not 1 <= high <= 1 << 32:
         raise ValueError(f"high: {high} is not allowed: out of range. Allowed: 1 to 2^32")
     span = np.uint64(high)
@@ -86,12 +93,6 @@ def integers(
         return (((bits >> _WORD) * span + carry) >> _WORD).astype(np.int64)
 
     return _fill(seed, step, cells, draws, stream, np.int64, lambda x, y: (scale(x), scale(y)))
-
-
-def permutation(seed: int, step: int, count: int, stream: int = 0) -> np.ndarray:
-    """A random order of 0 .. count - 1, int64, the same on every rank."""
-    keys = uniform(seed, step, np.arange(count), stream=stream)
-    return np.argsort(keys, kind="stable")
 
 
 def _open(bits: np.ndarray) -> np.ndarray:
@@ -119,7 +120,7 @@ def _fill(
     count = 1 if draws is None else draws
     _check_key(seed, step, cells, count, stream)
     flat = cells.reshape(-1).astype(np.uint64)
-    out = np.empty((count, flat.size), dtype)
+    out: np.ndarray = np.empty((count, flat.size), dtype)
     for pair in range((count + 1) // 2):
         rows = out[2 * pair : 2 * pair + 2]
         for part, x, y in _pairs(seed, step, flat, stream * _PAIRS + pair):
@@ -136,7 +137,8 @@ def _pairs(
     for start in range(0, cells.size, _CHUNK):
         part = slice(start, start + _CHUNK)
         some = cells[part]
-        words = philox((some & _LOW, some >> _WORD, np.uint64(step), np.uint64(last)), key)
+        halves = (some & _LOW, some >> _WORD)
+        words = philox((*halves, np.asarray(step, np.uint64), np.asarray(last, np.uint64)), key)
         yield part, (words[1] << _WORD) | words[0], (words[3] << _WORD) | words[2]
 
 

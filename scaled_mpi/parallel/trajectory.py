@@ -1,6 +1,6 @@
 """Reading trajectories: any part of any frame, on any number of ranks, with a serial h5py.
 
-The layout is told in `store.py`, which writes it.
+`store.py` writes them and describes the layout.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ _MOST_OPEN = 64  # files that one reader keeps open
 
 
 class Trajectory:
-    """A finished trajectory: times and shape at once, frames when asked; any rank reads any part.
+    """A finished trajectory: its times and shape are in memory, its frames on disk.
 
-    `shape` is (T, C, *grid.shape). Opening checks the index and the files' sizes, `verify` every
-    byte. Files open at the first reading, in each process for itself, and need only a serial h5py.
-    Errors: InputError for a trajectory that is missing, unfinished or damaged.
+    `shape` is (T, C, *grid.shape). Any rank reads any part, with a serial h5py. Opening checks the
+    index and the sizes of the files, `verify` every byte. Each process opens files at its first
+    reading.
+
+    Errors: `InputError` for a trajectory that is missing, unfinished or damaged.
     """
 
     def __init__(self, folder: str | Path, name: str) -> None:
@@ -64,7 +66,7 @@ class Trajectory:
         return self.shape[0]
 
     def verify(self) -> None:
-        """Compare every file with its sha256; InputError names the first that differs."""
+        """Compare every file with its sha256. Errors: `InputError` for the first that differs."""
         for entry in self._files:
             check_size(self.folder, entry)
             if sha256(self.folder / entry["file"]) != entry["sha256"]:
@@ -80,29 +82,35 @@ class Trajectory:
         halo: int | Sequence[int] = 0,
         channels: Sequence[int] | None = None,
     ) -> np.ndarray:
-        """Values (C, *cells) of one frame, or (frames, C, *cells) of a slice of frames.
+        """Return values (C, *cells) of one frame, or (frames, C, *cells) of a slice of frames.
 
-        `box` holds one slice an axis inside the grid (None: everything), `halo` cells are added at
-        both its ends: beyond the domain they wrap around, are mirrored (neumann) or mirrored about
-        the value on the face (dirichlet), axis after axis as a `Halo` does. `channels`: those
-        to read, by number (None: all).
+        `box` holds one slice an axis inside the grid (None: everything). `halo` cells are added at
+        both its ends. Beyond the domain they wrap around (periodic), are mirrored (neumann), or
+        are mirrored about the value on the face (dirichlet). The first axis comes first.
+        `channels` are the numbers of the channels to read (None: all).
+
+        Errors: `IndexError` for a frame or a box outside, `InputError` for a halo wider than the
+        axis or a damaged file.
         """
-        one = not isinstance(frame, slice)
-        if one and not -len(self) <= frame < len(self):
+        frames: Sequence[int]
+        if isinstance(frame, slice):
+            frames = range(*frame.indices(len(self)))
+        elif -len(self) <= frame < len(self):
+            frames = (frame % len(self),)
+        else:
             raise IndexError(
                 f"frame: {frame} is not allowed: out of range. Allowed: 0 to {len(self) - 1}"
             )
-        frames = (frame % len(self),) if one else range(*frame.indices(len(self)))
         spans = self._spans(box, halo)
         wanted = range(self.shape[1]) if channels is None else channels
         result = self._gather(frames, wanted, spans)
         self._reflect(result, spans)
-        return result[0] if one else result
+        return result if isinstance(frame, slice) else result[0]
 
     def read_block(
         self, frame: int | slice, block: Block, halo: int | Sequence[int] = 0
     ) -> np.ndarray:
-        """As `read`, for the cells of a block."""
+        """Return values (C, *cells) or (frames, C, *cells) of the cells of a block; see `read`."""
         return self.read(frame, block.slices, halo)
 
     def close(self) -> None:
@@ -219,7 +227,7 @@ def grid_from(tree: dict[str, Any]) -> Grid:
 
 
 def file_entry(path: Path, first: int, frames: int) -> dict[str, Any]:
-    """What the index tells of a finished file."""
+    """Return the entry of a finished file in the index."""
     size = path.stat().st_size
     return {
         "file": path.name,
@@ -231,7 +239,7 @@ def file_entry(path: Path, first: int, frames: int) -> dict[str, Any]:
 
 
 def check_size(folder: Path, entry: dict[str, Any]) -> None:
-    """InputError if a file of an index is missing or has another length."""
+    """Check a file of an index. Errors: `InputError` if it is missing or has another length."""
     path = folder / plain_name(entry["file"], "file")
     try:
         size = path.stat().st_size

@@ -1,22 +1,22 @@
 """Coefficient fields k(x) > 0 of Darcy's law, keyed by place: the same on any number of ranks.
 
-The random ones start from g, a Gaussian field of mean 0 and variance 1: white noise smoothed by a
-Gaussian of standard deviation `length`, hence of correlation exp(-d^2 / (4 length^2)). The noise
-of a cell depends on the seed and on the cell's place alone, so that any box of the field can be
-asked for without its neighbours.
+The random ones start from g, a Gaussian field of mean 0 and variance 1. It is white noise smoothed
+by a Gaussian of standard deviation `length`; its correlation is exp(-d^2 / (4 length^2)). The
+noise of a cell depends on the seed and on the cell's place alone, so a box needs no neighbours.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, PositiveFloat
 
 from scaled_mpi.config import Spec
 from scaled_mpi.parallel.blocks import Grid
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import normal
 
@@ -29,8 +29,8 @@ class Constant(Spec):
     kind: Literal["constant"] = "constant"
     value: float = 1.0
 
-    def values(self, grid: Grid, box: Box, seed: int, comm: Any) -> np.ndarray:
-        """float64 of the box's shape; see `Coefficient`."""
+    def values(self, grid: Grid, box: Box, seed: int, comm: Comm) -> np.ndarray:
+        """k on the box, float64 (*box); collective."""
         return np.full([stop - start for start, stop in box], self.value)
 
 
@@ -38,11 +38,11 @@ class LogNormal(Spec):
     """k = contrast^h, h = g scaled to [0, 1] on the domain: largest over smallest is contrast."""
 
     kind: Literal["log_normal"] = "log_normal"
-    contrast: float = Field(1e3, ge=1)
+    contrast: float = Field(default=1e3, ge=1)
     length: PositiveFloat = 8.0
 
-    def values(self, grid: Grid, box: Box, seed: int, comm: Any) -> np.ndarray:
-        """float64 of the box's shape; see `Coefficient`."""
+    def values(self, grid: Grid, box: Box, seed: int, comm: Comm) -> np.ndarray:
+        """k on the box, float64 (*box); collective."""
         g = gaussian_field(grid, box, seed, (self.length,) * grid.axes)
         inner = g[(slice(1, -1),) * grid.axes]
         ends = comm.allgather((float(inner.min()), float(inner.max())))
@@ -55,12 +55,12 @@ class TwoPhase(Spec):
     """k = contrast where g is in its highest `fraction`, 1 elsewhere."""
 
     kind: Literal["two_phase"] = "two_phase"
-    contrast: float = Field(1e3, ge=1)
+    contrast: float = Field(default=1e3, ge=1)
     length: PositiveFloat = 8.0
-    fraction: float = Field(0.5, gt=0, lt=1)
+    fraction: float = Field(default=0.5, gt=0, lt=1)
 
-    def values(self, grid: Grid, box: Box, seed: int, comm: Any) -> np.ndarray:
-        """float64 of the box's shape; see `Coefficient`."""
+    def values(self, grid: Grid, box: Box, seed: int, comm: Comm) -> np.ndarray:
+        """k on the box, float64 (*box); collective."""
         g = gaussian_field(grid, box, seed, (self.length,) * grid.axes)
         return np.where(g > _quantile(1 - self.fraction), float(self.contrast), 1.0)
 
@@ -69,13 +69,13 @@ class Channels(Spec):
     """Well-conducting channels along the last axis, `stretch` times as long as they are wide."""
 
     kind: Literal["channels"] = "channels"
-    contrast: float = Field(1e3, ge=1)
+    contrast: float = Field(default=1e3, ge=1)
     length: PositiveFloat = 6.0
-    stretch: float = Field(8.0, ge=1)
-    fraction: float = Field(0.3, gt=0, lt=1)
+    stretch: float = Field(default=8.0, ge=1)
+    fraction: float = Field(default=0.3, gt=0, lt=1)
 
-    def values(self, grid: Grid, box: Box, seed: int, comm: Any) -> np.ndarray:
-        """float64 of the box's shape; see `Coefficient`."""
+    def values(self, grid: Grid, box: Box, seed: int, comm: Comm) -> np.ndarray:
+        """k on the box, float64 (*box); collective."""
         lengths = (self.length,) * (grid.axes - 1) + (self.length * self.stretch,)
         g = gaussian_field(grid, box, seed, lengths)
         return np.where(g > _quantile(1 - self.fraction), float(self.contrast), 1.0)
@@ -93,7 +93,7 @@ def _quantile(probability: float) -> float:
 
 
 def gaussian_field(grid: Grid, box: Box, seed: int, lengths: Sequence[float]) -> np.ndarray:
-    """g on a box, float64: unit variance, correlation lengths in cells, one an axis."""
+    """g on a box, float64 (*box): unit variance, correlation lengths in cells, one an axis."""
     from scipy.ndimage import correlate1d
 
     kernels = [_kernel(length) for length in lengths]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, PositiveFloat
 
 from scaled_mpi.config import Spec
 from scaled_mpi.parallel.blocks import Blocks, Boundary, Grid, per_axis
-from scaled_mpi.parallel.comm import exact_sum, raise_together
+from scaled_mpi.parallel.comm import Comm, exact_sum, raise_together
 from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import cell_indices, normal
+from scaled_mpi.problems.coefficients import Coefficient, Constant
 from scaled_mpi.problems.stencil import Stencil, diffusion_stencil
 
 Kind = Literal["dirichlet", "neumann", "periodic"]
@@ -21,11 +22,11 @@ WAVES = 4  # largest wave number of the smooth part of a right-hand side, in hal
 class Source(Spec):
     """Right-hand side: a smooth field of root mean square about `smooth`, plus white noise."""
 
-    smooth: float = Field(1.0, ge=0)
-    noise: float = Field(1.0, ge=0)
+    smooth: float = Field(default=1.0, ge=0)
+    noise: float = Field(default=1.0, ge=0)
 
     def values(self, grid: Grid, blocks: Blocks, rank: int, seed: int) -> np.ndarray:
-        """float64 (*block.size), the same on any number of ranks."""
+        """f on a rank's block, float64 (*block.size), the same on any number of ranks."""
         block = blocks.block(rank)
         waves = [
             _waves(grid, axis, slice(a, b))
@@ -52,26 +53,31 @@ class Elliptic(Spec):
 
     boundary: Kind | tuple[Kind, ...] = "dirichlet"
     dx: PositiveFloat = 1.0
-    reaction: float = Field(0.0, ge=0)
+    reaction: float = Field(default=0.0, ge=0)
     source: Source = Source()
+
+    @property
+    def medium(self) -> Coefficient:
+        """The coefficient k; 1 where a problem has no key `coefficient`."""
+        return getattr(self, "coefficient", Constant())
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
         """The cell-centred grid of this problem. InputError where axes do not agree."""
         kinds = per_axis("problem.boundary", self.boundary, len(shape))
-        return Grid(shape, self.dx, tuple(Boundary(kind) for kind in kinds))
+        return Grid(shape, (self.dx,) * len(shape), tuple(Boundary(kind) for kind in kinds))
 
-    def coefficient_values(self, blocks: Blocks, comm: Any, seed: int) -> np.ndarray:
-        """k on the block and one cell around it, float64 (*block.size + 2); collective."""
+    def coefficient_values(self, blocks: Blocks, comm: Comm, seed: int) -> np.ndarray:
+        """k on the block and one cell around it, float64 (*size); collective."""
         block = blocks.block(comm.rank)
         box = [(a - 1, b + 1) for a, b in zip(block.start, block.stop, strict=True)]
-        return self.coefficient.values(blocks.grid, box, seed, comm)
+        return self.medium.values(blocks.grid, box, seed, comm)
 
-    def stencil(self, blocks: Blocks, comm: Any, seed: int) -> Stencil:
+    def stencil(self, blocks: Blocks, comm: Comm, seed: int) -> Stencil:
         """The rows of this rank. InputError on all ranks where k is not positive; collective."""
         k = self.coefficient_values(blocks, comm, seed)
         return shared_stencil(k, blocks, comm, self.reaction)
 
-    def load(self, blocks: Blocks, comm: Any, seed: int) -> np.ndarray:
+    def load(self, blocks: Blocks, comm: Comm, seed: int) -> np.ndarray:
         """f, float64 (*block.size); of mean 0 where the matrix is singular. Collective."""
         f = self.source.values(blocks.grid, blocks, comm.rank, seed)
         fixed = any(boundary.kind == "dirichlet" for boundary in blocks.grid.boundary)
@@ -79,9 +85,12 @@ class Elliptic(Spec):
 
 
 def shared_stencil(
-    coefficient: np.ndarray, blocks: Blocks, comm: Any, reaction: float | np.ndarray = 0.0
+    coefficient: np.ndarray, blocks: Blocks, comm: Comm, reaction: float | np.ndarray = 0.0
 ) -> Stencil:
-    """`diffusion_stencil` on all ranks; when one refuses its coefficient all do. Collective."""
+    """`diffusion_stencil` of k (*size), size = block.size + 2, on all ranks. Collective.
+
+    `reaction`: a number or (*block.size). Errors: `InputError` on all ranks where one refuses k.
+    """
     error = stencil = None
     try:
         stencil = diffusion_stencil(coefficient, blocks, comm.rank, reaction)
@@ -92,7 +101,7 @@ def shared_stencil(
     return stencil
 
 
-def mean(field: np.ndarray, blocks: Blocks, comm: Any) -> float:
+def mean(field: np.ndarray, blocks: Blocks, comm: Comm) -> float:
     """Mean over the whole domain of a field (*block.size), the same for any split; collective."""
     sums = [
         float(field[blocks.local_slices(comm.rank, index)].sum())
@@ -101,6 +110,6 @@ def mean(field: np.ndarray, blocks: Blocks, comm: Any) -> float:
     return exact_sum(comm, sums) / np.prod(blocks.grid.shape)
 
 
-def norm(field: np.ndarray, blocks: Blocks, comm: Any) -> float:
-    """Euclidean norm over the whole domain, the same for any split; collective."""
+def norm(field: np.ndarray, blocks: Blocks, comm: Comm) -> float:
+    """Euclidean norm of a field (*block.size) over the whole domain; collective."""
     return float(np.sqrt(mean(field**2, blocks, comm) * np.prod(blocks.grid.shape)))

@@ -38,7 +38,7 @@ def solution(grid: Grid) -> np.ndarray:
 
 
 def coefficient(grid: Grid, ring: int = 1) -> np.ndarray:
-    """k at the cell centres, float64 (*shape + 2 ring)."""
+    """k at the cell centres, float64 (*size), size = shape + 2 ring."""
     waves = [np.cos(2 * np.pi * _axis(grid, axis, ring)) for axis in range(grid.axes)]
     return np.exp(_product(waves) / 2)
 

@@ -2,8 +2,8 @@
 
     p(x) = mean over centres c of N(x; c, spread^2 I)
 
-`two_moons`, `ring` and `two_peaks` are the toy densities of Zhang and Levin 2025
-(arXiv 2509.17990), each as a mixture so that the gradient of log p is exact.
+`two_moons`, `ring` and `two_peaks` are the toy densities of Zhang and Levin 2025 (arXiv
+2509.17990). Each is a mixture, so that the gradient of log p is exact.
 """
 
 from __future__ import annotations

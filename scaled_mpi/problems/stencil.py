@@ -38,7 +38,7 @@ class Stencil:
     singular: bool
 
     def apply(self, padded: np.ndarray) -> np.ndarray:
-        """A u of a field with a ring of one cell around the block; its corners are unread."""
+        """A u, (*block.size), of u (*size) with a ring of one cell; its corners are unread."""
         core = tuple(slice(1, -1) for _ in self.low)
         result = self.diagonal * padded[core]
         for axis, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
@@ -50,7 +50,7 @@ class Stencil:
 def diffusion_stencil(
     coefficient: np.ndarray, blocks: Blocks, rank: int, reaction: float | np.ndarray = 0.0
 ) -> Stencil:
-    """The rows of `rank` from k on its block and one cell around it, float64 (*block.size + 2).
+    """The rows of `rank` from k on its block and one cell around it, float64 (*size).
 
     `reaction` is s >= 0, a number or an array (*block.size). Values of k beyond a face that is not
     periodic are not used. InputError where k on the block is not positive and finite.
@@ -83,7 +83,7 @@ def diffusion_stencil(
 
 
 def harmonic(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Harmonic average; 0 where both are 0."""
+    """Harmonic average of two arrays (*size) -> (*size); 0 where both are 0."""
     total = a + b
     return np.divide(2 * a * b, total, out=np.zeros(np.shape(total)), where=total > 0)
 
@@ -98,7 +98,8 @@ def check_positive(coefficient: np.ndarray, blocks: Blocks, rank: int) -> None:
         if not good[part].all():
             worst = coefficient[part][~good[part]].flat[0]
             raise InputError(
-                f"coefficient: {float(worst)} in tile {index}; numbers > 0 are allowed"
+                f"coefficient: {float(worst)} in tile {index} is not allowed: not positive and "
+                "finite. Allowed: numbers > 0"
             )
 
 

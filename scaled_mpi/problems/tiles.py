@@ -1,6 +1,6 @@
 """The operator of every tile of a rank, in one batch: A_i = R_i A R_i^T on tile + overlap.
 
-Cut out of the global rows with the overlap's halo, so that a local problem has exactly the global
+It is cut out of the global rows with the overlap's halo. A local problem has exactly the global
 coefficients and the value 0 beyond its edge. Cells beyond the domain are coupled to nothing.
 """
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from scaled_mpi.config import InputError
 from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.problems.stencil import Stencil
 
@@ -25,10 +26,11 @@ class TileOperators:
     couplings (Dirichlet faces and reaction). `inside` is False beyond the domain.
     """
 
-    def __init__(self, stencil: Stencil, blocks: Blocks, comm: Any, overlap: int) -> None:
+    def __init__(self, stencil: Stencil, blocks: Blocks, comm: Comm, overlap: int) -> None:
         if not 0 < overlap <= min(blocks.tile):
             raise InputError(
-                f"overlap: {overlap} given; 1 to the tile's {min(blocks.tile)} cells are allowed"
+                f"overlap: {overlap} is not allowed: no part of a neighbouring tile. "
+                f"Allowed: 1 to {min(blocks.tile)}, the cells of a tile"
             )
         self.blocks, self.comm, self.overlap = blocks, comm, overlap
         self.halo = Halo(blocks, comm, overlap, np.float64)

@@ -1,7 +1,7 @@
 """Curves as inline SVG: crisp at any size, text and axes in the colour of the page.
 
-Figures are made with matplotlib's objects alone (no pyplot, no global state) and with text left
-as text. What is drawn in `palette.INK` becomes `currentColor`, so one figure suits light and dark.
+Figures use matplotlib's objects alone (no pyplot, no global state) and keep text as text. The
+colour `palette.INK` becomes `currentColor`, so one figure suits light and dark pages.
 """
 
 from __future__ import annotations
@@ -10,17 +10,22 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scaled_mpi.report.palette import INK, Method, in_order, method
 from scaled_mpi.report.series import Series
 
-WIDTH = 9.6  # inches of 72 points: the page's column
-WORTHLESS = 5.0  # VRMSE above which how bad a prediction is no longer matters
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import XAxis, YAxis
+    from matplotlib.figure import Figure
 
-STYLE = {
+WIDTH = 9.6  # inches of 72 points: the page's column
+WORTHLESS = 5.0  # VRMSE; the axis ends here, since all larger errors are equally useless
+
+STYLE: dict[Any, Any] = {  # keys of matplotlib.rcParams
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10.0,
@@ -48,8 +53,11 @@ STYLE = {
 }
 
 
-def draw(paint: Callable[[Any], None], name: str, height: float = 3.5) -> str:
-    """Let `paint` fill a matplotlib Figure of the page's width; returns an <svg> element."""
+def draw(paint: Callable[[Figure], None], name: str, height: float = 3.5) -> str:
+    """Return the <svg> element of a figure of the page's width, filled by `paint`.
+
+    `name` is its label for readers of the screen, `height` is in inches.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -70,7 +78,7 @@ def draw(paint: Callable[[Any], None], name: str, height: float = 3.5) -> str:
 
 
 def shade(share: float) -> tuple[float, float, float, float]:
-    """The colour (red, green, blue, opacity) of a share from 0 to 1, for lines in an order."""
+    """Return the colour (red, green, blue, opacity) of a share from 0 to 1, for ordered lines."""
     from matplotlib import colormaps
 
     return colormaps["viridis"](share)
@@ -80,13 +88,13 @@ def by_lead(
     series: Series,
     name: str,
     ylabel: str,
-    labels: dict[str, str],
+    labels: Mapping[str, str],
     log: bool = True,
     level: float | None = None,
 ) -> str:
-    """One line a method over the jumps ahead; `level` is a thin line to compare with."""
+    """Return a figure of values by lead, one line a method; `level` is a thin reference line."""
 
-    def paint(figure: Any) -> None:
+    def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         if level is not None:
             axes.axhline(level, color=INK, linewidth=0.8)
@@ -94,7 +102,7 @@ def by_lead(
             line(axes, *series[key], method(key, labels))
         axes.set_xlabel("jumps ahead")
         axes.set_ylabel(ylabel)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        _whole(axes.xaxis)
         if log:
             _log(axes.yaxis)
             axes.set_ylim(top=min(axes.get_ylim()[1], WORTHLESS))
@@ -104,9 +112,9 @@ def by_lead(
 
 
 def convergence(mismatch: Series, sweeps: Sequence[float], tolerance: float | None) -> str:
-    """Left the interface mismatch by sweep, a line a jump; right how many sweeps jumps took."""
+    """Return a figure: interface mismatch by sweep, a line a jump; histogram of sweeps a jump."""
 
-    def left(axes: Any) -> None:
+    def left(axes: Axes) -> None:
         jumps = sorted(mismatch, key=float)
         for place, jump in enumerate(jumps):
             colour = shade(0.3 + 0.6 * place / max(1, len(jumps) - 1))
@@ -131,11 +139,11 @@ def convergence(mismatch: Series, sweeps: Sequence[float], tolerance: float | No
             )
         axes.set_xlabel("sweep")
         axes.set_ylabel("interface mismatch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        _whole(axes.xaxis)
         _log(axes.yaxis)
         axes.legend(loc="upper right")
 
-    def right(axes: Any) -> None:
+    def right(axes: Axes) -> None:
         counts = np.bincount(np.asarray(sweeps, int))
         axes.bar(np.arange(len(counts)), counts, width=0.7, color=method("surrogate", {}).colour)
         for place in np.flatnonzero(counts):
@@ -150,7 +158,7 @@ def convergence(mismatch: Series, sweeps: Sequence[float], tolerance: float | No
             )
         axes.set_xlabel("sweeps")
         axes.set_ylabel("jumps")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        _whole(axes.xaxis)
         axes.set_xlim(np.flatnonzero(counts)[0] - 1.2, len(counts) + 0.2)
         axes.grid(axis="x", visible=False)
 
@@ -159,10 +167,10 @@ def convergence(mismatch: Series, sweeps: Sequence[float], tolerance: float | No
     )
 
 
-def spectra(by_lead_: Mapping[int, Series], labels: dict[str, str]) -> str:
-    """Radial spectra, a panel a lead."""
+def spectra(by_lead_: Mapping[int, Series], labels: Mapping[str, str]) -> str:
+    """Return a figure of radial spectra, a panel a lead."""
 
-    def paint(figure: Any) -> None:
+    def paint(figure: Figure) -> None:
         panels = figure.subplots(1, len(by_lead_), sharey=True, squeeze=False)[0]
         floor, top = _decades([line for lines in by_lead_.values() for line in lines.values()])
         for axes, (lead, lines) in zip(panels, by_lead_.items(), strict=True):
@@ -190,10 +198,10 @@ def spectra(by_lead_: Mapping[int, Series], labels: dict[str, str]) -> str:
 
 
 def training(curves: Mapping[str, Series]) -> str:
-    """Loss by step, a panel a training; training pale, validation strong."""
+    """Return a figure of losses by step, a panel a training: training pale, validation strong."""
     colours = {"training": "#8a8a8a", "validation": INK}
 
-    def paint(figure: Any) -> None:
+    def paint(figure: Figure) -> None:
         panels = figure.subplots(1, len(curves), squeeze=False)[0]
         for axes, (name, lines) in zip(panels, curves.items(), strict=True):
             for key, (x, y) in lines.items():
@@ -210,14 +218,16 @@ def training(curves: Mapping[str, Series]) -> str:
     return draw(paint, "training", 3.0)
 
 
-def cost(times: Mapping[str, float], errors: Mapping[str, float], labels: dict[str, str]) -> str:
-    """Seconds a jump against VRMSE, a point a method: nearer to the lower left is better.
+def cost(
+    times: Mapping[str, float], errors: Mapping[str, float], labels: Mapping[str, str]
+) -> str:
+    """Return a figure of seconds a jump against VRMSE, a point a method; lower left is better.
 
-    What takes no time has no place on a logarithmic axis and stands at its left end.
+    Methods that take no time have no place on a logarithmic axis; they stand at its left end.
     """
     free = min((seconds for seconds in times.values() if seconds > 0), default=1.0) / 3
 
-    def paint(figure: Any) -> None:
+    def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         for key in in_order(list(times)):
             style = method(key, labels)
@@ -245,9 +255,9 @@ def cost(times: Mapping[str, float], errors: Mapping[str, float], labels: dict[s
 
 
 def stages(seconds: Mapping[str, float]) -> str:
-    """Where the time of the whole job went, a bar a stage."""
+    """Return a figure of the seconds of the whole job, a bar a stage."""
 
-    def paint(figure: Any) -> None:
+    def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         names = list(seconds)[::-1]
         values = [seconds[name] for name in names]
@@ -268,8 +278,8 @@ def stages(seconds: Mapping[str, float]) -> str:
     return draw(paint, "stages", 0.9 + 0.32 * len(seconds))
 
 
-def _panels(paints: Sequence[Callable[[Any], None]], name: str) -> str:
-    def paint(figure: Any) -> None:
+def _panels(paints: Sequence[Callable[[Axes], None]], name: str) -> str:
+    def paint(figure: Figure) -> None:
         ratios = [1.6, 1.0] if len(paints) == 2 else None
         for axes, fill in zip(
             figure.subplots(1, len(paints), squeeze=False, width_ratios=ratios)[0],
@@ -281,8 +291,8 @@ def _panels(paints: Sequence[Callable[[Any], None]], name: str) -> str:
     return draw(paint, name, 3.2)
 
 
-def line(axes: Any, x: Sequence[float], y: Sequence[float], style: Method) -> None:
-    """One method's line in its own stroke, with at most eight markers."""
+def line(axes: Axes, x: Sequence[float], y: Sequence[float], style: Method) -> None:
+    """Draw one method's line in its own stroke, with about eight markers."""
     every = max(1, len(x) // 8)
     axes.plot(
         x,
@@ -298,11 +308,18 @@ def line(axes: Any, x: Sequence[float], y: Sequence[float], style: Method) -> No
     )
 
 
-def _log(axis: Any) -> None:
+def _whole(axis: XAxis | YAxis) -> None:
+    """Ticks at whole numbers alone."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
+
+
+def _log(axis: XAxis | YAxis) -> None:
     """A logarithmic axis labelled in plain numbers, also between decades when it spans few."""
     from matplotlib.ticker import FuncFormatter, LogLocator
 
-    if math.isinf(axis.axes.dataLim.minpos["xy".index(axis.axis_name)]):
+    if math.isinf(getattr(axis.axes.dataLim, f"minpos{axis.axis_name}")):
         return  # nothing positive to show
     (axis.axes.set_yscale if axis.axis_name == "y" else axis.axes.set_xscale)("log")
     low, high = axis.get_view_interval()

@@ -15,14 +15,17 @@ LARGEST = 1024  # pixels along the longest side of a still
 
 @cache
 def colours(name: str) -> np.ndarray:
-    """A perceptual colour map as (256, 3) bytes."""
+    """Return a perceptual colour map as bytes (n, 3) with n = 256."""
     import matplotlib
 
     return matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]
 
 
 def levels(plane: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Values to 0..255 between low and high, clipped; constant limits give the middle."""
+    """Map values of a plane (Y, X) from [low, high] to bytes 0..255 (Y, X), clipped.
+
+    Equal limits and values that are no numbers give the middle.
+    """
     if not high > low:
         return np.full(plane.shape, 128, np.uint8)
     values = np.nan_to_num(np.asarray(plane, np.float64), nan=(low + high) / 2)
@@ -31,7 +34,10 @@ def levels(plane: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def shrink(plane: np.ndarray, largest: int = LARGEST) -> np.ndarray:
-    """Mean over whole blocks of cells until no side exceeds `largest`; the rest is cut off."""
+    """Average a plane (Y, X) over whole blocks of cells until no side exceeds `largest`.
+
+    Cells beyond the last whole block are cut off. Returns a plane (y, x).
+    """
     factor = -(-max(plane.shape) // largest)
     if factor <= 1:
         return plane
@@ -42,7 +48,10 @@ def shrink(plane: np.ndarray, largest: int = LARGEST) -> np.ndarray:
 
 
 def png(plane: np.ndarray, low: float, high: float, name: str) -> str:
-    """The plane as a data address: an 8-bit palette PNG, lossless and small."""
+    """Return a plane (Y, X) as a data address: an 8-bit palette PNG, lossless and small.
+
+    Colours of the map `name` run from low to high.
+    """
     from PIL import Image
 
     image = Image.fromarray(levels(plane, low, high))
@@ -53,12 +62,12 @@ def png(plane: np.ndarray, low: float, high: float, name: str) -> str:
 
 
 def data_address(content: bytes, kind: str) -> str:
-    """Bytes as an address that a page can carry inside."""
+    """Return bytes as an address that a page can carry inside."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def gradient(name: str, stops: int = 16) -> str:
-    """The colour map as a CSS gradient from left to right."""
+    """Return the colour map as a CSS gradient from left to right."""
     chosen = colours(name)[np.linspace(0, 255, stops).astype(int)]
     parts = ", ".join("#" + "".join(f"{part:02x}" for part in colour) for colour in chosen)
     return f"linear-gradient(to right, {parts})"

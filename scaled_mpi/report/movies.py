@@ -21,24 +21,25 @@ MOST_FRAMES = 120
 
 
 def movie(pictures: Pictures) -> str:
-    """An HTML element that plays truth, prediction and error."""
+    """Return an HTML element that plays truth, prediction and error."""
     return play(lambda panel: frames(pictures, panel), "truth, prediction and error")
 
 
-def play(made: Callable[[int], Iterator[np.ndarray]], about: str) -> str:
-    """An HTML element that plays: H.264 where imageio-ffmpeg is installed, else a GIF.
+def play(stream: Callable[[int], Iterator[np.ndarray]], about: str) -> str:
+    """Return an HTML element that plays: H.264 where imageio-ffmpeg is installed, else a GIF.
 
-    `made` gives the frames for panels of a number of pixels a side.
+    `stream(side)` yields frames (Y, X, 3) in bytes, whose panels are `side` pixels wide. `about`
+    is the movie's alternative text.
     """
     if importlib.util.find_spec("imageio_ffmpeg"):
-        source = images.data_address(encode_mp4(made(PANEL)), "video/mp4")
+        source = images.data_address(encode_mp4(stream(PANEL)), "video/mp4")
         return f'<video controls autoplay loop muted playsinline src="{source}"></video>'
-    source = images.data_address(encode_gif(made(PANEL // 2)), "image/gif")
+    source = images.data_address(encode_gif(stream(PANEL // 2)), "image/gif")
     return f'<img class="movie" alt="movie of {about}" src="{source}">'
 
 
 def frames(pictures: Pictures, panel: int) -> Iterator[np.ndarray]:
-    """Frames (height, width, 3) in bytes; both sides even, colours fixed for the whole movie."""
+    """Yield frames (Y, X, 3) in bytes; both sides even, colours fixed for the whole movie."""
     leads = pictures.leads[:: -(-len(pictures.leads) // MOST_FRAMES)]
     marks = [pictures.pair(lead) for lead in {leads[0], leads[len(leads) // 2], leads[-1]}]
     low, high = field_limits([true for true, _ in marks])
@@ -57,12 +58,16 @@ def frames(pictures: Pictures, panel: int) -> Iterator[np.ndarray]:
 def frame(
     planes: Sequence[tuple[np.ndarray, float, float, str]], caption: str, panel: int
 ) -> np.ndarray:
-    """One frame: planes side by side, each with its least and largest value and its colours."""
+    """Return one frame (Y, X, 3) in bytes: planes side by side.
+
+    Each of `planes` is a plane (Y, X), its lower and upper colour limit and its colour map;
+    `panel` is its longest side in pixels.
+    """
     return _compose([_panel(*plane, panel) for plane in planes], caption)
 
 
 def encode_mp4(stream: Iterator[np.ndarray]) -> bytes:
-    """H.264, 4:2:0 and the index first: what every browser plays."""
+    """Return frames (Y, X, 3) as H.264, 4:2:0, index first: every browser plays it."""
     import imageio_ffmpeg
 
     first = next(stream)
@@ -93,12 +98,12 @@ def encode_mp4(stream: Iterator[np.ndarray]) -> bytes:
 
 
 def encode_gif(stream: Iterator[np.ndarray]) -> bytes:
-    """An endless GIF on one palette of 256 colours."""
+    """Return frames (Y, X, 3) as an endless GIF on one palette of 256 colours."""
     from PIL import Image
 
     pictures = [Image.fromarray(frame) for frame in stream]
     palette = pictures[-1].quantize(256)
-    reduced = [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in pictures]
+    reduced = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     memory = io.BytesIO()
     reduced[0].save(
         memory,

@@ -1,4 +1,4 @@
-"""One self-contained HTML page, replaced as a whole so that it can be watched while it grows."""
+"""One self-contained HTML page, replaced as a whole so that readers can watch a running job."""
 
 from __future__ import annotations
 
@@ -20,22 +20,29 @@ RELOAD = 30  # seconds between reloads of a page whose job still runs
 
 
 class Panel(Protocol):
-    """A further section that draws on arrays of its own."""
+    """A further section, drawn from arrays of its own."""
 
-    heading: str
-    sentence: str
+    @property
+    def heading(self) -> str:
+        """The heading of the section."""
+        ...
+
+    @property
+    def sentence(self) -> str:
+        """The HTML below the heading."""
+        ...
 
     def content(self) -> str:
-        """The section's HTML."""
+        """Return the section's HTML."""
         ...
 
 
 @dataclass(frozen=True)
 class Contents:
-    """Everything a section may draw on.
+    """The material of all sections.
 
-    `events` are those of each training by its name. The first of `pictures`, pairs of
-    trajectories, is shown in motion too. `labels` are other names for methods, such as
+    `events` maps the name of a training to its events. `pictures` are pairs of trajectories; the
+    page shows the first one in motion too. `labels` are further names of methods, such as
     {"nosweep": "halo 4, no sweep"}. `provenance` is a table at the foot.
     """
 
@@ -55,8 +62,8 @@ Section = Callable[[Contents], str]
 class Page:
     """The page of one experiment: its sections in reading order, and their material.
 
-    `trainings` maps the name of a training to the folder of its events; `course` lists folders
-    whose training is copied into the results' `facts`, the last that has one.
+    `trainings` maps the name of a training to the folder of its events. `course` lists folders of
+    trainings: the events of the last that has any are copied into the results' `facts`.
     """
 
     sections: Sequence[Section]
@@ -76,8 +83,8 @@ def write_report(
 ) -> Path:
     """Write `folder`/report.html and return its path.
 
-    A section without its facts or fields is empty and left out. `partial`: the job still runs; the
-    page says so and reloads itself.
+    A section without its facts or fields is empty and left out. `partial`: the job still runs;
+    the page states it and reloads itself.
     """
     body = "".join(section(contents) for section in sections)
     page = _document(title, body, _progress(contents.numbers) if partial else "")

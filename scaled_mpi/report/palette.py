@@ -1,12 +1,13 @@
 """One label, colour and stroke a method, the same in every figure.
 
-Colours are Okabe and Ito's (2008), told apart by colour-blind readers and on light and dark
-paper. A hue is a family: vermilion the surrogate as configured, blues the same network with
-another halo, greens the simulator made cheaper, grey what costs nothing.
+Colours are Okabe and Ito's (2008): colour-blind readers distinguish them, on light and dark
+paper. A hue is a family. Vermilion marks the surrogate as configured, blues the same network with
+another halo. Greens mark the simulator at a lower cost, grey the baselines that cost nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 # Stands for the page's text colour; figures replace it by `currentColor`.
@@ -14,7 +15,7 @@ INK = "#0a0b0c"
 
 
 class Method(NamedTuple):
-    """How a method is named and drawn; `dash` is a matplotlib line style."""
+    """Label and stroke of a method; `dash` is a matplotlib line style."""
 
     label: str
     colour: str
@@ -56,13 +57,13 @@ FUSED: dict[str, tuple[str, str, str | tuple]] = {
 }
 
 
-def method(name: str, labels: dict[str, str]) -> Method:
-    """The method's stroke, its label replaced by the caller's; an unknown one is purple."""
+def method(name: str, labels: Mapping[str, str]) -> Method:
+    """Return the method's stroke, with its label from `labels`; an unknown method is purple."""
     known = METHODS.get(name, Method(name.replace("_", " "), "#cc79a7", "-", 1.6, "h"))
     return known._replace(label=labels.get(name, known.label))
 
 
 def in_order(names: list[str]) -> list[str]:
-    """Names in the table's order, unknown ones last and sorted."""
+    """Return names in the order of METHODS; unknown names stand last, sorted."""
     order = list(METHODS)
     return sorted(names, key=lambda name: (order.index(name) if name in order else 99, name))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -14,25 +14,37 @@ from scaled_mpi.report import images
 
 
 class Frames(Protocol):
-    """What a stored trajectory offers: shape (T, C, *grid), times and frames one by one."""
+    """A stored trajectory: shape (T, C, *grid), times, and frames one by one."""
 
-    shape: Sequence[int]
-    times: Sequence[float]
-    channels: Sequence[str]
+    @property
+    def shape(self) -> Sequence[int]:
+        """Shape (T, C, *grid)."""
+        ...
 
-    def read(self, frame: int) -> Any:
-        """Frame `frame` as an array (C, *grid)."""
+    @property
+    def times(self) -> Sequence[float] | np.ndarray:
+        """Times (T,) of the frames, in the trajectory's unit."""
+        ...
+
+    @property
+    def channels(self) -> Sequence[str]:
+        """Names of the C fields."""
+        ...
+
+    def read(self, frame: int, /) -> np.ndarray:
+        """Return frame `frame` as an array (C, *grid)."""
+        ...
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Two trajectories to be shown beside each other; frames are matched by their times.
+    """Two trajectories shown beside each other; frames are matched by their times.
 
     `tile` is the lattice drawn over the fields, `trained_on` the shape of a training domain drawn
-    to scale, `first_lead` the lead of the prediction's first frame (0 if it stores the known
-    frame too), `channel` what is shown (default: the last). `beside`: (label, frames) of fields
-    shown before the pair, first frame and channel, each on its own scale; such as a coefficient.
-    `steady`: a problem without time, so that its one lead is not spoken of.
+    to scale. `first_lead` is the lead of the prediction's first frame (0 if it stores the known
+    frame too). `channel` is the channel shown (default: the last). `beside`: (label, frames) of
+    fields shown before the pair, such as a coefficient; first frame and channel, each on its own
+    scale. `steady`: a problem without time, whose one lead is not mentioned.
     """
 
     truth: Frames
@@ -49,7 +61,10 @@ class Pictures:
 
     @cached_property
     def matches(self) -> list[tuple[int, int, int]]:
-        """(lead, truth frame, predicted frame) of every prediction that has a truth."""
+        """(lead, truth frame, predicted frame) of every prediction that has a truth.
+
+        Errors: `ValueError` if no prediction has one.
+        """
         times = np.asarray(self.truth.times, np.float64)
         found = []
         for frame, time in enumerate(np.asarray(self.predicted.times, np.float64)):
@@ -58,26 +73,29 @@ class Pictures:
             if lead > 0 and abs(times[nearest] - time) <= 1e-6 * max(1.0, abs(time)):
                 found.append((lead, nearest, frame))
         if not found:
-            raise ValueError("no frame of the prediction has a truth at the same time")
+            raise ValueError(
+                "pictures: no frame of the prediction has a truth at the same time. "
+                "Needed: trajectories with a common time"
+            )
         return found
 
     @property
     def leads(self) -> list[int]:
-        """Leads that can be shown."""
+        """Leads of the matched frames."""
         return [lead for lead, _, _ in self.matches]
 
     @property
     def axes(self) -> int:
-        """Axes of the grid."""
+        """Number of axes of the grid."""
         return len(self.truth.shape) - 2
 
     @property
     def channel_name(self) -> str:
-        """Name of the channel shown."""
+        """Name of the shown channel."""
         return str(self.truth.channels[self.channel])
 
     def pair(self, lead: int) -> tuple[np.ndarray, np.ndarray]:
-        """Truth and prediction at a lead as planes (Y, X); of a volume the middle plane."""
+        """Return truth and prediction at a lead as planes (Y, X); of a volume the middle plane."""
         _, true, predicted = next(match for match in self.matches if match[0] == lead)
         return (
             _plane(self.truth.read(true)[self.channel]),
@@ -85,31 +103,34 @@ class Pictures:
         )
 
     def space_time(self) -> tuple[np.ndarray, np.ndarray]:
-        """All leads of a one-axis field stacked: planes (lead, X)."""
+        """Return truth and prediction of a one-axis field at all leads: planes (lead, X)."""
         pairs = [self.pair(lead) for lead in self.leads]
         return np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs])
 
     def time(self, lead: int) -> float:
-        """Time of a lead in the trajectory's own unit."""
+        """Return the time of a lead in the trajectory's own unit."""
         _, true, _ = next(match for match in self.matches if match[0] == lead)
         return float(self.truth.times[true])
 
 
 def field_limits(planes: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Colour limits that leave out half a percent at either end."""
+    """Return the 0.5 and 99.5 percentiles of planes (Y, X), the colour limits of a field."""
     values = _finite(planes)
     low, high = np.percentile(values, [0.5, 99.5]) if values.size else (0.0, 1.0)
     return float(low), float(high)
 
 
 def error_limit(planes: Sequence[np.ndarray]) -> float:
-    """Symmetric colour limit of errors; never zero."""
+    """Return the 99.5 percentile of absolute errors, planes (Y, X): a colour limit, never zero."""
     values = np.abs(_finite(planes))
     return max(float(np.percentile(values, 99.5)) if values.size else 1.0, 1e-12)
 
 
 def strip(pictures: Pictures, lead: int) -> str:
-    """Truth, prediction and error at one lead, with the tiles and a training domain to scale."""
+    """Return HTML of truth, prediction and error at one lead.
+
+    Tiles and a training domain are drawn to scale.
+    """
     if pictures.axes == 1:
         true, predicted = pictures.space_time()
     else:
@@ -136,14 +157,14 @@ def strip(pictures: Pictures, lead: int) -> str:
     return f'<div class="strip" style="--panels: {len(panels)}">{cells}</div>'
 
 
-def _alone(label: str, frames: Frames) -> tuple[Any, ...]:
+def _alone(label: str, frames: Frames) -> tuple[str, np.ndarray, float, float, str, str, str]:
     """A panel of one field on its own scale."""
     plane = _plane(frames.read(0)[0])
     return label, plane, *field_limits([plane]), images.FIELD, "", escape(str(frames.channels[0]))
 
 
 def film(pictures: Pictures, leads: Sequence[int]) -> str:
-    """Small stills: one column a lead; rows truth, prediction, error on one scale."""
+    """Return HTML of small stills: one column a lead; rows truth, prediction and error."""
     pairs = {lead: pictures.pair(lead) for lead in leads}
     low, high = field_limits([true for true, _ in pairs.values()])
     limit = error_limit([predicted - true for true, predicted in pairs.values()])
@@ -182,7 +203,7 @@ def _finite(planes: Sequence[np.ndarray]) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _plane(field: Any) -> np.ndarray:
+def _plane(field: np.ndarray) -> np.ndarray:
     values = np.asarray(field)
     if values.ndim == 1:
         return values[None, :]
@@ -190,7 +211,7 @@ def _plane(field: Any) -> np.ndarray:
 
 
 def image(plane: np.ndarray, low: float, high: float, colour: str, label: str) -> str:
-    """A plane (Y, X) as an <img>, its colours between low and high."""
+    """Return a plane (Y, X) as an <img>, its colours between low and high."""
     small = images.shrink(plane)
     sharp = ' class="sharp"' if max(plane.shape) <= 128 else ""
     return (
@@ -225,7 +246,7 @@ def _lattice(
 
 
 def scale(low: float, high: float, colour: str, unit: str) -> str:
-    """The colour bar below an image."""
+    """Return HTML of the colour bar below an image."""
     # A limit that is zero but for rounding is said to be zero.
     first, last = (0.0 if abs(value) < 2e-3 * (high - low) else value for value in (low, high))
     return (
@@ -236,7 +257,10 @@ def scale(low: float, high: float, colour: str, unit: str) -> str:
 
 
 def row(pictures: Sequence[tuple[str, np.ndarray, float, float, str]], across: int = 6) -> str:
-    """Planes side by side, at least `across`: label, values, least, largest shown, colours."""
+    """Return HTML of planes side by side, with room for at least `across`.
+
+    Each of `pictures` is a label, a plane (Y, X), its colour limits and its colour map.
+    """
     empty = "<span></span>" * max(0, across - len(pictures))
     head = "".join(f"<span>{escape(label)}</span>" for label, *_ in pictures) + empty
     stills = "".join(

@@ -14,7 +14,7 @@ from scaled_mpi.report.series import Numbers, Series, number, quantity
 
 
 def section(heading: str, sentence: str, content: str, note: str = "") -> str:
-    """One section of the page; `sentence`, `content` and `note` are HTML."""
+    """Return one section of the page; `sentence`, `content` and `note` are HTML."""
     below = f'<p class="note">{note}</p>' if note else ""
     return (
         f'<section><h2>{escape(heading)}</h2><p class="lead">{sentence}</p>{content}{below}'
@@ -23,33 +23,34 @@ def section(heading: str, sentence: str, content: str, note: str = "") -> str:
 
 
 def listed(
-    rows: Sequence[tuple[str, str, Callable[..., str]]], *arguments: Any
+    rows: Sequence[tuple[str, str, Callable[..., str]]], *arguments: str
 ) -> Callable[[Contents], str]:
-    """A section for every (heading, sentence, content) of `rows` whose content is not empty.
+    """Return a function that draws a section for every row whose content is not empty.
 
-    `content` is called with the page's numbers, and with its labels where `arguments` says so.
+    A row is (heading, sentence, content). `content` receives the page's numbers and the
+    attributes of Contents that `arguments` names, such as "labels".
     """
 
     def shown(contents: Contents) -> str:
-        given = [getattr(contents, name) for name in ("numbers", *arguments)]
+        material = [getattr(contents, name) for name in ("numbers", *arguments)]
         return "".join(
             section(heading, sentence, content)
             for heading, sentence, make in rows
-            if (content := make(*given))
+            if (content := make(*material))
         )
 
     return shown
 
 
 def panels(contents: Contents) -> str:
-    """The panels that a kind hands in, a section each."""
+    """Return a section for each panel of the kind."""
     return "".join(
         section(panel.heading, panel.sentence, panel.content()) for panel in contents.panels
     )
 
 
 def domain(contents: Contents) -> str:
-    """Truth, prediction, error: one strip a pair of trajectories."""
+    """Return truth, prediction and error: one strip a pair of trajectories."""
     parts = []
     for shown in contents.pictures:
         lead = max([lead for lead in shown.leads if lead <= 10], default=shown.leads[0])
@@ -59,8 +60,8 @@ def domain(contents: Contents) -> str:
 
 
 def motion(contents: Contents) -> str:
-    """The first pair as a movie and as stills for paper."""
-    moving = [one for one in contents.pictures if one.axes > 1 and len(one.leads) > 1]
+    """Return the first pair as a movie and as stills for paper."""
+    moving = [pair for pair in contents.pictures if pair.axes > 1 and len(pair.leads) > 1]
     if not moving:
         return ""
     shown = moving[0]
@@ -72,15 +73,15 @@ def motion(contents: Contents) -> str:
     stills = sorted({leads[round(part * (len(leads) - 1))] for part in (0, 0.25, 0.5, 1)})
     return section(
         "In time",
-        f"{len(leads)} jumps from the same last known frame; the colours mean the "
-        "same in all frames, so a pale error is a small one.",
+        f"Truth and prediction make {len(leads)} jumps from the same last known frame. All frames "
+        "share one colour scale, so pale colours mark small errors.",
         f'<figure><div class="over">{names}</div>{movies.movie(shown)}</figure>'
         f"<figure>{film(shown, stills)}</figure>",
     )
 
 
 def training(contents: Contents) -> str:
-    """Losses of every training of the experiment."""
+    """Return the losses of every training of the experiment."""
     curves = {
         name: lines for name, events in contents.events.items() if (lines := _losses(events))
     }
@@ -88,37 +89,38 @@ def training(contents: Contents) -> str:
         return ""
     return section(
         "How it was trained",
-        "Loss by step; the gap between the lines is what does not carry over to unseen data.",
+        "The figure shows the loss by step. The gap between validation and training loss is the "
+        "generalization gap.",
         figures.training(curves),
     )
 
 
 def spent(contents: Contents) -> str:
-    """Where the job's time went, of a kind with no other costs."""
+    """Return the seconds of the stages, for a kind without other costs."""
     seconds = seconds_of_stages(contents.numbers)
     if not seconds:
         return ""
-    return section("What it costs", "Seconds on this machine.", stage_bars(seconds))
+    return section("What it costs", "The bars show seconds on this machine.", stage_bars(seconds))
 
 
 def stage_bars(seconds: Mapping[str, float]) -> str:
-    """Bars of the stages' seconds under a heading."""
+    """Return bars of the stages' seconds under a heading."""
     return f"<h4>Where the time of the job went</h4>{figures.stages(seconds)}"
 
 
 def facts(contents: Contents) -> str:
-    """All facts."""
+    """Return all facts."""
     if not contents.numbers.facts:
         return ""
     return section(
         "All facts",
-        "Every number that was measured; a click on a heading sorts.",
+        "The table lists every measured number; a click on a heading sorts it.",
         tables.facts(contents.numbers),
     )
 
 
 def origin(contents: Contents) -> str:
-    """The resolved configuration and where the run comes from."""
+    """Return the resolved configuration and the run's provenance."""
     parts = []
     if contents.provenance:
         parts.append(tables.mapping(contents.provenance))
@@ -128,13 +130,13 @@ def origin(contents: Contents) -> str:
         return ""
     return section(
         "Where it comes from",
-        "With the configuration below, all defaults filled in, the same fields come out again.",
+        "The configuration below, with all defaults filled in, reproduces the same fields.",
         "".join(parts),
     )
 
 
 def seconds_of_stages(numbers: Numbers) -> dict[str, float]:
-    """Seconds of the stages: facts named time.STAGE or time.STAGE.PART that STAGE recorded."""
+    """Return seconds of the stages: facts time.STAGE or time.STAGE.PART that STAGE recorded."""
     found = {}
     for fact in numbers.facts:
         own = f"time.{fact.get('stage')}"
@@ -161,23 +163,23 @@ def _losses(events: Sequence[Mapping[str, Any]]) -> Series:
 
 def _scene(shown: Pictures, lead: int) -> str:
     shape = shown.truth.shape[2:]
-    said = [f"{_by(shape)} cells"]
+    parts = [f"{_by(shape)} cells"]
     if shown.axes == 1:
-        said.append("position to the right, time downwards")
+        parts.append("position to the right, time downwards")
     elif not shown.steady:
-        said.append(f"after {lead} jump{'s' if lead > 1 else ''}")
+        parts.append(f"after {lead} jump{'s' if lead > 1 else ''}")
     if shown.tile and shown.axes > 1:
         count = math.prod(n // t for n, t in zip(shape, shown.tile, strict=True))
-        said.append(f"{count} tiles of {_by(shown.tile)} (faint lattice)")
+        parts.append(f"{count} tiles of {_by(shown.tile)} (faint lattice)")
     if shown.trained_on:
         times = math.prod(shape) / math.prod(shown.trained_on)
-        said.append(
-            f"{quantity(times)} times the {_by(shown.trained_on)} domain it was trained "
-            "on (orange square, to scale)"
+        parts.append(
+            f"{quantity(times)} times the {_by(shown.trained_on)} domain of the training "
+            "(orange square, to scale)"
         )
     if shown.axes == 3:
-        said.append("the middle plane is shown")
-    return ", ".join(said) + "."
+        parts.append("the middle plane is shown")
+    return "The domain has " + ", ".join(parts) + "."
 
 
 def _by(shape: Sequence[int]) -> str:

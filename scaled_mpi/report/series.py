@@ -1,4 +1,4 @@
-"""Facts as a reader of the page wants them: single values and series."""
+"""Facts in the forms that a page needs: single values and series."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# Keys that tell one fact of a name from another; all others are remarks.
+# Keys that distinguish the facts of one name; all others are remarks.
 PLACES = (
     "method",
     "lead",
@@ -28,18 +28,18 @@ PLACES = (
 Series = dict[str, tuple[list[float], list[float]]]
 
 
-def number(value: Any) -> float:
-    """A fact's value as a float: "never" and "Infinity" are infinite, what is no number is nan."""
+def number(value: str | float | None) -> float:
+    """Return a fact's value as a float; "never" and "Infinity" are infinite, other texts nan."""
     if isinstance(value, str):
         return math.inf if value.lower() in ("never", "inf", "infinity") else math.nan
     return math.nan if value is None else float(value)
 
 
 class Numbers:
-    """All facts of one experiment; where a name and place came twice the last one counts."""
+    """All facts of one experiment; the last fact of a name and place counts."""
 
     def __init__(self, facts: Iterable[Mapping[str, Any]]) -> None:
-        latest = {}
+        latest: dict[tuple[Any, ...], Mapping[str, Any]] = {}
         for fact in facts:
             key = (fact["name"], fact.get("stage"), fact.get("ranks"), *places(fact).items())
             latest.pop(key, None)  # so that the newest also stands last
@@ -47,16 +47,17 @@ class Numbers:
         self.facts = list(latest.values())
 
     def value(self, name: str) -> float | None:
-        """The last number of this name without a place, None where there is none."""
+        """Return the last number of this name without a place, None if there is none."""
         found = [fact for fact in self.facts if fact["name"] == name and not places(fact)]
         if not found or math.isnan(number(found[-1]["value"])):
             return None
         return number(found[-1]["value"])
 
-    def series(self, name: str, over: str, by: str | None = "method", **where: Any) -> Series:
-        """Points (x, y) of every value of the place `by`, sorted by the place `over`.
+    def series(self, name: str, over: str, by: str | None = "method", **where: object) -> Series:
+        """Return points (x, y) of every value of the place `by`, sorted by the place `over`.
 
-        A fact belongs to the series if it has these places, equals `where`, and has no other.
+        A fact belongs to the series if its places are `over`, `by` and the keys of `where`, and
+        equal the values of `where`.
         """
         wanted = {over, *where} | ({by} if by else set())
         points: dict[str, dict[float, float]] = {}
@@ -73,7 +74,7 @@ class Numbers:
         }
 
     def by_method(self, name: str) -> dict[str, float]:
-        """Values of a name whose only place is the method."""
+        """Return the values of a name whose only place is the method."""
         return {
             fact["method"]: number(fact["value"])
             for fact in self.facts
@@ -81,25 +82,25 @@ class Numbers:
         }
 
     def leads(self, name: str) -> list[int]:
-        """All leads at which a name was recorded."""
+        """Return all leads at which a name was recorded."""
         return sorted(
             {int(fact["lead"]) for fact in self.facts if fact["name"] == name and "lead" in fact}
         )
 
 
 def places(fact: Mapping[str, Any]) -> dict[str, Any]:
-    """The places that a fact has, in the order of PLACES."""
+    """Return the places of a fact, in the order of PLACES."""
     return {key: fact[key] for key in PLACES if key in fact}
 
 
 def milestones(leads: list[int], wanted: tuple[int, ...] = (1, 10)) -> list[int]:
-    """Leads worth a picture: the wanted ones that exist, and the last."""
+    """Return the wanted leads that exist, and the last lead."""
     chosen = [lead for lead in wanted if lead in leads]
     return sorted({*chosen, leads[-1]}) if leads else []
 
 
 def quantity(value: float, unit: str = "") -> str:
-    """A number as a person says it: 3 digits, seconds and bytes in a fitting multiple."""
+    """Return a number as text: 3 digits; seconds and bytes in a fitting multiple."""
     if math.isinf(value):
         return "never" if unit in ("jumps", "uses") else "∞"
     if unit == "s" and 0 < abs(value) < 1:

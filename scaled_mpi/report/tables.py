@@ -1,4 +1,4 @@
-"""Tables of the page: halo traffic, all facts, series folded away."""
+"""Tables of the page: halo traffic, all facts, folded series."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def table(
     numeric: Sequence[bool],
     sortable: bool = False,
 ) -> str:
-    """An HTML table of finished cells; numeric columns stand right-aligned."""
+    """Return an HTML table; `head` and `rows` are HTML, numeric columns are right-aligned."""
     kinds = [' class="number"' if right else "" for right in numeric]
     top = "".join(f"<th{kind}>{text}</th>" for text, kind in zip(head, kinds, strict=True))
     body = "".join(
@@ -36,7 +36,7 @@ def table(
 
 
 def halo(numbers: Numbers) -> str:
-    """Messages and bytes: counted, by formula, and as if each tile were a rank."""
+    """Return a table of messages and bytes: counted, by formula, and with a rank for each tile."""
     columns = (
         ("counted", "messages", "bytes.counted"),
         ("by formula", "messages.formula", "bytes.formula"),
@@ -46,14 +46,14 @@ def halo(numbers: Numbers) -> str:
     for label, messages, size in columns:
         counts = numbers.value(f"halo.{messages}"), numbers.value(f"halo.{size}")
         if counts != (None, None):
-            rows.append([label, _said(counts[0], ""), _said(counts[1], "bytes")])
+            rows.append([label, _quantity(counts[0], ""), _quantity(counts[1], "bytes")])
     if not rows:
         return ""
     return table(("", "messages", "bytes"), rows, (False, True, True))
 
 
 def facts(numbers: Numbers) -> str:
-    """Every fact: single ones in one sortable table, series folded, a column a line."""
+    """Return every fact: single facts in one sortable table, each series folded."""
     single = [fact for fact in numbers.facts if not _is_point(fact)]
     rows = [
         [
@@ -76,7 +76,7 @@ def facts(numbers: Numbers) -> str:
 
 
 def mapping(entries: Mapping[str, Any]) -> str:
-    """Two columns: a key and what it stands for."""
+    """Return a table of two columns: keys and values."""
     return table(
         ("", ""),
         [[escape(str(k)), f"<code>{escape(str(v))}</code>"] for k, v in entries.items()],
@@ -110,11 +110,11 @@ def _folded(name: str, points: Sequence[Mapping[str, Any]]) -> str:
     return f"<details><summary>{label}</summary>{content}</details>"
 
 
-def _said(value: float | None, unit: str) -> str:
+def _quantity(value: float | None, unit: str) -> str:
     return "" if value is None else quantity(value, unit)
 
 
-def _exact(value: Any) -> str:
+def _exact(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"<code>{escape(str(value))}</code>"
     if isinstance(value, float):

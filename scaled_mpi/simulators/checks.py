@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from scaled_mpi.config import Spec, parse, plain
-from scaled_mpi.parallel.blocks import make_blocks
+from scaled_mpi.parallel.blocks import behind, make_blocks
 from scaled_mpi.parallel.comm import SerialComm
 from scaled_mpi.simulators import contract, running
 from scaled_mpi.simulators.together import on_threads
@@ -41,7 +41,7 @@ class Trial:
         return self.simulator.initial(self.whole.block(0), self.grid, SEED)
 
     def advance(self, state: np.ndarray, steps: int, begun: int = 0) -> np.ndarray:
-        """`steps` steps on the whole grid, in one piece, after `begun` earlier ones."""
+        """`steps` steps of (C, *shape) in one piece, after `begun` earlier ones."""
         march = running.advancing(
             self.simulator, self.whole, SerialComm(), SEED, begun, state.dtype
         )
@@ -93,7 +93,7 @@ def _repeats(trial: Trial) -> str:
     if not np.array_equal(trial.state, trial.initial()):
         return "two initial states of one seed differ"
     twice = [trial.advance(trial.state, trial.unit) for _ in range(2)]
-    return "" if np.array_equal(*twice) else "two runs from one state differ"
+    return "" if np.array_equal(twice[0], twice[1]) else "two runs from one state differ"
 
 
 def _untouched(trial: Trial) -> str:
@@ -132,7 +132,7 @@ def _split(trial: Trial) -> str:
         return "the initial state depends on the split into blocks"
 
     def work(rank: int, exchange: Any) -> np.ndarray:
-        part = np.ascontiguousarray(trial.state[(..., *blocks.block(rank).slices)])
+        part = np.ascontiguousarray(trial.state[behind(blocks.block(rank).slices)])
         if not running.noisy(simulator):
             return simulator.advance(part, steps, exchange)
         noisy: Any = simulator
@@ -148,7 +148,7 @@ def _split(trial: Trial) -> str:
 def _reach(trial: Trial) -> str:
     centre = tuple(n // 2 for n in trial.grid.shape)
     other = trial.state.copy()
-    other[(slice(None), *centre)] += 0.125
+    other[np.ix_(range(len(other)), *([n] for n in centre))] += 0.125
     moved = trial.advance(trial.state, trial.unit) != trial.advance(other, trial.unit)
     places = np.argwhere(moved.any(0))
     far = int(np.abs(places - centre).max()) if len(places) else 0
@@ -234,7 +234,7 @@ def _kept(flight: Flight) -> str:
     ids = [_numbers_of(one)[0] for one in (before, after)]
     if len(set(ids[0].tolist())) < len(ids[0]):
         return "two particles have one id"
-    return "" if np.array_equal(*ids) else "particles are lost or doubled"
+    return "" if np.array_equal(ids[0], ids[1]) else "particles are lost or doubled"
 
 
 def _flights_repeat(flight: Flight) -> str:

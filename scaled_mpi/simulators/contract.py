@@ -21,12 +21,15 @@ the default of each:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from scaled_mpi.config import InputError, Spec
 from scaled_mpi.parallel.blocks import Block, Blocks, Grid
+from scaled_mpi.parallel.comm import Comm
+
+Array: TypeAlias = Any  # of numpy; where a simulator has torch kernels also a torch tensor
 
 
 class Exchange(Protocol):
@@ -36,10 +39,10 @@ class Exchange(Protocol):
     def width(self) -> Sequence[int]:
         """Cells of the ring on each axis."""
 
-    def __call__(self, field: Any) -> Any:
+    def __call__(self, field: Array) -> Array:
         """(..., *size) -> (..., *(size + 2 width)), valid until the next call."""
 
-    def fill(self, padded: Any) -> Any:
+    def fill(self, padded: Array) -> Array:
         """Fill the ring of (..., *(size + 2 width)) in place and return the array."""
 
 
@@ -65,7 +68,7 @@ class Simulator(Protocol):
     def initial(self, block: Block, grid: Grid, seed: tuple[int, int]) -> np.ndarray:
         """The initial state (C, *block.size); seed: (the experiment's, number of the run)."""
 
-    def advance(self, state: np.ndarray, steps: int, exchange: Any) -> np.ndarray:
+    def advance(self, state: np.ndarray, steps: int, exchange: Exchange) -> np.ndarray:
         """A new state (C, *size) after `steps` steps; `state` keeps its values.
 
         `exchange` is an `Exchange` whose ring is at least `reach_per_step` wide.
@@ -89,7 +92,7 @@ class Particles(Protocol):
     def blocks(self, shape: Sequence[int], ranks: int, least: int = 1) -> Blocks:
         """The split of the box, cut into `shape` cells, among `ranks` ranks."""
 
-    def exchange(self, blocks: Blocks, comm: Any) -> Any:
+    def exchange(self, blocks: Blocks, comm: Comm) -> Any:
         """The object that moves particles between blocks."""
 
     def initial(self, exchange: Any, seed: tuple[int, int]) -> Any:
@@ -111,13 +114,13 @@ class Reacting(Protocol):
         """Values of both species at which R vanishes."""
 
     def reaction(self, state: np.ndarray) -> np.ndarray:
-        """R(U), (2, *size), 1/time."""
+        """R(U), (2, *size), 1/time, of U (2, *size)."""
 
     def reaction_derivative(self, state: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        """R'(U) W, (2, *size)."""
+        """R'(U) W, (2, *size), 1/time, of U and W (2, *size)."""
 
     def shifted_reaction(self, state: np.ndarray, shift: float) -> np.ndarray:
-        """The entries (2, 2, *size) of shift - R'(U) in each cell."""
+        """shift - R'(U) of U (2, *size): the entries (2, 2, *size) of each cell, 1/time."""
 
 
 class Cheaper(NamedTuple):

@@ -1,22 +1,21 @@
 """From particles to fields and numbers: density, polarization, nematic order, speeds.
 
-The density is a histogram over the grid, in particles an area, smoothed by a Gaussian whose width
-is given in cells and which is cut at 4 widths (as scipy.ndimage.gaussian_filter does). Beyond a
-wall the field is mirrored, beyond a periodic face it wraps around: either way the integral over
-the domain stays the number of particles.
+The density is a histogram over the grid, in particles an area, smoothed by a Gaussian. The width
+is in cells, and the Gaussian ends at 4 widths, as in scipy.ndimage.gaussian_filter. Beyond a wall
+the field is mirrored, beyond a periodic face it wraps around. Either way its integral over the
+domain is the number of particles.
 
-Sums over particles are taken in whole numbers of a fixed point, so that they have the same bits
-however the particles are dealt to ranks.
+Particles are summed in whole numbers of a fixed point. Such sums have the same bits on any ranks.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.particles import Particles
 
@@ -30,7 +29,7 @@ def filter_radius(width: float) -> int:
 
 
 def filter_weights(width: float) -> np.ndarray:
-    """The 2 radius + 1 weights of one axis; their sum is 1."""
+    """The weights (n,) of one axis, n = 2 radius + 1; their sum is 1. `width` in cells."""
     radius = filter_radius(width)
     if radius == 0:
         return np.ones(1)
@@ -45,7 +44,7 @@ class Density:
     be more than a tile.
     """
 
-    def __init__(self, blocks: Blocks, comm: Any, width: float) -> None:
+    def __init__(self, blocks: Blocks, comm: Comm, width: float) -> None:
         self.blocks, self.block = blocks, blocks.block(comm.rank)
         self.weights = filter_weights(width)
         self.exchange = Halo(blocks, comm, filter_radius(width), np.float64)
@@ -54,7 +53,7 @@ class Density:
         return self.smoothed(self.counts(particles))
 
     def smoothed(self, counts: np.ndarray) -> np.ndarray:
-        """The density (1, *block.size) of counts (*block.size), perhaps means over many runs."""
+        """The density (1, *block.size), particles an area, of counts (*block.size); collective."""
         cell = math.prod(self.blocks.grid.spacing)
         if len(self.weights) == 1:
             return counts[None] / cell
@@ -68,7 +67,7 @@ class Density:
         return np.ascontiguousarray(smooth)
 
     def counts(self, particles: Particles) -> np.ndarray:
-        """Particles in every cell of the block, float64 (*block.size)."""
+        """Particles of this rank in each cell of its block, float64 (*block.size)."""
         position = particles.position
         index = np.zeros(len(position), np.int64)
         spacing = self.blocks.grid.spacing
@@ -80,7 +79,7 @@ class Density:
         return np.bincount(index, minlength=total).astype(np.float64).reshape(self.block.size)
 
 
-def order_parameters(particles: Particles, comm: Any) -> dict[str, float]:
+def order_parameters(particles: Particles, comm: Comm) -> dict[str, float]:
     """polarization and nematic order in [0, 1], mean and standard deviation of the speed.
 
     polarization = |mean n|, nematic = 2 lambda_max(mean(n n) - I/2) for unit headings n of the
@@ -102,7 +101,7 @@ def order_parameters(particles: Particles, comm: Any) -> dict[str, float]:
     }
 
 
-def _sum(comm: Any, values: np.ndarray) -> float:
+def _sum(comm: Comm, values: np.ndarray) -> float:
     """The sum over all ranks in fixed point, about 12 digits, the same in any order."""
     mine = int(np.rint(values * _POINT).astype(np.int64).sum())
     return sum(comm.allgather(mine)) / _POINT

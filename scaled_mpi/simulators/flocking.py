@@ -1,8 +1,8 @@
 """Compiled sums over neighbours within a cut-off: cell lists, and sums that no order can change.
 
-Particles are sorted into square cells as long as the cut-off, so that all partners of one lie in
-the 3 x 3 cells around it. What is summed is rounded to a fixed point first and added as whole
-numbers: such a sum is the same in any order, hence for any split into blocks and any numbering.
+Particles are sorted into square cells as long as the cut-off. All partners of one then lie in the
+3 x 3 cells around it. Terms are rounded to a fixed point and added as whole numbers. Such a sum is
+the same in any order, hence for any split into blocks and any numbering.
 """
 
 from __future__ import annotations

@@ -7,17 +7,19 @@
 Laplacian of 2 d + 1 points, second order. Time: explicit Euler, first order. In the pattern form
 both species are clamped to [0, 1] after each step.
 
-With `noise` s > 0 the rate of v fluctuates in every cell on its own: + s v dW, W a Wiener process
-a cell, in the sense of Ito. After every `noise_every` steps, of time T together, v is multiplied
-by exp(s sqrt(T) N - s^2 T / 2) with N standard normal: the exact solution of dv = s v dW (the
-splitting of Lie and Trotter), which keeps the sign of v and its mean.
+With `noise` s > 0 the rate of v fluctuates in every cell on its own: + s v dW in the sense of Ito.
+W is a Wiener process of the cell. `noise_every` steps take a time T. After them v is multiplied by
+
+    exp(s sqrt(T) N - s^2 T / 2),      N standard normal,
+
+the exact solution of dv = s v dW (Lie and Trotter's splitting). It keeps v's sign and its mean.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
@@ -25,7 +27,7 @@ from pydantic import Field, PositiveInt, model_validator
 from scaled_mpi.config import InputError, Spec, parse
 from scaled_mpi.parallel.blocks import Block, Boundary, Grid
 from scaled_mpi.simulators import starts
-from scaled_mpi.simulators.contract import Cheaper, Exchange
+from scaled_mpi.simulators.contract import Array, Cheaper, Exchange
 from scaled_mpi.simulators.kernels import kernels_of, like, march
 from scaled_mpi.simulators.noise import Kicks
 from scaled_mpi.simulators.patterns import CUSTOM, FAMILIES, diffusivities
@@ -42,24 +44,25 @@ class GrayScott(Spec):
     """Gray-Scott: channels u, v; reach 1 cell a step; stable for dt <= dx^2 / (2 d max(Du, Dv)).
 
     A named `pattern` of the family `parameters` sets F, k (1/time), Du, Dv (length^2/time), dt,
-    dx, clamp and start; all but F and k may be given instead, one by one; F and k together, in
-    place of a pattern. `start` is the initial state (see `starts`), `density` its spots for each
-    128^2 cells: by default 5 discs, or 10 to 100 gaussians drawn for each run. `boundaries`: one
-    for all axes or one an axis; `boundary_value` is the value of both species on a dirichlet
-    face. Errors: `InputError`.
+    dx, clamp and start. Each key but F and k may differ from its pattern. F and k together stand
+    in place of a pattern. `start` is the initial state (see `starts`), `density` its number of
+    spots for each 128^2 cells. The default is 5 discs, or 10 to 100 gaussians, drawn for each
+    run. `boundaries`: one for all axes or one an axis; `boundary_value` is the value of both
+    species on a dirichlet face. Errors: `InputError`.
     """
 
     kind: Literal["gray_scott"] = "gray_scott"
     parameters: Literal["pattern", "the_well"] = "pattern"
-    pattern: str | None = None
-    F: Rate | None = None
-    k: Rate | None = None
-    Du: Rate | None = None
-    Dv: Rate | None = None
-    dt: Length | None = None
-    dx: Length | None = None
-    clamp: bool | None = None
-    start: Literal["discs", "gaussians", "noise", "uniform"] | None = None
+    # None until `_resolve` takes the value from the pattern, so that no object ever has it.
+    pattern: str = None  # type: ignore[assignment]
+    F: Rate = None  # type: ignore[assignment]
+    k: Rate = None  # type: ignore[assignment]
+    Du: Rate = None  # type: ignore[assignment]
+    Dv: Rate = None  # type: ignore[assignment]
+    dt: Length = None  # type: ignore[assignment]
+    dx: Length = None  # type: ignore[assignment]
+    clamp: bool = None  # type: ignore[assignment]
+    start: Literal["discs", "gaussians", "noise", "uniform"] = None  # type: ignore[assignment]
     density: Length | None = None
     boundaries: Kind | tuple[Kind, ...] = "periodic"
     boundary_value: Annotated[float, Field(allow_inf_nan=False)] = 0.0
@@ -75,11 +78,11 @@ class GrayScott(Spec):
         for key, given, named in (("F", self.F, F), ("k", self.k, k)):
             if given is not None and given != named:
                 raise InputError(
-                    f"simulator.{key}: {given} given beside pattern {pattern} ({key} = {named}); "
-                    f"a pattern, or F and k with pattern {CUSTOM}, is allowed"
+                    f"simulator.{key}: {given} is not allowed: pattern {pattern} has {key} = "
+                    f"{named}. Allowed: a pattern, or F and k with pattern {CUSTOM}"
                 )
         Du, Dv = diffusivities(self.parameters, pattern)
-        defaults = {
+        defaults: dict[str, object] = {
             "Du": Du,
             "Dv": Dv,
             "dt": family.dt,
@@ -87,7 +90,7 @@ class GrayScott(Spec):
             "clamp": family.clamp,
             "start": family.start,
         }
-        values = {"pattern": pattern, "F": F, "k": k}
+        values: dict[str, object] = {"pattern": pattern, "F": F, "k": k}
         values |= {key: value for key, value in defaults.items() if getattr(self, key) is None}
         self.__dict__.update(values)
         self._check_step(2)
@@ -101,20 +104,20 @@ class GrayScott(Spec):
             pattern = FAMILIES[self.parameters].first if alone else CUSTOM
         if pattern != CUSTOM and pattern not in rates:
             raise InputError(
-                f"simulator.pattern: {pattern!r} given; with parameters {self.parameters} "
-                f"allowed: {', '.join([*rates, CUSTOM])}"
+                f"simulator.pattern: {pattern!r} is not allowed: unknown with parameters "
+                f"{self.parameters}. Allowed: {', '.join([*rates, CUSTOM])}"
             )
         if pattern == CUSTOM and (self.F is None or self.k is None):
             missing = "F" if self.F is None else "k"
-            raise InputError(f"simulator.{missing}: missing; without a pattern F and k are needed")
+            raise InputError(f"simulator.{missing}: missing. Needed: a pattern, or both F and k")
         return pattern
 
     def _check_step(self, axes: int) -> None:
         limit = self.largest_stable_step(axes)
         if self.dt > limit:
             raise InputError(
-                f"simulator.dt: {self.dt} given; at most dx^2 / ({2 * axes} max(Du, Dv)) = "
-                f"{limit:.6g} is stable on {axes} axes"
+                f"simulator.dt: {self.dt} is not allowed: not stable on {axes} axes. Allowed: at "
+                f"most dx^2 / ({2 * axes} max(Du, Dv)) = {limit:.6g}"
             )
 
     @property
@@ -158,7 +161,8 @@ class GrayScott(Spec):
         kinds = (kinds,) * axes if isinstance(kinds, str) else kinds
         if len(kinds) != axes:
             raise InputError(
-                f"simulator.boundaries: {list(kinds)} given; one, or one for each of {axes} axes"
+                f"simulator.boundaries: {list(kinds)} is not allowed: the grid has {axes} axes. "
+                "Allowed: one for all axes, or one for each"
             )
         self._check_step(axes)
         values = (self.boundary_value if kind == "dirichlet" else 0.0 for kind in kinds)
@@ -187,15 +191,19 @@ class GrayScott(Spec):
         return state.astype(dtype)
 
     def advance(
-        self, state: Any, steps: int, exchange: Any, kicks: Callable[[], np.ndarray] | None = None
-    ) -> Any:
+        self,
+        state: Array,
+        steps: int,
+        exchange: Exchange,
+        kicks: Callable[[], np.ndarray] | None = None,
+    ) -> Array:
         """`steps` steps of (2, *size) -> a new state.
 
-        exchange(state) gives the state with a ring of exchange.width cells; as many steps as the
-        ring is wide go between two exchanges (one where an axis is dirichlet, whose mirror image
-        does not obey the equation). A torch tensor is advanced where it lives, by torch. With
-        noise `kicks()` gives N (*size), see `noise.Kicks`, and `steps` must be a multiple of
-        `noise_every`.
+        exchange(state) returns the state with a ring of exchange.width cells. As many steps as
+        the ring is wide go between two exchanges. Where an axis is dirichlet it is one step,
+        since a mirror image there does not obey the equation. A torch tensor is advanced where it
+        lives, by torch. With noise `kicks()` returns N (*size), see `noise.Kicks`, and `steps`
+        must be a multiple of `noise_every`.
         """
         if not self.noise:
             return _march((self,), state, steps, exchange)
@@ -203,19 +211,19 @@ class GrayScott(Spec):
 
     def advance_members(
         self,
-        states: Any,
+        states: Array,
         steps: int,
         exchange: Exchange,
         kicks: Callable[[], np.ndarray] | None = None,
-    ) -> Any:
+    ) -> Array:
         """`steps` steps of an ensemble (N, 2, *size), rings in common messages -> new states."""
         return advance_together([self] * len(states), states, steps, exchange, kicks)
 
-    def advance_batch(self, states: Any, steps: int) -> Any:
+    def advance_batch(self, states: Array, steps: int) -> Array:
         """`steps` steps of many whole periodic grids (N, 2, Y, X); see the free function."""
         return advance_batch(self, states, steps)
 
-    def rates(self, fields: Any) -> Any:
+    def rates(self, fields: Array) -> Array:
         """du/dt and dv/dt of a torch tensor (N, 2, *(cells + 2)) at its inner cells, no clamp."""
         from scaled_mpi.simulators.torch_stencil import change
 
@@ -268,8 +276,8 @@ class GrayScott(Spec):
         """Errors: `InputError` where noise does not fall into a span of `steps` evenly."""
         if self.noise and steps % self.noise_every:
             raise InputError(
-                f"{key}: {steps} steps; with noise multiples of {self.noise_every} "
-                "(simulator.noise_every) are allowed"
+                f"{key}: {steps} is not allowed: noise acts every {self.noise_every} steps "
+                f"(simulator.noise_every). Allowed: multiples of {self.noise_every}"
             )
 
     def fields(self, state: np.ndarray) -> np.ndarray:
@@ -305,7 +313,7 @@ class GrayScott(Spec):
         """The same system with half as many cells an axis, without noise; see `grids`."""
         return self._changed(dx=2 * self.dx, noise=0.0)
 
-    def _changed(self, **changes: Any) -> GrayScott:
+    def _changed(self, **changes: object) -> GrayScott:
         return parse(type(self), {**self.model_dump(mode="json"), **changes})
 
     def _numbers(self) -> tuple[float, ...]:
@@ -315,7 +323,7 @@ class GrayScott(Spec):
         rates = self.dt * self.F, self.dt * (self.F + self.k)
         return scale * self.Du, scale * self.Dv, self.dt, *rates, low, high
 
-    def _kick(self, states: Any, normal: np.ndarray) -> None:
+    def _kick(self, states: Array, normal: np.ndarray) -> None:
         """Multiply v of (N, 2, *size) by its random factor, in place."""
         span = self.noise_every * self.dt
         factor = np.exp(self.noise * math.sqrt(span) * normal - 0.5 * self.noise**2 * span)
@@ -331,11 +339,11 @@ class GrayScott(Spec):
 
 def advance_together(
     simulators: Sequence[GrayScott],
-    states: Any,
+    states: Array,
     steps: int,
-    exchange: Any,
+    exchange: Exchange,
     kicks: Callable[[], np.ndarray] | None = None,
-) -> Any:
+) -> Array:
     """`steps` steps of several runs (N, 2, *size), run i by simulators[i] -> new states.
 
     The rings of all runs travel in the same messages, so that an ensemble of small runs costs no
@@ -356,7 +364,7 @@ def advance_together(
     return states
 
 
-def advance_batch(simulator: GrayScott, states: Any, steps: int) -> Any:
+def advance_batch(simulator: GrayScott, states: Array, steps: int) -> Array:
     """`steps` steps of many whole periodic grids (N, 2, Y, X) of one system -> new states.
 
     NumPy arrays are advanced by compiled code, with the bits of `GrayScott.advance`; a torch
@@ -367,6 +375,6 @@ def advance_batch(simulator: GrayScott, states: Any, steps: int) -> Any:
     return kernels_of(states).march_periodic(states, steps, simulator._numbers())
 
 
-def _march(simulators: Sequence[GrayScott], state: Any, steps: int, exchange: Exchange) -> Any:
+def _march(simulators: Sequence[GrayScott], state: Array, steps: int, exchange: Exchange) -> Array:
     deep = all(one._deep() for one in simulators)
     return march([one._numbers() for one in simulators], deep, state, steps, exchange)

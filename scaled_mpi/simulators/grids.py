@@ -1,7 +1,7 @@
 """Between a cell-centred grid and the grid of half as many cells an axis.
 
-`restrict` averages the 2^d fine cells of a coarse one and keeps the mean of the field exactly;
-`prolong` is the (bi-, tri-)linear interpolation at the fine cell centres, second order.
+`restrict` averages the 2^d fine cells of a coarse one and keeps the mean of the field exactly.
+`prolong` is the (bi-, tri-)linear interpolation at the fine cell centres, of second order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def restrict(field: np.ndarray) -> np.ndarray:
 
 
 def prolong(padded: np.ndarray) -> np.ndarray:
-    """Linear interpolation: (C, *(n + 2)), a field with a ring of one cell -> (C, *(2 n))."""
+    """Linear interpolation of a field (C, *size) with a ring of one cell -> (C, *(2 inner))."""
     near, far = padded.dtype.type(0.75), padded.dtype.type(0.25)
     for axis in range(1, padded.ndim):
         middle = near * _along(padded, axis, 1, -1)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
-from scaled_mpi.simulators.contract import Exchange
+from scaled_mpi.simulators.contract import Array, Exchange
 
 Numbers = tuple[float, ...]  # a_u, a_v, dt, f, g, low, high of one system, see `stencil`
 
 
 def march(
-    numbers: Sequence[Numbers], deep: bool, state: Any, steps: int, exchange: Exchange
-) -> Any:
+    numbers: Sequence[Numbers], deep: bool, state: Array, steps: int, exchange: Exchange
+) -> Array:
     """Advance (2, *size), or run i of (N, 2, *size) with numbers[i] -> new state.
 
     With `deep`, as many steps go between two exchanges as the ring is wide; else one.
@@ -32,7 +31,7 @@ def march(
     size = tuple(state.shape[-len(width) :])
     depth = min(width) if deep else 1
 
-    def sweep(padded: Any, target: Any, place: tuple[int, ...], count: int) -> None:
+    def sweep(padded: Array, target: Array, place: tuple[int, ...], count: int) -> None:
         sources, targets = _runs(padded, len(size)), _runs(target, len(size))
         for source, into, values in zip(sources, targets, numbers, strict=True):
             kernels.sweep(source, into, width, place, size, count, values)
@@ -47,7 +46,7 @@ def march(
     return result
 
 
-def kernels_of(states: Any) -> ModuleType:
+def kernels_of(states: Array) -> ModuleType:
     """The module that steps this kind of array: numba for numpy's, torch for torch's."""
     if isinstance(states, np.ndarray):
         from scaled_mpi.simulators import stencil
@@ -58,13 +57,13 @@ def kernels_of(states: Any) -> ModuleType:
     return torch_stencil
 
 
-def like(values: np.ndarray, field: Any) -> Any:
-    """Values as the kind of array, in the type and on the device, that `field` is."""
+def like(values: np.ndarray, field: Array) -> Array:
+    """`values` (any shape) as an array of the kind, type and device of `field`."""
     if isinstance(field, np.ndarray):
         return values.astype(field.dtype)
     return field.new_tensor(values)
 
 
-def _runs(field: Any, axes: int) -> Any:
+def _runs(field: Array, axes: int) -> Array:
     """(2, *shape) or (N, 2, *shape) as a view (N, 2, *shape)."""
     return field.reshape(-1, *field.shape[-axes - 1 :])

@@ -41,7 +41,7 @@ def runge_kutta(rate: Rate, state: np.ndarray, dt: float) -> np.ndarray:
 def lorenz_states(
     seed: int, runs: int, steps: int, dt: float = 0.01, burn: int = 1000
 ) -> np.ndarray:
-    """States on the attractor (runs * steps, 3): `steps` of each run after `burn` steps."""
+    """States (n, 3) on the attractor, n = runs x steps: `steps` of each run after `burn` steps."""
     state = normal(seed, 0, np.arange(3 * runs), stream=Stream.LORENZ_STARTS).reshape(runs, 3)
     state = state + np.array([0.0, 0.0, 25.0])
     found = []

@@ -1,7 +1,7 @@
 """The random forcing of a simulator: normal numbers keyed by seed, run, member, time and cell.
 
-A number depends on these keys alone, so that a noisy run is the same to the last bit whatever its
-split, and members of an ensemble differ in nothing but their number.
+A number depends on these keys alone. A noisy run has the same bits for any split, and members of
+an ensemble differ in their number alone.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Named parameters of the Gray-Scott system.
 
-`pattern`: cells of unit length and steps of unit time, as in the dimensionless form with
-Du = 0.16, Dv = 0.08 that goes back to Pearson 1993 (https://doi.org/10.1126/science.261.5118.189);
-the family of chaos has Du = 0.10, Dv = 0.05.
+`pattern`: cells of unit length and steps of unit time, the dimensionless form with Du = 0.16,
+Dv = 0.08 (Pearson 1993, https://doi.org/10.1126/science.261.5118.189). The patterns of chaos have
+Du = 0.10, Dv = 0.05.
 
-`the_well`: the six classes of the Gray-Scott data of The Well (Ohana et al. 2024,
-https://arxiv.org/abs/2412.00568): physical units, Du = 2e-5, Dv = 1e-5 on [-1, 1]^2, 128^2 cells
-and a step of 1 s; a frame is stored every 10 s. Their solver is spectral, this one is not.
+`the_well`: the six classes of the Gray-Scott data of The Well (Ohana and others 2024,
+https://arxiv.org/abs/2412.00568). Units are physical: Du = 2e-5, Dv = 1e-5 on [-1, 1]^2, 128^2
+cells and a step of 1 s. A frame is stored every 10 s. Their solver is spectral, this one is not.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from scaled_mpi.config import InputError
 from scaled_mpi.parallel.blocks import Blocks, Grid, make_blocks
 from scaled_mpi.parallel.comm import Comm, SerialComm
 from scaled_mpi.parallel.halo import Halo
-from scaled_mpi.simulators.contract import Cheaper, Exchange, Simulator
+from scaled_mpi.simulators.contract import Array, Cheaper, Exchange, Simulator
 
 Advance = Callable[[np.ndarray, int], np.ndarray]  # (state, steps) -> new state
 
@@ -116,7 +116,7 @@ def advance_members(
     return np.stack([simulator.advance(state, steps, exchange) for state in states])
 
 
-def advance_batch(simulator: Simulator, states: Any, steps: int) -> Any:
+def advance_batch(simulator: Simulator, states: Array, steps: int) -> Array:
     """`steps` steps of many whole grids (N, C, *shape) -> new states."""
     own = getattr(simulator, "advance_batch", None)
     if own is not None:

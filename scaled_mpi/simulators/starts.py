@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -51,15 +52,16 @@ class Canvas:
 
 
 def uniform(canvas: Canvas, density: float | None, rates: tuple[float, float]) -> np.ndarray:
-    """The rest state everywhere, (2, *block.size)."""
+    """The rest state everywhere, float64 (2, *block.size)."""
     return _blend(REST, REST, np.zeros(canvas.block.size))
 
 
 def discs(canvas: Canvas, density: float | None, rates: tuple[float, float]) -> np.ndarray:
     """u = 0.5, v = 0.25 inside discs (intervals, balls) of radius 3 to 7 cells, rest outside.
 
-    The centre is a cell so that the disc lies inside the domain, and a cell belongs to a disc
-    when its centre is at most a radius away. Radii shrink where the domain is narrower than 15.
+    Returns float64 (2, *block.size). The centre is a cell, so that the disc lies inside the
+    domain. A cell belongs to a disc when its centre is at most a radius away. Radii shrink where
+    the domain is narrower than 15.
     """
     grid = canvas.grid
     count = spot_count(grid, DISCS if density is None else density)
@@ -76,15 +78,25 @@ def discs(canvas: Canvas, density: float | None, rates: tuple[float, float]) -> 
         offsets = np.arange(-radius, radius + 1)
         places = [canvas.places(c + offsets, axis) for axis, c in enumerate(centre)]
         squares = [offsets**2] * grid.axes
-        _paint(painted, squares, places, lambda d2, r=radius: (d2 <= r * r).astype(float))
+        _paint(painted, squares, places, partial(_disc, radius))
     return _blend(REST, INSIDE, painted)
+
+
+def _disc(radius: int, square: np.ndarray) -> np.ndarray:
+    """1 within the radius, else 0, of squared distances in cells; any shape."""
+    return (square <= radius * radius).astype(float)
+
+
+def _bump(height: float, width: float, square: np.ndarray) -> np.ndarray:
+    """A Gaussian of squared distances in cells; any shape."""
+    return height * np.exp(-square / (2 * width * width))
 
 
 def gaussians(canvas: Canvas, density: float | None, rates: tuple[float, float]) -> np.ndarray:
     """u = 1 - bumps, v = other bumps, of height 1/3 to 1 and width 2.6 to 3.7 cells.
 
-    After the clusters of The Well: sizes and numbers are theirs, in cells of their grid, but
-    overlapping bumps combine by the maximum, so that no global scaling is needed. A bump wraps
+    Returns float64 (2, *block.size). Sizes and numbers, in cells, are those of the clusters of
+    The Well. Overlapping bumps combine by the maximum and need no global scaling. A bump wraps
     around a periodic axis and is cut by the end of any other.
     """
     low, high = BUMPS
@@ -114,17 +126,16 @@ def _bumps(canvas: Canvas, stream: int, count: int) -> np.ndarray:
             cells = np.arange(first, first + 2 * reach + 1)
             squares.append((cells + 0.5 - part * n) ** 2)
             places.append(canvas.places(cells, axis))
-        _paint(
-            painted, squares, places, lambda d2, a=height, s=width: a * np.exp(-d2 / (2 * s * s))
-        )
+        _paint(painted, squares, places, partial(_bump, height, width))
     return painted
 
 
 def noise(canvas: Canvas, density: float | None, rates: tuple[float, float]) -> np.ndarray:
     """A steady state + smooth noise: linear between random values at nodes 4 cells apart.
 
-    The noise is half the room that the steady state leaves in [0, 1] (`steady_state`): of the
-    state in which v lives on, where there is one; else of rest, and then v is taken as |v|.
+    Returns float64 (2, *block.size). The noise is half the room that the steady state leaves in
+    [0, 1] (`steady_state`), the one in which v lives on where it exists. Else the state is rest,
+    and v becomes |v|.
     """
     means = steady_state(*rates)
     lives = means[1] > 0

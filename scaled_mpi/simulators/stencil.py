@@ -1,15 +1,15 @@
 """The compiled Gray-Scott stencil: k steps of a field that carries a ring of k cells.
 
-One explicit Euler step, in exactly this order of operations (`numbers` below; the sum runs over
-the 2 d neighbours, opposite ones added first, then the axes in the order Z, Y, X):
+One explicit Euler step has exactly this order of operations (for `numbers` see below). The sum
+runs over the 2 d neighbours, opposite ones first, then the axes in the order Z, Y, X:
 
     r  = dt ((u v) v)
     u' = u + ((a_u (sum u - 2d u) - r) + f (1 - u))        a_u = dt Du / dx^2,  f = dt F
     v' = v + ((a_v (sum v - 2d v) + r) - g v)              a_v = dt Dv / dx^2,  g = dt (F + k)
 
 followed by a clamp to [low, high] that lets NaN through, and |v| < TINY becomes 0. Ahead of a
-front v falls by an order of magnitude a cell; without TINY it and v^2 soon are denormal numbers,
-whose arithmetic made fields with empty places 3 to 30 times slower. The rest state v = 0 is
+front v falls by an order of magnitude a cell. Without TINY it and v^2 soon are denormal numbers,
+whose arithmetic slows fields with empty places 3 to 30 times. The rest state v = 0 is
 stable, so nothing grows out of what is dropped, and u, of order 1, cannot tell.
 
 As opposite neighbours are added first, a mirrored field stays mirrored to the last bit.
@@ -18,9 +18,9 @@ machine and for every split.
 
 In two axes the k steps run as one wave over the rows (time skewing: McCalpin and Wonnacott 1999;
 Wellein et al. 2009, https://doi.org/10.1109/COMPSAC.2009.82): behind row y of step 1 follows row
-y - 1 of step 2, and so on. Only three rows of each step between are kept, in a scratch array that
-stays in the cache, so that memory is read and written once for k steps instead of k times; long
-rows are cut into strips, whose overlap of k cells is computed twice.
+y - 1 of step 2, and so on. A scratch array that stays in the cache keeps three rows of each step
+between. So memory is read and written once for k steps instead of k times. Long rows are cut into
+strips, whose overlap of k cells is computed twice.
 """
 
 from __future__ import annotations

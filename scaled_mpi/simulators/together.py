@@ -1,6 +1,6 @@
 """The blocks of a split domain as threads of one process, whose exchanges wait for each other.
 
-A split is checked without MPI: each thread calls the simulator on its own block, and an exchange
+A split is checked without MPI. Each thread calls the simulator on its own block, and an exchange
 assembles the whole domain from the parts of all threads.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from scaled_mpi.parallel.blocks import Blocks, make_blocks
+from scaled_mpi.parallel.blocks import Blocks, behind, make_blocks
 from scaled_mpi.parallel.comm import SerialComm
 from scaled_mpi.parallel.halo import Halo, check_width
 
@@ -33,7 +33,7 @@ class _Meeting:
         lead = part.shape[: part.ndim - self.blocks.grid.axes]
         whole = np.empty((*lead, *self.blocks.grid.shape), part.dtype)
         for other, values in self.parts.items():
-            whole[(..., *self.blocks.block(other).slices)] = values
+            whole[behind(self.blocks.block(other).slices)] = values
         self.barrier.wait(SECONDS)
         return whole
 
@@ -52,12 +52,12 @@ class ThreadExchange:
         whole = self._meeting.whole(self._rank, field.copy())
         halo = Halo(make_blocks(grid, grid.shape, 1), SerialComm(), self.width, field.dtype)
         places = zip(self._block.start, self._block.size, self.width, strict=True)
-        return halo(whole)[(..., *(slice(a, a + n + 2 * w) for a, n, w in places))].copy()
+        return halo(whole)[behind(slice(a, a + n + 2 * w) for a, n, w in places)].copy()
 
     def fill(self, padded: np.ndarray) -> np.ndarray:
-        """Fill the ring of (..., *(size + 2 width)) in place and return the array."""
+        """Fill the ring of width cells of an array (..., *size) in place and return the array."""
         places = zip(self._block.size, self.width, strict=True)
-        padded[...] = self(padded[(..., *(slice(w, w + n) for n, w in places))])
+        padded[...] = self(padded[behind(slice(w, w + n) for n, w in places)])
         return padded
 
 
@@ -96,5 +96,5 @@ def on_threads(
         (*first.shape[: first.ndim - blocks.grid.axes], *blocks.grid.shape), first.dtype
     )
     for rank, values in results.items():
-        whole[(..., *blocks.block(rank).slices)] = values
+        whole[behind(blocks.block(rank).slices)] = values
     return whole

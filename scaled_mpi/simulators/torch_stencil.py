@@ -8,12 +8,13 @@ device kind: on a CPU they are the compiled kernel's to 1e-6.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import EllipsisType
 
 import numpy as np
 import torch
 
 from scaled_mpi.config import InputError
-from scaled_mpi.parallel.blocks import Boundary, Grid, whole_per_axis
+from scaled_mpi.parallel.blocks import Boundary, Grid, behind, whole_per_axis
 
 TINY = {torch.float32: 1e-16, torch.float64: 1e-150}  # as in `stencil`
 
@@ -33,7 +34,7 @@ def sweep(
     steps: int,
     numbers: Sequence[float],
 ) -> None:
-    """As `stencil.sweep`: `size` cells of (2, *shape), `steps` steps later, into `target`."""
+    """As `stencil.sweep`: write `size` cells, `steps` steps later, into `target` (2, *shape)."""
     field = padded[_box([c - steps for c in corner], [n + 2 * steps for n in size])]
     low, high = numbers[-2:]
     for _ in range(steps):
@@ -64,9 +65,14 @@ def change(species: torch.Tensor, numbers: Sequence[float], axes: int) -> torch.
 def on_device(
     states: np.ndarray, device: str, work: Callable[[torch.Tensor], torch.Tensor]
 ) -> np.ndarray:
-    """`work` of an array that is brought to a device and back. Errors: `InputError`, no device."""
+    """`work` on a device, of states (N, C, *shape) -> an array (N, C, *shape).
+
+    Errors: `InputError` where this machine has no such device.
+    """
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("patterns.device: cuda is not on this machine; cpu is allowed")
+        raise InputError(
+            f"patterns.device: {device} is not allowed: this machine has none. Allowed: cpu"
+        )
     return work(torch.from_numpy(states).to(device)).cpu().numpy()
 
 
@@ -74,8 +80,8 @@ def on_device(
 def march_periodic(states: torch.Tensor, steps: int, numbers: Sequence[float]) -> torch.Tensor:
     """`steps` steps of many whole periodic grids (N, 2, Y, X) on their device -> new tensor.
 
-    Buffers are made once and every pass over them counts, so u + (a lap u - f u) is gathered as
-    (1 - 4 a - f) u + a sum u: after many steps the cells are those of `sweep` to rounding alone.
+    Every pass over the buffers costs, so u + (a lap u - f u) is gathered as
+    (1 - 4 a - f) u + a sum u. After many steps the cells equal those of `sweep` to rounding.
     """
     a_u, a_v, dt, f, g, low, high = numbers
     grid = Grid(tuple(states.shape[2:]), (1.0, 1.0), (Boundary("periodic"),) * 2)
@@ -112,8 +118,8 @@ def _neighbours(field: torch.Tensor, inner: list[int]) -> torch.Tensor:
     return total
 
 
-def _box(start: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
-    return (..., *(slice(a, a + n) for a, n in zip(start, size, strict=True)))
+def _box(start: Sequence[int], size: Sequence[int]) -> tuple[EllipsisType | slice, ...]:
+    return behind(slice(a, a + n) for a, n in zip(start, size, strict=True))
 
 
 class DeviceHalo:

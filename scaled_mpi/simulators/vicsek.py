@@ -10,11 +10,11 @@ deviation eta / sqrt(12). Morse forces between particles within 5 max(lr, la),
 
     F_i = sum_j f(r_ij) (x_i - x_j) / r_ij,   f(r) = Cr/lr exp(-r/lr) - Ca/la exp(-r/la),
 
-act by `speed_mode`: constant (not at all), constant_with_forces (m <- (m + mu F/|F|) normalised)
-or variable (v <- v + dt mu F, then v is turned towards m keeping its length).
+act by `speed_mode`. With `constant` they do not act. With `constant_with_forces` m becomes
+(m + mu F/|F|), normalised. With `variable` v becomes v + dt mu F, turned towards m.
 
-The noise of a particle is keyed by its id and neighbours are summed in fixed point, so that the
-trajectories have the same bits on any number of ranks.
+The noise of a particle is keyed by its id, and neighbours are summed in fixed point. Trajectories
+have the same bits on any number of ranks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
@@ -31,6 +31,7 @@ from pydantic import Field, PositiveInt, model_validator
 from scaled_mpi.config import InputError, Spec
 from scaled_mpi.parallel import streams
 from scaled_mpi.parallel.blocks import Blocks, Boundary, Grid, make_blocks
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.particles import ParticleExchange, Particles, joined, reflect, wrap
 from scaled_mpi.simulators import flock_starts
@@ -102,26 +103,27 @@ class Vicsek(Spec):
     def _guards(self) -> Vicsek:
         if self.speed * self.dt > 0.5 * self.radius:
             raise InputError(
-                f"simulator.dt: {self.dt} given; speed dt at most half the radius, "
-                f"{0.5 * self.radius / self.speed:.6g}, is allowed"
+                f"simulator.dt: {self.dt} is not allowed: speed dt is more than half the radius. "
+                f"Allowed: at most {0.5 * self.radius / self.speed:.6g}"
             )
         if self.speed_mode != "constant" and self.forces is None:
             raise InputError(
-                f"simulator.speed_mode: {self.speed_mode} given without forces; constant, or a "
-                "block simulator.forces, is allowed"
+                f"simulator.speed_mode: {self.speed_mode} is not allowed: simulator.forces is "
+                "missing. Allowed: constant, or a block simulator.forces"
             )
         if self.boundaries == "periodic" and self.cutoff > min(self.box) / 2:
             raise InputError(
-                f"simulator.box: {list(self.box)} given; at least twice the interaction range "
-                f"{self.cutoff:.6g} is needed, or a pair meets twice"
+                f"simulator.box: {list(self.box)} is not allowed: a pair would meet twice. "
+                f"Allowed: at least {2 * self.cutoff:.6g}, twice the interaction range"
             )
         return self
 
     @property
     def cutoff(self) -> float:
         """The interaction range: the radius, or that of the forces where they act."""
-        acting = self.speed_mode != "constant" and self.forces is not None
-        return max(self.radius, self.forces.cut) if acting else self.radius
+        if self.speed_mode == "constant" or self.forces is None:
+            return self.radius
+        return max(self.radius, self.forces.cut)
 
     @property
     def channels(self) -> tuple[str]:
@@ -137,7 +139,7 @@ class Vicsek(Spec):
         """The box cut into `shape` cells (rows are y)."""
         spacing = tuple(length / n for length, n in zip(self.box, shape, strict=True))
         kind = "periodic" if self.boundaries == "periodic" else "neumann"
-        return Grid(tuple(shape), spacing, Boundary(kind))
+        return Grid(tuple(shape), spacing, (Boundary(kind),) * len(spacing))
 
     def blocks(self, shape: Sequence[int], ranks: int, least: int = 1) -> Blocks:
         """The split of that grid: the smallest tiles not under the cut-off, nor `least` cells."""
@@ -151,7 +153,7 @@ class Vicsek(Spec):
         )
         return make_blocks(grid, tile, ranks)
 
-    def exchange(self, blocks: Blocks, comm: Any) -> ParticleExchange:
+    def exchange(self, blocks: Blocks, comm: Comm) -> ParticleExchange:
         """The way in which particles move between the blocks of `comm`."""
         return ParticleExchange(blocks, comm, self.cutoff)
 
@@ -255,7 +257,7 @@ class Vicsek(Spec):
         own = _unit(mine.payload["velocity"])
         lost = _length(heading) < LOST
         direction = np.where(lost[:, None], own, _unit(heading))
-        if self.speed_mode == "constant_with_forces":
+        if self.speed_mode == "constant_with_forces" and self.forces is not None:
             pushed = direction + self.forces.mobility * _unit(force)
             still = _length(pushed) < LOST
             direction = np.where(still[:, None], direction, _unit(pushed))
@@ -263,7 +265,7 @@ class Vicsek(Spec):
 
     def _lengths(self, mine: Particles, force: np.ndarray) -> np.ndarray:
         """Speeds (N,) of the next step."""
-        if self.speed_mode != "variable":
+        if self.speed_mode != "variable" or self.forces is None:
             return np.full(len(mine), self.speed)
         velocity = mine.payload["velocity"] + self.dt * self.forces.mobility * force
         return _length(velocity)

@@ -19,7 +19,7 @@ import torch
 
 from scaled_mpi.learning.networks.periodic import Dense
 from scaled_mpi.learning.scores import SingleLevelScore
-from scaled_mpi.learning.settings import Training
+from scaled_mpi.learning.settings import Session, Training
 from scaled_mpi.learning.skew import TURN
 from scaled_mpi.learning.stationarity import exact_residual, residuals, stationarity_loss
 from scaled_mpi.parallel.comm import SerialComm
@@ -29,7 +29,7 @@ from scaled_mpi.problems.mixtures import MIXTURES, Mixture
 from scaled_mpi.simulators.lorenz import Rate, lorenz_rate, lorenz_states, runge_kutta
 from scaled_mpi.surrogates.directions import cosines
 from scaled_mpi.surrogates.lyapunov import lyapunov_exponents, separation
-from scaled_mpi.surrogates.score import seeded, train_on
+from scaled_mpi.surrogates.score import SnapshotLesson, seeded, train_on
 
 WIDTH = 64
 PROBES = 4
@@ -211,19 +211,10 @@ def _train(
         ema=0.99,
     )
     values = samples.astype(np.float32)
-    train_on(
-        model,
-        loss,
-        values[:border],
-        values[border:],
-        training,
-        SerialComm(),
-        folder,
-        None,
-        seed,
-        {"kind": "case"},
-        judged=JUDGED,
+    lesson = SnapshotLesson(
+        loss, values[:border], values[border:], {"kind": "case"}, judged=JUDGED
     )
+    train_on(model, lesson, training, Session(SerialComm(), folder, None, seed))
 
 
 def _as_rate(field: Module, samples: np.ndarray, speed: float) -> Rate:

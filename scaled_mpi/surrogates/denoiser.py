@@ -12,6 +12,7 @@ image and exchange of axes is as likely as they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +22,18 @@ from pydantic import PositiveInt
 from scaled_mpi.config import InputError, decisive, plain
 from scaled_mpi.learning.given_weights import TrainedPart
 from scaled_mpi.learning.schedules import Schedule
-from scaled_mpi.learning.settings import Training
+from scaled_mpi.learning.settings import Result, Session, Training
 from scaled_mpi.learning.sizes import UNetSize
-from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.surrogates.finished import place_weights
-from scaled_mpi.surrogates.score import CHANNELS, JUDGED, WEIGHTS, load_model, seeded, train_on
+from scaled_mpi.surrogates.score import (
+    CHANNELS,
+    JUDGED,
+    WEIGHTS,
+    SnapshotLesson,
+    load_model,
+    seeded,
+    train_on,
+)
 
 Extent = tuple[int, ...]
 
@@ -81,11 +89,10 @@ class FieldDenoiser(TrainedPart):
         The spread is that of its training; `spread` serves weights that do not state it.
         Errors: `InputError` for weights that are missing, damaged or of another network.
         """
-        import torch
-
+        from scaled_mpi.learning.distributed import use_one_thread
         from scaled_mpi.learning.weights import load_weights
 
-        torch.set_num_threads(1)
+        use_one_thread()
         spread = load_weights(folder / WEIGHTS)[1].get("spread", spread)
         return load_model(self.build(schedule, spread, periodic), folder, "cpu").on_arrays()
 
@@ -115,18 +122,25 @@ class FieldDenoiser(TrainedPart):
         return take
 
 
+@dataclass(frozen=True)
+class Boxes:
+    """Normalised periodic boxes (N, C, *cells), to learn from and to validate on."""
+
+    learned: np.ndarray
+    held_out: np.ndarray
+
+
 def fit_windows(
     spec: FieldDenoiser,
     schedule: Schedule,
-    boxes: np.ndarray,
-    held_out: np.ndarray,
+    boxes: Boxes,
     extents: Sequence[Extent],
-    comm: Comm,
-    folder: Path,
-    events: Any,
-    seed: int,
-) -> Any:
-    """Train on windows of the `extents`, each as often; weights in `folder`. Collective."""
+    session: Session,
+) -> Result:
+    """Train on windows of the `extents` of boxes (N, C, *cells), each extent as often.
+
+    Leaves the weights in the session's folder. Collective.
+    """
     import torch
 
     from scaled_mpi.learning.scores import moved
@@ -136,23 +150,23 @@ def fit_windows(
         return moved(x)[:, :, :rows, :columns]
 
     largest = max(extents)
-    exam = held_out[:JUDGED, :, : largest[0], : largest[1]]
-    return _fit(spec, schedule, 1.0, (boxes, exam, cut, False), comm, folder, events, seed)
+    exam = boxes.held_out[:JUDGED, :, : largest[0], : largest[1]]
+    part = SnapshotLesson(denoising_loss, boxes.learned, exam, {}, cut)
+    return _fit(spec, schedule, part, session)
 
 
 def fit_means(
     spec: FieldDenoiser,
     schedule: Schedule,
-    boxes: np.ndarray,
-    held_out: np.ndarray,
+    boxes: Boxes,
     block: int,
     spread: float,
-    comm: Comm,
-    folder: Path,
-    events: Any,
-    seed: int,
-) -> Any:
-    """Train on `block` R x of whole boxes, data of `spread`; weights in `folder`. Collective."""
+    session: Session,
+) -> Result:
+    """Train on `block` R x of whole boxes (N, C, *cells), data of `spread`.
+
+    Leaves the weights in the session's folder. Collective.
+    """
     import torch
 
     from scaled_mpi.learning.scores import moved
@@ -160,23 +174,20 @@ def fit_means(
     def pooled(x: Any) -> Any:
         return block * torch.nn.functional.avg_pool2d(moved(x), block)
 
-    exam = block * torch.nn.functional.avg_pool2d(torch.from_numpy(held_out[:JUDGED]), block)
-    return _fit(
-        spec, schedule, spread, (boxes, exam.numpy(), pooled, True), comm, folder, events, seed
-    )
+    held_out = torch.from_numpy(boxes.held_out[:JUDGED])
+    exam = block * torch.nn.functional.avg_pool2d(held_out, block)
+    part = SnapshotLesson(denoising_loss, boxes.learned, exam.numpy(), {}, pooled)
+    return _fit(spec, schedule, part, session, spread, periodic=True)
 
 
 def _fit(
     spec: FieldDenoiser,
     schedule: Schedule,
-    spread: float,
-    lesson: tuple[Any, ...],
-    comm: Comm,
-    folder: Path,
-    events: Any,
-    seed: int,
-) -> Any:
-    boxes, exam, altered, periodic = lesson
+    lesson: SnapshotLesson,
+    session: Session,
+    spread: float = 1.0,
+    periodic: bool = False,
+) -> Result:
     meta = {
         "kind": "denoiser",
         "denoiser": {k: v for k, v in decisive(spec).items() if k != "weights"},
@@ -184,20 +195,8 @@ def _fit(
         "spread": spread,
         "periodic": periodic,
     }
-    model = seeded(lambda: spec.build(schedule, spread, periodic), seed)
-    return train_on(
-        model,
-        denoising_loss,
-        boxes,
-        exam,
-        spec.training,
-        comm,
-        folder,
-        events,
-        seed,
-        meta,
-        altered,
-    )
+    model = seeded(lambda: spec.build(schedule, spread, periodic), session.seed)
+    return train_on(model, replace(lesson, meta=meta), spec.training, session)
 
 
 def denoising_loss(model: Any, x: Any) -> Any:

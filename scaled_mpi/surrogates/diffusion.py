@@ -16,7 +16,7 @@ read the jump there, and then finds in pure noise a jump that is not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -29,10 +29,10 @@ from scaled_mpi.learning.settings import Training
 from scaled_mpi.learning.sizes import AnySize, Blocks, size_of
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.keys import FreeStep, Stream
-from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.parallel.streams import uniform
 from scaled_mpi.surrogates.fitting import (
     JUDGED,
+    Excerpt,
     JumpOperator,
     JumpSpec,
     patches_of,
@@ -106,46 +106,37 @@ class Diffusion(JumpSpec):
     def _network(self, meta: Mapping[str, Any], seed: int) -> Any:
         return network_of(meta, seed)
 
-    def _lesson(self, *of: Any) -> DiffusionLesson:
-        return DiffusionLesson(self, *of)
+    def _lesson(self, excerpt: Excerpt, seed: int) -> DiffusionLesson:
+        return DiffusionLesson(self, excerpt, seed)
 
 
 def network_of(meta: Mapping[str, Any], seed: int) -> Any:
     """A network of the shape that `meta` tells, its first weights decided by `seed`."""
     import torch
 
-    from scaled_mpi.learning.networks.conditional import ConditionalJump
+    from scaled_mpi.learning.networks.conditional import ConditionalJump, JumpShape
 
     spec = meta["stepper"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ConditionalJump(
+        shape = JumpShape(
             meta["channels"],
             spec["memory"],
             whole_per_axis("surrogate.reach", spec["reach"], meta["axes"], 1),
             meta["change"],
-            size=size_of(spec["network"]),
-            schedule=SCHEDULES[spec["schedule"]["kind"]](**spec["schedule"]),
-            parametrization=spec["parametrization"],
             factor=spec["coarsen"],
             conditions=len(meta["conditions"]),
         )
+        schedule = SCHEDULES[spec["schedule"]["kind"]](**spec["schedule"])
+        return ConditionalJump(shape, size_of(spec["network"]), schedule, spec["parametrization"])
 
 
 class DiffusionLesson:
     """Samples and losses of one diffusion surrogate; see `learning.settings.Task`."""
 
-    def __init__(
-        self,
-        spec: Diffusion,
-        runs: list[Trajectory],
-        moments: slice,
-        scale: Any,
-        names: Sequence[str],
-        seed: int,
-    ) -> None:
+    def __init__(self, spec: Diffusion, excerpt: Excerpt, seed: int) -> None:
         self.spec, self.seed = spec, seed
-        self.single = patches_of(spec, (runs, moments, scale, names), 1)
+        self.single = patches_of(spec, excerpt, 1)
         self.reach = self.single.ring
 
     def sample(self, step: int, micro: int, size: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,7 +16,8 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from scaled_mpi.config import InputError, decisive
-from scaled_mpi.learning.settings import Training
+from scaled_mpi.learning.held_out import hold_out, learned_frames
+from scaled_mpi.learning.settings import Session, Task, Training
 from scaled_mpi.learning.training import on_team, train
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.comm import Comm
@@ -24,9 +26,10 @@ from scaled_mpi.surrogates.finished import agree, place_weights, read_jump
 from scaled_mpi.surrogates.operators import Future, Operator, Surrogate
 
 if TYPE_CHECKING:
-    from scaled_mpi.learning.patches import Patches
+    from scaled_mpi.learning.patches import Patches, Scale
 
 WEIGHTS = "best.safetensors"
+FEWEST = 2  # frames at the end of a run that a validation needs
 JUDGED = 16  # patches that a validation looks at
 
 
@@ -87,7 +90,7 @@ class JumpSpec(Surrogate):
         """
         learned, kept = (runs - self.held_out, frames) if runs > self.held_out else (runs, 0)
         if not kept:
-            kept = frames - max(2, frames // 8)
+            kept = learned_frames(frames, FEWEST)
         starts = max(0, kept - self.memory - self._jumps() + 1)
         core = shape if self._jumps() > 1 else self._core(shape, periodic)
         return (
@@ -123,7 +126,7 @@ class JumpSpec(Surrogate):
     def _network(self, meta: Mapping[str, Any], seed: int) -> Any:
         raise TypeError(f"{self.kind}: no network of its own")
 
-    def _lesson(self, *of: Any) -> Any:
+    def _lesson(self, excerpt: Excerpt, seed: int) -> Any:
         raise TypeError(f"{self.kind}: no lesson of its own")
 
     def _train(
@@ -131,9 +134,9 @@ class JumpSpec(Surrogate):
     ) -> None:
         from scaled_mpi.learning.patches import condition_names, measure
 
-        learned, judged, moments = hold_out(runs, self.held_out)
+        learned, judged = hold_out(runs, self.held_out, FEWEST)
         names = condition_names(runs)
-        scale = measure(learned, names)
+        scale = measure(learned.runs, names)
         told = decisive(self)  # equal weights, equal files
         del told["device"]
         told.pop("weights", None)
@@ -149,45 +152,29 @@ class JumpSpec(Surrogate):
             "condition_mean": scale.condition_mean.tolist(),
             "condition_spread": scale.condition_spread.tolist(),
         }
-        lesson = self._lesson(learned, moments[0], scale, names, seed)
+        lesson = self._lesson(Excerpt(*learned, scale, names), seed)
         self.training.check_batch(lesson.single.distinct)
-        exam = self._lesson(judged, moments[1], scale, names, seed)
-        train(
-            self._network(meta, seed),
-            lesson.loss,
-            lesson.sample,
-            exam.judge,
-            self.training,
-            comm,
-            folder,
-            events,
-            seed,
-            meta=meta,
-        )
+        exam = self._lesson(Excerpt(*judged, scale, names), seed)
+        task = Task(lesson.loss, lesson.sample, exam.judge, meta)
+        session = Session(comm, folder, events, seed)
+        train(self._network(meta, seed), task, self.training, session)
 
 
-def hold_out(runs: list[Trajectory], count: int) -> tuple[list, list, tuple[slice, slice]]:
-    """Runs to learn from, runs to judge by, and the frames used of each."""
-    if len(runs) > count:
-        return runs[:-count], runs[-count:], (slice(None), slice(None))
-    border = min(len(run) for run in runs)
-    border -= max(2, border // 8)
-    return runs, runs, (slice(0, border), slice(border, None))
+@dataclass(frozen=True)
+class Excerpt:
+    """Runs, the frames used of each, how fields are normalised, and the conditions read."""
+
+    runs: Sequence[Trajectory]
+    moments: slice
+    scale: Scale
+    names: Sequence[str]
 
 
-def patches_of(
-    spec: JumpSpec,
-    of: tuple[list[Trajectory], slice, Any, Sequence[str]],
-    jumps: int,
-    whole: bool = False,
-) -> Patches:
-    """Patches of `jumps` jumps and what they read of the ring; or the whole periodic box.
-
-    of: runs, moments used of each, scale, names of the conditions.
-    """
+def patches_of(spec: JumpSpec, excerpt: Excerpt, jumps: int, whole: bool = False) -> Patches:
+    """Return patches of `jumps` jumps and the ring that they read; or the whole periodic box."""
     from scaled_mpi.learning.patches import Patches
 
-    runs, moments, scale, names = of
+    runs = excerpt.runs
     grid = runs[0].grid
     reach = whole_per_axis("surrogate.reach", spec.reach, grid.axes, 1)
     core = spec._core(grid.shape, [boundary.periodic for boundary in grid.boundary])
@@ -196,12 +183,12 @@ def patches_of(
         core, ring = grid.shape, [0] * grid.axes
     return Patches(
         runs,
-        scale,
-        names,
+        excerpt.scale,
+        excerpt.names,
         frames=spec.memory + jumps,
         core=core,
         ring=ring,
-        moments=moments,
+        moments=excerpt.moments,
         # The channels of a latent field do not turn with the field.
         symmetric=spec.symmetric and all(run.attributes.get("scalars", True) for run in runs),
     )
@@ -220,11 +207,12 @@ class JumpOperator(Operator):
     def __init__(self, folder: Path, device: str) -> None:
         import torch
 
+        from scaled_mpi.learning.distributed import use_one_thread
         from scaled_mpi.learning.weights import load_into
 
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError("surrogate.device: cuda is not on this machine; cpu is allowed")
-        torch.set_num_threads(1)
+        use_one_thread()
         tensors, meta = read_jump(folder / WEIGHTS, self.kind)
         self.meta = meta
         self.network = self._network(meta)

@@ -14,10 +14,11 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 
 from scaled_mpi.config import InputError, Spec
-from scaled_mpi.learning.settings import Training
+from scaled_mpi.learning.settings import Session, Training
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.surrogates.score import (
     CHANNELS,
+    SnapshotLesson,
     load_model,
     seeded,
     train_on,
@@ -95,19 +96,10 @@ def fit_flow(
         found = residuals(model, noisy, s, spec.probes, keep=True)
         return stationarity_loss(found, spec.symmetry, spec.unit)
 
-    return train_on(
-        seeded(spec.build, seed),
-        loss,
-        snapshots,
-        held_out,
-        spec.training,
-        comm,
-        folder,
-        events,
-        seed,
-        {"kind": "flow", "flow": without_checkpoints(spec)},
-        moved,
-    )
+    meta = {"kind": "flow", "flow": without_checkpoints(spec)}
+    lesson = SnapshotLesson(loss, snapshots, held_out, meta, moved)
+    model = seeded(spec.build, seed)
+    return train_on(model, lesson, spec.training, Session(comm, folder, events, seed))
 
 
 def load_flow(spec: Flow, folder: Path, device: Any = "cpu") -> Any:

@@ -14,7 +14,7 @@ changes it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -24,8 +24,7 @@ from pydantic import Field, PositiveInt, model_validator
 from scaled_mpi.config import InputError
 from scaled_mpi.learning.settings import Training
 from scaled_mpi.parallel.keys import FreeStep
-from scaled_mpi.parallel.store import Trajectory
-from scaled_mpi.surrogates.fitting import JUDGED, patches_of
+from scaled_mpi.surrogates.fitting import JUDGED, Excerpt, patches_of
 from scaled_mpi.surrogates.stepper import Lesson, Stepper, StepperOperator
 
 UNREAD = {"agreement", "halos", "passes", "full", "noise"}  # keys of the stepper
@@ -82,24 +81,16 @@ class Probabilistic(Stepper):
         """The trained operator of a folder that `fit` filled."""
         return ProbabilisticOperator(Path(folder), device or self.device)
 
-    def _lesson(self, *of: Any) -> ProbabilisticLesson:
-        return ProbabilisticLesson(self, *of)
+    def _lesson(self, excerpt: Excerpt, seed: int) -> ProbabilisticLesson:
+        return ProbabilisticLesson(self, excerpt, seed)
 
 
 class ProbabilisticLesson(Lesson):
     """Samples and losses of one such stepper; see `learning.settings.Task`."""
 
-    def __init__(
-        self,
-        spec: Probabilistic,
-        runs: list[Trajectory],
-        moments: slice,
-        scale: Any,
-        names: Sequence[str],
-        seed: int,
-    ) -> None:
-        super().__init__(spec, runs, moments, scale, names, seed)
-        self.chain = patches_of(spec, (runs, moments, scale, names), 2)
+    def __init__(self, spec: Probabilistic, excerpt: Excerpt, seed: int) -> None:
+        super().__init__(spec, excerpt, seed)
+        self.chain = patches_of(spec, excerpt, 2)
 
     def sample(self, step: int, micro: int, size: int) -> dict[str, Any]:
         """A batch for `loss`: frames of one jump or two, and conditions."""

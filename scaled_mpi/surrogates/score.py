@@ -7,6 +7,7 @@ levels, v-prediction, score at level tau = 10). See `learning/scores.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from scaled_mpi.config import InputError, Spec, decisive
 from scaled_mpi.files import sha256
 from scaled_mpi.learning.schedules import Levels
-from scaled_mpi.learning.settings import Training
+from scaled_mpi.learning.settings import Result, Session, Task, Training
 from scaled_mpi.learning.sizes import UNetSize
 from scaled_mpi.learning.training import train
 from scaled_mpi.parallel.comm import Comm
@@ -159,19 +160,9 @@ def fit_score(
     from scaled_mpi.learning.scores import moved
 
     meta = {"kind": "score", "score": without_checkpoints(spec)}
-    return train_on(
-        seeded(spec.build, seed),
-        lambda model, x: model.loss(x),
-        snapshots,
-        held_out,
-        spec.training,
-        comm,
-        folder,
-        events,
-        seed,
-        meta,
-        moved,
-    )
+    lesson = SnapshotLesson(lambda model, x: model.loss(x), snapshots, held_out, meta, moved)
+    model = seeded(spec.build, seed)
+    return train_on(model, lesson, spec.training, Session(comm, folder, events, seed))
 
 
 def load_score(spec: AnyScore, folder: Path, device: Any = "cpu") -> Any:
@@ -179,25 +170,26 @@ def load_score(spec: AnyScore, folder: Path, device: Any = "cpu") -> Any:
     return load_model(spec.build(), folder, device)
 
 
-def train_on(
-    model: Any,
-    loss: Any,
-    snapshots: np.ndarray,
-    held_out: np.ndarray,
-    training: Training,
-    comm: Comm,
-    folder: Path,
-    events: Any,
-    seed: int,
-    meta: dict[str, Any],
-    altered: Callable[[Any], Any] = lambda x: x,
-    judged: int = JUDGED,
-) -> Any:
-    """One training whose batches are snapshots; `loss(model, x)` draws its noise itself.
+@dataclass(frozen=True)
+class SnapshotLesson:
+    """A training whose batches are snapshots (N, C, *cells); `loss(model, x)` draws its noise.
+
+    `altered` turns a micro-batch into another that is as likely. A validation looks at `judged`
+    of the snapshots in `held_out`. `meta` goes into the weight files.
+    """
+
+    loss: Callable[[Any, Any], Any]
+    snapshots: np.ndarray
+    held_out: np.ndarray
+    meta: dict[str, Any]
+    altered: Callable[[Any], Any] = lambda x: x
+    judged: int = JUDGED
+
+
+def train_on(model: Any, lesson: SnapshotLesson, training: Training, session: Session) -> Result:
+    """Train on snapshots (N, C, *cells); collective over the session's ranks.
 
     The snapshots lie on the device of the model, and a batch is only the numbers of some.
-    `altered` makes of a micro-batch another that is as likely; `judged` held-out snapshots are
-    looked at in a validation.
     """
     import torch
 
@@ -205,34 +197,30 @@ def train_on(
 
     def chosen(numbers: torch.Tensor) -> torch.Tensor:
         if numbers.device not in placed:
-            placed[numbers.device] = torch.from_numpy(snapshots).to(numbers.device)
+            placed[numbers.device] = torch.from_numpy(lesson.snapshots).to(numbers.device)
         return placed[numbers.device][numbers]
 
     def sample(step: int, micro: int, size: int) -> np.ndarray:
         places = np.arange(micro * size, (micro + 1) * size)
-        return integers(seed, step, places, len(snapshots), stream=Stream.SNAPSHOTS)
+        return integers(session.seed, step, places, len(lesson.snapshots), stream=Stream.SNAPSHOTS)
 
     def validate(model: Any) -> dict[str, float]:
         device = next(model.parameters()).device
-        x = torch.from_numpy(held_out[:judged]).to(device)
+        x = torch.from_numpy(lesson.held_out[: lesson.judged]).to(device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(JUDGE_SEED)
             with torch.enable_grad():
-                losses = [float(loss(model, part).detach()) for part in x.split(-(-judged // 4))]
+                parts = x.split(-(-lesson.judged // 4))
+                losses = [float(lesson.loss(model, part).detach()) for part in parts]
         return {"loss": float(np.mean(losses))}
 
-    return train(
-        model,
-        lambda m, numbers: loss(m, altered(chosen(numbers))),
+    task = Task(
+        lambda m, numbers: lesson.loss(m, lesson.altered(chosen(numbers))),
         sample,
         validate,
-        training,
-        comm,
-        folder,
-        events,
-        seed,
-        meta=meta,
+        lesson.meta,
     )
+    return train(model, task, training, session)
 
 
 def seeded(build: Any, seed: int) -> Any:

@@ -26,6 +26,7 @@ from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.parallel.streams import uniform
 from scaled_mpi.surrogates.fitting import (
     JUDGED,
+    Excerpt,
     JumpOperator,
     JumpSpec,
     patches_of,
@@ -114,8 +115,8 @@ class Stepper(JumpSpec):
     def _network(self, meta: Mapping[str, Any], seed: int) -> Any:
         return network_of(meta, seed)
 
-    def _lesson(self, *of: Any) -> Lesson:
-        return Lesson(self, *of)
+    def _lesson(self, excerpt: Excerpt, seed: int) -> Lesson:
+        return Lesson(self, excerpt, seed)
 
 
 def network_of(meta: Mapping[str, Any], seed: int) -> Any:
@@ -145,22 +146,14 @@ def network_of(meta: Mapping[str, Any], seed: int) -> Any:
 class Lesson:
     """Samples and losses of one stepper on some runs; see `learning.settings.Task`."""
 
-    def __init__(
-        self,
-        spec: Stepper,
-        runs: list[Trajectory],
-        moments: slice,
-        scale: Any,
-        names: Sequence[str],
-        seed: int,
-    ) -> None:
-        grid = runs[0].grid
+    def __init__(self, spec: Stepper, excerpt: Excerpt, seed: int) -> None:
+        grid = excerpt.runs[0].grid
         self.spec, self.seed = spec, seed
         self.reach = whole_per_axis("surrogate.reach", spec.reach, grid.axes, 1)
-        of, whole = (runs, moments, scale, names), spec.rollout > 1
-        self.single = self.chain = patches_of(spec, of, max(1, spec.rollout), whole)
+        whole = spec.rollout > 1
+        self.single = self.chain = patches_of(spec, excerpt, max(1, spec.rollout), whole)
         if spec.pushforward > 1 and not whole:
-            self.chain = patches_of(spec, of, spec.pushforward)
+            self.chain = patches_of(spec, excerpt, spec.pushforward)
 
     def sample(self, step: int, micro: int, size: int) -> dict[str, Any]:
         """A batch for `loss`: frames, conditions, and the halo known (0 cells: all of it)."""

@@ -11,7 +11,7 @@ from scaled_mpi.compressors import MEMBERS
 from scaled_mpi.config import InputError, parse, plain
 from scaled_mpi.coupling.latent import Coding
 from scaled_mpi.learning.networks.autoencoder import CodingNetwork
-from scaled_mpi.learning.networks.drawing import DrawingNetwork
+from scaled_mpi.learning.networks.drawing import DrawingNetwork, DrawingSize
 from scaled_mpi.learning.schedules import Rectified
 from scaled_mpi.parallel.blocks import Boundary, Grid, make_blocks
 from scaled_mpi.parallel.comm import SerialComm, world
@@ -36,11 +36,10 @@ def random_network(factor, conserve=False, **keys):
     latent = 5 if conserve else 3
     network = DrawingNetwork(
         CodingNetwork(2, latent, factor, 8, 1, conserve=conserve),
-        channels=2,
-        latent=latent,
-        schedule=Rectified(),
-        parametrization="edm",
-        **shape,
+        2,
+        latent,
+        DrawingSize(parametrization="edm", **shape),
+        Rectified(),
     )
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, 0.0, 0.7 * parameter[0].numel() ** -0.5)

@@ -67,5 +67,5 @@ def test_wandb_stays_offline_and_holds_no_key(results):
 
 def test_an_absent_library_is_one_line(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"--track wandb: not installed; pip install"):
+    with pytest.raises(InputError, match=r"--track wandb: not installed. Needed: pip install"):
         check_sink("wandb")

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from scaled_mpi.learning.settings import Training
+from scaled_mpi.learning.settings import Session, Task, Training
 from scaled_mpi.learning.training import train
 
 SMALL = {
@@ -63,18 +63,8 @@ def learn(folder, comm, *, net=None, events=None, seed=3, should_stop=None, **ch
     calls |= {name: changes.pop(name) for name in list(changes) if name in calls}
     spec = Training(**{**SMALL, **changes})
     net = network() if net is None else net
-    result = train(
-        net,
-        calls["loss"],
-        calls["sample"],
-        calls["validate"],
-        spec,
-        comm,
-        folder,
-        events,
-        seed,
-        should_stop=should_stop,
-    )
+    task = Task(calls["loss"], calls["sample"], calls["validate"])
+    result = train(net, task, spec, Session(comm, folder, events, seed), should_stop)
     return result, net
 
 

@@ -55,7 +55,7 @@ def test_other_keys_are_checked_against_the_steps():
 
 def test_a_training_refuses_epochs_without_samples():
     with pytest.raises(InputError, match="the number of samples is not known here"):
-        train(None, None, None, None, Training(epochs=2), None, ".", None, 0)
+        train(None, None, Training(epochs=2), None)
     with pytest.raises(InputError, match="at most its 3 samples"):
         with_steps(Training(epochs=2), 3)
 
@@ -71,10 +71,11 @@ def test_a_training_refuses_epochs_without_samples():
 )
 def test_the_samples_of_settings_are_those_of_the_data(tmp_path, kind, keys, count):
     from scaled_mpi.learning.patches import measure
+    from scaled_mpi.surrogates.fitting import Excerpt
 
     made = runs(tmp_path, (32, 48), count=count)
     spec = SURROGATES[kind](**keys)
     learned = made[: -spec.held_out] if count > spec.held_out else made
     moments = slice(None) if count > spec.held_out else slice(0, 10)
-    lesson = spec._lesson(learned, moments, measure(learned, ()), (), 0)
+    lesson = spec._lesson(Excerpt(learned, moments, measure(learned, ()), ()), 0)
     assert spec.sample_count(count, 12, (32, 48), (True, True)) == lesson.single.distinct

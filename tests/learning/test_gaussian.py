@@ -15,7 +15,7 @@ from scaled_mpi.learning.gaussian import (
     field_covariance,
 )
 from scaled_mpi.learning.schedules import SCHEDULES
-from scaled_mpi.learning.settings import Training
+from scaled_mpi.learning.settings import Session, Task, Training
 from scaled_mpi.learning.training import train
 from scaled_mpi.parallel.comm import SerialComm
 
@@ -150,7 +150,7 @@ def test_a_trained_network_has_the_score_of_the_mixture(tmp_path):
         checkpoint_every=500,
         ema=0.99,
     )
-    train(denoiser, loss, sample, validate, spec, SerialComm(), tmp_path, None, 0)
+    train(denoiser, Task(loss, sample, validate), spec, Session(SerialComm(), tmp_path, None, 0))
     exact = MixtureDenoiser(SHARES, MEANS, COVARIANCES, schedule)
     rng = np.random.default_rng(5)
     for t in (0.2, 0.4, 0.6, 0.8):

@@ -76,15 +76,17 @@ def test_a_local_solver_takes_finished_weights(tmp_path):
 
 def test_denoisers_take_finished_weights(tmp_path):
     from scaled_mpi.learning.schedules import Cosine, Powered
+    from scaled_mpi.learning.settings import Session
     from scaled_mpi.learning.sizes import UNetSize
-    from scaled_mpi.surrogates.denoiser import FieldDenoiser, fit_means
+    from scaled_mpi.surrogates.denoiser import Boxes, FieldDenoiser, fit_means
 
     size = UNetSize(widths=(8, 8), norm="cell", padding="replicate")
     denoiser = FieldDenoiser(network=size, training=training(2))
     boxes = np.random.default_rng(0).standard_normal((16, 2, 16, 16)).astype(np.float32)
     (tmp_path / "fit/coarse").mkdir(parents=True)
     place = tmp_path / "fit/coarse"
-    fit_means(denoiser, Cosine(), boxes, boxes, 2, 0.5, ALONE, place, None, 0)
+    session = Session(ALONE, place, None, 0)
+    fit_means(denoiser, Cosine(), Boxes(boxes, boxes), 2, 0.5, session)
     given = denoiser.model_copy(update={"weights": str(tmp_path)})
     take = given.take_as(Cosine(), 0.5, periodic=True)
     assert taken(given, "coarse", tmp_path / "new", ALONE, take)

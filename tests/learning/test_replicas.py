@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from scaled_mpi.learning.settings import Task, Training, useful_ranks
+from scaled_mpi.learning.settings import Session, Task, Training, useful_ranks
 from scaled_mpi.learning.training import train
 from scaled_mpi.parallel.comm import SerialComm, world
 from scaled_mpi.parallel.signals import Stopped
@@ -134,18 +134,9 @@ def validation(case):
 def learn(name, folder, comm, should_stop=None, **changes):
     """Train a case; returns its network."""
     case = CASES[name]()
-    train(
-        case.network,
-        case.loss,
-        case.sample,
-        validation(case),
-        Training(**{**KEYS, **changes}),
-        comm,
-        folder,
-        None,
-        3,
-        should_stop=should_stop,
-    )
+    task = Task(case.loss, case.sample, validation(case))
+    session = Session(comm, folder, None, 3)
+    train(case.network, task, Training(**{**KEYS, **changes}), session, should_stop)
     return case.network
 
 

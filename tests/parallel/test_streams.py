@@ -8,7 +8,6 @@ from scaled_mpi.parallel.streams import (
     cell_indices,
     integers,
     normal,
-    permutation,
     philox,
     uniform,
 )
@@ -115,13 +114,6 @@ def test_integers_are_the_floor_of_the_exact_product():
     for high in (6, 1 << 32):
         assert integers(8, 1, np.array(5), high) == bits * high >> 64
     assert np.ptp(np.bincount(integers(8, 1, np.arange(60_000), 6))) < 600
-
-
-def test_permutation():
-    order = permutation(4, 1, 5000)
-    assert np.array_equal(np.sort(order), np.arange(5000))
-    assert abs(np.corrcoef(order, np.arange(5000))[0, 1]) < 0.06
-    assert not np.array_equal(order, permutation(4, 2, 5000))
 
 
 @pytest.mark.parametrize(

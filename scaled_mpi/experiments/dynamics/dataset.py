@@ -1,4 +1,4 @@
-"""The data set of patterns: chunks of samples dealt to ranks, on CPUs or on a GPU."""
+"""The data set of patterns: each rank simulates chunks of samples, on CPUs or on a GPU."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import numpy as np
 from scaled_mpi.datasets.snapshots import write_index
 from scaled_mpi.engine.chunks import write_missing
 from scaled_mpi.engine.context import Context
-from scaled_mpi.experiments.dynamics.settings import Snapshots
+from scaled_mpi.experiments.dynamics.settings import DynamicsExperiment, Snapshots
 from scaled_mpi.parallel.comm import quiet_barrier
 from scaled_mpi.simulators.running import final_states
 
 
-def work(context: Context) -> None:
-    """Simulate every chunk that is not there; collective, each chunk by one rank."""
+def work(context: Context[DynamicsExperiment]) -> None:
+    """Simulate every chunk that has no file yet, each by one rank; collective."""
     spec, seed = context.experiment.patterns, context.experiment.seed
     if context.comm.rank == 0 and spec.device == "cpu":
         spec.simulator(spec.presets[0]).warm(2)
     quiet_barrier(context.comm)
     begun = time.perf_counter()
-    made = write_missing(
+    written = write_missing(
         context,
         "dataset",
         spec.chunks(),
         lambda preset, samples: simulate(spec, preset, samples, seed),
         lambda preset, samples: _meta(spec, preset, samples),
     )
-    _finish(context, made, time.perf_counter() - begun)
+    _finish(context, written, time.perf_counter() - begun)
 
 
 def simulate(spec: Snapshots, preset: str, samples: range, seed: int) -> np.ndarray:
-    """Final states (n, 2, height, width) of some samples, float32, normalised where asked."""
+    """Return final states (n, 2, height, width) of `samples`, float32, normalised if `spec` is."""
     runs = [(seed, spec.run(preset, sample)) for sample in samples]
     shape = (spec.height, spec.width)
     states = final_states(spec.simulator(preset), shape, runs, spec.steps, spec.device)
@@ -49,8 +49,8 @@ def _meta(spec: Snapshots, preset: str, samples: range) -> dict[str, Any]:
     }
 
 
-def _finish(context: Context, samples: int, seconds: float) -> None:
-    """The indices, and what the simulation took."""
+def _finish(context: Context[DynamicsExperiment], samples: int, seconds: float) -> None:
+    """Write the indices; record size and time of the data set."""
     spec = context.experiment.patterns
     if context.comm.rank == 0:
         count = len(spec.chunks()) // len(spec.presets)

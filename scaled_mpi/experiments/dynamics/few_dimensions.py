@@ -1,19 +1,33 @@
-"""The low-dimensional cases of an experiment on patterns; dealt to ranks, one at a time."""
+"""The low-dimensional cases of an experiment on patterns; each rank studies some of them."""
 
 from __future__ import annotations
 
 import time
 
 from scaled_mpi.engine.context import Context
+from scaled_mpi.experiments.dynamics.settings import Cases, DynamicsExperiment
 from scaled_mpi.parallel.arrays import save_arrays
 from scaled_mpi.parallel.comm import quiet_barrier, shares
 
 
-def work(context: Context) -> None:
-    """Facts `lyapunov.*`, `stationarity.*`, `cos.*` and `density.drift.*` of every case."""
-    spec = context.experiment.cases
-    names = spec.names if spec is not None else ()
-    begun, found = time.perf_counter(), []
+def work(context: Context[DynamicsExperiment]) -> None:
+    """Record `lyapunov.*`, `stationarity.*`, `cos.*` and `density.drift.*` of every case.
+
+    Collective.
+    """
+    begun = time.perf_counter()
+    own: list[tuple[str, float]] = []
+    if context.experiment.cases is not None:
+        own = _study(context, context.experiment.cases)
+    for name, value in sum(context.comm.allgather(own), []):
+        context.facts.record(name, value)
+    quiet_barrier(context.comm)
+    context.facts.record("time.cases", time.perf_counter() - begun, "s")
+
+
+def _study(context: Context[DynamicsExperiment], spec: Cases) -> list[tuple[str, float]]:
+    """The facts of this rank's cases; their arrays go into files."""
+    names, own = spec.names, []
     for place in shares(len(names), context.comm.size)[context.comm.rank]:
         from scaled_mpi.surrogates.cases import study
 
@@ -27,8 +41,5 @@ def work(context: Context) -> None:
             context.folder,
         )
         save_arrays(context.folder / f"{names[place]}.case.h5", arrays, {"case": names[place]})
-        found += facts
-    for name, value in sum(context.comm.allgather(found), []):
-        context.facts.record(name, value)
-    quiet_barrier(context.comm)
-    context.facts.record("time.cases", time.perf_counter() - begun, "s")
+        own += facts
+    return own

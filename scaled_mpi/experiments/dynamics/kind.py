@@ -20,15 +20,15 @@ def _dataset_part(experiment: DynamicsExperiment, ranks: int) -> dict[str, Any]:
 
 
 def _score_part(experiment: DynamicsExperiment, ranks: int) -> dict[str, Any]:
-    return {**_taken(experiment, "score", ranks), "held_out": experiment.held_out}
+    return {**_weights_part(experiment, "score", ranks), "held_out": experiment.held_out}
 
 
 def _flow_part(experiment: DynamicsExperiment, ranks: int) -> dict[str, Any]:
-    return _taken(experiment, "flow", ranks)
+    return _weights_part(experiment, "flow", ranks)
 
 
-def _taken(experiment: DynamicsExperiment, kind: str, ranks: int) -> dict[str, Any]:
-    """What decides a model of patterns: its training, or the files that it is taken from."""
+def _weights_part(experiment: DynamicsExperiment, kind: str, ranks: int) -> dict[str, Any]:
+    """The keys that decide a model of patterns: its training, or its files of weights."""
     member = getattr(experiment, kind)
     part = learned_part(experiment, kind, member, ranks)
     part["member"]["weights"] = fingerprints(member, kind, experiment.patterns.presets)
@@ -49,6 +49,7 @@ def _directions_part(experiment: DynamicsExperiment, ranks: int) -> dict[str, An
 
 
 def describe(experiment: DynamicsExperiment, ranks: int) -> list[str]:
+    """Return the lines of a dry run."""
     spec = experiment.patterns
     values = len(spec.presets) * spec.samples * 2 * spec.height * spec.width
     chunks = len(spec.chunks())

@@ -1,23 +1,25 @@
-"""Sections for patterns: how fields found from snapshots point, their pictures, small cases."""
+"""Sections for dynamics behind snapshots: directions of learned fields, pictures, small cases."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scaled_mpi.engine.kind import Found
+from scaled_mpi.experiments.dynamics.pattern_panels import CasePanel, PatternPanel
 from scaled_mpi.experiments.dynamics.settings import DynamicsExperiment
 from scaled_mpi.parallel.arrays import load_arrays
-from scaled_mpi.report import figures, images, movies, tables
+from scaled_mpi.report import figures, tables
 from scaled_mpi.report.page import Page, Panel
 from scaled_mpi.report.palette import INK
-from scaled_mpi.report.pictures import error_limit, field_limits, row
 from scaled_mpi.report.sections import facts, listed, origin, panels, spent, training
 from scaled_mpi.report.series import Numbers, number
+
+if TYPE_CHECKING:
+    from scaled_mpi.report.figures import Axes, Figure
 
 FIELDS = {
     "trainingfree": "training-free, turn of the score (1 × 1)",
@@ -45,20 +47,22 @@ BARS = {
     "reweighted": ("random weights", "#c4c4c4"),
 }
 CASES = ("two_moons", "ring", "two_peaks", "lorenz")
-COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
 def chart(numbers: Numbers) -> str:
-    """Both protocols as bars, a group a preset, the published values as marks; "" without."""
+    """Return bars of both protocols, a group a preset, with marks of the published values.
+
+    "" without facts.
+    """
     presets = _rows(numbers, "cos")[1]
     if not presets:
         return ""
 
-    def paint(figure: Any) -> None:
+    def paint(figure: Figure) -> None:
         left, right = figure.subplots(1, 2, sharey=True)
         _bars(left, numbers, presets, "cos")
         _bars(right, numbers, presets, "cos.fair")
-        left.set_title("along the march, |cos|, the better sign")
+        left.set_title("along the march, |cos|, better sign")
         right.set_title("at one instant, cos, sign fixed beforehand")
         handles = {
             label: bar
@@ -70,7 +74,7 @@ def chart(numbers: Numbers) -> str:
     return figures.draw(paint, "directions", 4.0)
 
 
-def _bars(axes: Any, numbers: Numbers, presets: Sequence[str], prefix: str) -> None:
+def _bars(axes: Axes, numbers: Numbers, presets: Sequence[str], prefix: str) -> None:
     """A bar a field and preset with the spread over snapshots or draws."""
     kinds = [
         key
@@ -100,24 +104,24 @@ def _bars(axes: Any, numbers: Numbers, presets: Sequence[str], prefix: str) -> N
 
 
 def marched(numbers: Numbers) -> str:
-    """Upstream's protocol: a row a field, a column a preset; "" without facts."""
+    """Return a table of upstream's protocol: a row a field, a column a preset; "" if empty."""
     rows, presets = _rows(numbers, "cos")
     if not rows:
         return ""
     for key, known in PUBLISHED.items():
         label = f"published: {FIELDS[key]}"
-        rows.append([escape(label), *(_said(known.get(preset)) for preset in presets)])
+        rows.append([escape(label), *(_three(known.get(preset)) for preset in presets)])
     return tables.table(("|cos|", *presets), rows, [False] + [True] * len(presets))
 
 
 def instantaneous(numbers: Numbers) -> str:
-    """The fair protocol, the same table; below it how still each field leaves the density."""
+    """Return a table of the fair protocol, and of the stationarity residual of each field."""
     rows, presets = _rows(numbers, "cos.fair")
     if not rows:
         return ""
     head, right = ("cos", *presets), [False] + [True] * len(presets)
     still = [
-        [escape(label), *(_said(_value(numbers, f"stationarity.{key}.{p}")) for p in presets)]
+        [escape(label), *(_three(_value(numbers, f"stationarity.{key}.{p}")) for p in presets)]
         for key, label in (
             ("trainingfree", FIELDS["trainingfree"]),
             ("flow", FIELDS["flow"]),
@@ -130,26 +134,26 @@ def instantaneous(numbers: Numbers) -> str:
     ]
     return (
         tables.table(head, rows, right)
-        + "<h4>Relative squared residual of div v + v · s (0: the density stands still)</h4>"
+        + "<h4>Relative squared residual of div v + v · s (0: the density is stationary)</h4>"
         + tables.table(("residual", *presets), [*still, size], right)
     )
 
 
 def exponents(numbers: Numbers) -> str:
-    """Lyapunov exponents and residuals of the small cases; "" without facts."""
+    """Return Lyapunov exponents and residuals of the small cases; "" without facts."""
     rows = []
     for case in CASES:
         for kind in ("truth", "trainingfree", "flow"):
-            found = [
+            values = [
                 _value(numbers, f"{name}.{kind}.{case}")
                 for name in ("lyapunov", "lyapunov.sum", "stationarity", "density.drift", "cos")
             ]
-            if any(value is not None for value in found):
+            if any(value is not None for value in values):
                 rows.append(
                     [
                         case.replace("_", " "),
                         kind.replace("gf", "g-f"),
-                        *(_said(value) for value in found),
+                        *(_three(value) for value in values),
                     ]
                 )
     if not rows:
@@ -167,15 +171,15 @@ def exponents(numbers: Numbers) -> str:
 
 
 def chaos(numbers: Numbers) -> str:
-    """Lorenz and the flow learned from its states, beside what is published; "" without."""
+    """Return exponents of Lorenz and of the learned flow beside published values; "" without."""
     rows = []
     for kind, label in (("truth", "Lorenz's own equations"), ("flow", "learned flow")):
-        found = [
+        values = [
             _value(numbers, f"{name}.{kind}.lorenz")
             for name in ("lyapunov", "lyapunov.path", "lyapunov.separation")
         ]
-        if any(value is not None for value in found):
-            rows.append([label, *(_said(value) for value in found)])
+        if any(value is not None for value in values):
+            rows.append([label, *(_three(value) for value in values)])
     if not rows:
         return ""
     rows.append(["published: Lorenz's own", "0.906", "", ""])
@@ -195,197 +199,50 @@ def chaos(numbers: Numbers) -> str:
 ABOVE = (
     (
         "How well they point",
-        "Cosine between fields that were found from snapshots alone, without "
-        "any time, and what the simulator does; 1 is the same direction, 0 no relation. Mean over "
-        "held-out snapshots, thin lines their spread; random fields show what costs nothing.",
+        "The bars show the cosine between fields learned from snapshots alone, without time, and "
+        "the simulator's change: 1 is the same direction, 0 no relation. Bars are means over "
+        "held-out snapshots, thin lines their spread. Random fields are the baseline "
+        "that costs nothing.",
         chart,
     ),
 )
 BELOW = (
     (
         "Along the march",
-        "Displacement under the field and noise against that of the simulator, "
-        "absolute value, the better of v and −v: upstream's protocol, which looks at the truth to "
-        "choose a sign. Mean over held-out snapshots; published is one snapshot of the training "
-        "set, its network trained on 8192 snapshots of 128 × 128 cells on a GPU.",
+        "The table compares the displacement under field and noise with the simulator's: absolute "
+        "cosine, the better of v and −v. This is upstream's protocol, which uses the truth to "
+        "choose a sign. Values are means over held-out snapshots. The published values are of one "
+        "snapshot of the training set; their network was trained on 8192 snapshots of 128 × 128 "
+        "cells on a GPU.",
         marched,
     ),
     (
         "At one instant",
-        "The field at a snapshot without noise against the simulator's rate of "
-        "change there, with its sign, which is fixed beforehand; mean over held-out snapshots.",
+        "The table compares the field at a snapshot, without noise, with the simulator's rate of "
+        "change there. The sign is fixed beforehand; values are means over held-out snapshots.",
         instantaneous,
     ),
     (
         "Small cases",
-        "Fields of unit speed (on Lorenz: as fast as Lorenz). In the plane a "
+        "All fields have unit speed (on Lorenz: Lorenz's speed, root mean square). In the plane a "
         "training-free field has a first integral, log p, and no chaos: its exponents go to zero "
         "as log t / t.",
         exponents,
     ),
     (
         "Chaos",
-        "Largest Lyapunov exponents on Lorenz's attractor. A field found without time has "
-        "no speed of its own, so the exponent is told for one as fast as Lorenz's, and for a unit "
-        "of path in standardised states. Separation: the published way, whose distances grow from "
-        "1e-5 to the size of the attractor within its 250 units of time, so that it cannot tell "
-        "more than about 0.05 however chaotic a field is.",
+        "The table shows largest Lyapunov exponents on Lorenz's attractor. A field learned "
+        "without time has no speed of its own. So one column scales it to Lorenz's speed, and one "
+        "divides by the path in standardised states. The last column follows the published "
+        "protocol. Its distances grow from 1e-5 to the size of the attractor within 250 units of "
+        "time; so it cannot exceed about 0.05, however chaotic a field is.",
         chaos,
     ),
 )
 
 
-@dataclass(frozen=True)
-class PatternPanel:
-    """One held-out snapshot of a preset, the fields found at it, and where they lead."""
-
-    preset: str
-    arrays: Mapping[str, np.ndarray]
-
-    @property
-    def heading(self) -> str:
-        """The preset's name."""
-        return self.preset.capitalize()
-
-    @property
-    def sentence(self) -> str:
-        """What is shown."""
-        shape = self.arrays["snapshots"].shape[2:]
-        return (
-            f"A held-out snapshot of {shape[0]} × {shape[1]} cells, the simulator's rate of "
-            "change there and the fields found without any time; then what 20 steps of the "
-            "simulator change beside what a march of 200 steps along the fields changes, "
-            "denoised. Species v, red up and blue down, each in its own scale; cosines with "
-            "the simulator's change over both species, of marches with their noise. Below, "
-            "the same 200 steps in motion, and other held-out snapshots."
-        )
-
-    def content(self) -> str:
-        """The fields, the marches as a movie, other snapshots."""
-        snapshots = self.arrays["snapshots"][:, 1]
-        low, high = field_limits(list(snapshots))
-        fields = [
-            ("snapshot", snapshots[0], low, high, images.FIELD),
-            self._change("simulator, rate of change", "rate"),
-            self._change("training-free field", "trainingfree", "rate"),
-            self._change("learned flow", "flow", "rate"),
-            self._change("simulator, 20 steps", "truth"),
-            self._change("training-free, marched", "marched.trainingfree", "truth"),
-            self._change("learned flow, marched", "marched.flow", "truth"),
-        ]
-        others = [
-            (f"snapshot {k + 2}", plane, low, high, images.FIELD)
-            for k, plane in enumerate(snapshots[1:])
-        ]
-        return row(fields) + self._motion() + (row(others) if others else "")
-
-    def _change(
-        self, label: str, key: str, truth: str | None = None
-    ) -> tuple[str, np.ndarray, float, float, str]:
-        """A field as a picture, labelled with its cosine with the simulator's.
-
-        Of a march the denoised change is shown; its cosine is that of the noisy one.
-        """
-        field = self.arrays[key]
-        if truth is not None:
-            true = self.arrays[truth]
-            along = float(np.vdot(field, true) / (_norm(field) * _norm(true)))
-            label += f", cos\N{NO-BREAK SPACE}{along:.2f}".replace("-", "\N{MINUS SIGN}")
-        film = self.arrays.get("film." + key.removeprefix("marched."))
-        plane = film[-1] - film[0] if key.startswith("marched.") else field[1]
-        limit = error_limit([plane])
-        return label, plane, -limit, limit, images.ERROR
-
-    def _motion(self) -> str:
-        """A movie: the simulator and the denoised states of the marches, the same steps."""
-        films = {
-            "truth": "simulator",
-            "trainingfree": "along the training-free field",
-            "flow": "along the learned flow",
-        }
-        names = "".join(f"<span>{label}</span>" for label in films.values())
-        moving = [self.arrays[f"film.{key}"] for key in films]
-        low, high = field_limits([moving[0]])
-
-        def frames(panel: int) -> Iterator[np.ndarray]:
-            for step, *planes in zip(self.arrays["film.steps"], *moving, strict=True):
-                shown = [(plane, low, high, images.FIELD) for plane in planes]
-                yield movies.frame(shown, f"step {step}", panel)
-
-        played = movies.play(frames, "the simulator and marches along the fields")
-        return f'<figure><div class="over">{names}</div>{played}</figure>'
-
-
-@dataclass(frozen=True)
-class CasePanel:
-    """One density in few dimensions with its fields."""
-
-    case: str
-    arrays: Mapping[str, np.ndarray]
-
-    @property
-    def heading(self) -> str:
-        """The case's name."""
-        return self.case.replace("_", " ").capitalize()
-
-    @property
-    def sentence(self) -> str:
-        """What is shown."""
-        if "path.flow" in self.arrays:
-            return (
-                "States of Lorenz's attractor without any time, which is all that was "
-                "learned from; a path of the learned flow; a path of Lorenz's own equations "
-                "over the same time."
-            )
-        return (
-            "Paths along fields under which the density (shaded) stands still; each begins "
-            "at its dot, the same ones on both sides."
-        )
-
-    def content(self) -> str:
-        """A figure: paths over the density, or over the attractor."""
-        paint = self._attractor if "path.flow" in self.arrays else self._paths
-        return figures.draw(paint, self.case, 3.6)
-
-    def _paths(self, figure: Any) -> None:
-        x, y = np.moveaxis(self.arrays["points"], -1, 0)
-        density = self.arrays["density"]
-        for axes, (key, label) in zip(
-            figure.subplots(1, 2),
-            (("trainingfree", "training-free, exact score"), ("flow", "learned flow")),
-            strict=True,
-        ):
-            axes.contourf(x, y, density, levels=12, cmap="Greys", alpha=0.6)
-            for path, colour in zip(self.arrays[f"paths.{key}"], COLOURS, strict=False):
-                axes.plot(*path.T, color=colour, linewidth=1.2)
-                axes.plot(*path[0], "o", color=colour, markersize=4.5)
-            axes.set_title(label)
-            axes.set_xlim(x.min(), x.max())
-            axes.set_ylim(y.min(), y.max())
-            axes.set_aspect("equal")
-            axes.grid(False)
-
-    def _attractor(self, figure: Any) -> None:
-        panels = figure.subplots(1, 3, sharex=True, sharey=True)
-        samples = self.arrays["samples"]
-        panels[0].plot(samples[:, 0], samples[:, 2], ".", markersize=1.5, color=INK)
-        for axes, key, colour in zip(panels[1:], ("flow", "truth"), COLOURS, strict=False):
-            path = self.arrays[f"path.{key}"]
-            axes.plot(path[:, 0], path[:, 2], linewidth=0.7, color=colour)
-        titles = ("states, standardised (x, z)", "a path of the learned flow", "Lorenz's own")
-        for axes, title in zip(panels, titles, strict=True):
-            axes.set_title(title)
-        # A flow that was hardly trained may leave for infinity.
-        panels[0].set_xlim(1.3 * samples[:, 0].min(), 1.3 * samples[:, 0].max())
-        panels[0].set_ylim(1.3 * samples[:, 2].min(), 1.3 * samples[:, 2].max())
-
-
-def _norm(field: np.ndarray) -> float:
-    return max(float(np.linalg.norm(field)), 1e-300)
-
-
 def _rows(numbers: Numbers, prefix: str) -> tuple[list[list[str]], list[str]]:
-    """A row a field with the facts prefix.FIELD.PRESET, and the presets found."""
+    """A row a field with the facts prefix.FIELD.PRESET, and the presets with facts."""
     first = f"{prefix}.trainingfree."
     presets = [
         fact["name"].removeprefix(first)
@@ -396,23 +253,23 @@ def _rows(numbers: Numbers, prefix: str) -> tuple[list[list[str]], list[str]]:
     for key, label in FIELDS.items():
         values = [_value(numbers, f"{prefix}.{key}.{preset}") for preset in presets]
         if any(value is not None for value in values):
-            rows.append([escape(label), *(_said(value) for value in values)])
+            rows.append([escape(label), *(_three(value) for value in values)])
     return rows, presets
 
 
 def _value(numbers: Numbers, name: str, place: str = "value") -> float | None:
-    found = [fact for fact in numbers.facts if fact["name"] == name and place in fact]
-    return number(found[-1][place]) if found else None
+    facts_ = [fact for fact in numbers.facts if fact["name"] == name and place in fact]
+    return number(facts_[-1][place]) if facts_ else None
 
 
-def _said(value: float | None) -> str:
+def _three(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.3f}" if abs(value) >= 1e-3 or value == 0 else f"{value:.0e}"
 
 
 def page(experiment: DynamicsExperiment, done: Found) -> Page:
-    """The page of the dynamics behind snapshots."""
+    """Return the page of the dynamics behind snapshots."""
     trainings = {}
     if "score" in done and experiment.score.weights is None:
         trainings = {
@@ -425,13 +282,13 @@ def page(experiment: DynamicsExperiment, done: Found) -> Page:
 
 def _panels(experiment: DynamicsExperiment, done: Found) -> list[Panel]:
     """One panel a preset and one a case of few dimensions."""
-    found: list[Panel] = []
+    shown: list[Panel] = []
     if "evaluate" in done:
         for preset in experiment.patterns.presets:
             arrays, _ = load_arrays(done["evaluate"].path / f"{preset}.fields.h5")
-            found.append(PatternPanel(preset, arrays))
+            shown.append(PatternPanel(preset, arrays))
     if "cases" in done and experiment.cases is not None:
         for name in experiment.cases.names:
             arrays, _ = load_arrays(done["cases"].path / f"{name}.case.h5")
-            found.append(CasePanel(name, arrays))
-    return found
+            shown.append(CasePanel(name, arrays))
+    return shown

@@ -3,9 +3,9 @@
     dataset -> score -> flow -> evaluate -> report
     (and cases: densities in two and three dimensions, Lorenz among them)
 
-A file with a key `patterns` is such an experiment. The method is that of Zhang and Levin 2025
-(arXiv 2509.17990): from snapshots alone, without any time, to a field v under which their density
-p stands still, div(p v) = 0. Every block below is one of the file's keys.
+The method is Zhang and Levin's of 2025 (arXiv 2509.17990). From snapshots alone, without time, it
+learns a field v that leaves their density p unchanged: div(p v) = 0. Every block below is one of
+the file's keys.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ SEEDS = 5  # discs a sample starts from, whatever its size
 
 
 class Snapshots(Spec):
-    """The data set: `samples` final states of each preset, 2 x height x width, after `steps`.
+    """The data set: `samples` final states (2, height, width) of each preset after `steps`.
 
     A sample starts from five discs. `normalize` maps [0, 1] to [-1, 1]; `chunk` samples make a
-    file. `device` cuda simulates there (other bits than a CPU's).
+    file. `device` cuda simulates on a GPU, with other bits than a CPU.
     """
 
-    presets: tuple[str, ...] = Field(("waves", "spirals", "maze", "life"), min_length=1)
+    presets: tuple[str, ...] = Field(default=("waves", "spirals", "maze", "life"), min_length=1)
     samples: PositiveInt = 8192
     height: Annotated[int, Field(ge=8)] = 128
     width: Annotated[int, Field(ge=8)] = 128
@@ -58,21 +58,22 @@ class Snapshots(Spec):
         for name in presets:
             if name not in known or presets.count(name) > 1:
                 raise InputError(
-                    f"patterns.presets: {name!r} given; each at most once of {', '.join(known)}"
+                    f"patterns.presets: {name!r} is not allowed: unknown, or listed twice. "
+                    f"Allowed: each at most once of {', '.join(known)}"
                 )
         return presets
 
     def simulator(self, preset: str) -> GrayScott:
-        """The system of a preset, five discs at its start."""
+        """Return the simulator of a preset, with five discs at its start."""
         density = SEEDS * DENSITY_CELLS / (self.height * self.width)
         return GrayScott(pattern=preset, density=density)
 
     def run(self, preset: str, sample: int) -> int:
-        """The place of a sample among the runs of a seed; the same in every selection."""
+        """Return the run number of a sample of a seed; the same in every selection of presets."""
         return list(PATTERNS["pattern"].rates).index(preset) * RUNS_A_GROUP + sample
 
     def chunks(self) -> list[tuple[str, int, range]]:
-        """(preset, number of the file, samples) of every file."""
+        """Return (preset, number of the file, samples) of every file."""
         count = math.ceil(self.samples / self.chunk)
         return [
             (
@@ -86,11 +87,12 @@ class Snapshots(Spec):
 
 
 class Directions(Spec):
-    """How fields are compared with the dynamics; see `pipeline/directions.py`.
+    """The comparison of fields with the dynamics; see `surrogates/directions.py`.
 
-    `samples` held-out snapshots; `marched` of them follow the stochastic equation for `march`
-    steps of `dt` with `eta`, averaged with `memory`, beside `simulated` steps of the simulator.
-    `random` draws of each random baseline; `fitted` snapshots tell a fitted kernel their rate.
+    `samples` held-out snapshots are compared. `marched` of them follow the stochastic equation for
+    `march` steps of `dt` with `eta`, averaged with `memory`, beside `simulated` steps of the
+    simulator. `random`: draws of each random baseline. `fitted`: snapshots whose rate a kernel is
+    fitted to.
     """
 
     samples: PositiveInt = 64
@@ -105,10 +107,10 @@ class Directions(Spec):
 
 
 class Cases(Spec):
-    """Densities in few dimensions: which, and what is learned and measured on each.
+    """Densities in few dimensions, whose flows are learned in `steps` steps and measured.
 
-    `horizon` is the time that exponents are measured over, `separation` the steps of 0.1 of the
-    published protocol.
+    `noise` is the width of the densities in the plane. `horizon` is the time over which exponents
+    are measured, `separation` the number of steps of 0.1 of the published protocol.
     """
 
     names: tuple[Literal["two_moons", "ring", "two_peaks", "lorenz"], ...] = (
@@ -143,12 +145,12 @@ class DynamicsExperiment(ExperimentSpec):
 
     @property
     def held_out(self) -> int:
-        """Samples of each preset that nothing is trained on: the last ones."""
+        """Number of held-out samples of each preset: the last ones."""
         return max(1, round(self.validation * self.patterns.samples))
 
     @property
     def training_samples(self) -> int:
-        """Samples of each preset that are trained on."""
+        """Number of training samples of each preset."""
         return self.patterns.samples - self.held_out
 
 
@@ -157,15 +159,18 @@ def _check(experiment: DynamicsExperiment) -> None:
     available = experiment.held_out
     if experiment.training_samples < 1:
         raise InputError(
-            f"patterns.samples: {experiment.patterns.samples} given; at least 2 are needed"
+            f"patterns.samples: {experiment.patterns.samples} is not allowed: one sample is held "
+            "out. Allowed: at least 2"
         )
     for block in ("score", "flow"):
         getattr(experiment, block).training.check_batch(experiment.training_samples)
     for key in ("samples", "marched", "fitted"):
-        given = getattr(experiment.evaluation, key)
-        if given > (experiment.training_samples if key == "fitted" else available):
+        count = getattr(experiment.evaluation, key)
+        most = experiment.training_samples if key == "fitted" else available
+        if count > most:
+            part = "trained on" if key == "fitted" else "held out"
             raise InputError(
-                f"evaluation.{key}: {given} given; at most {available} samples are held out, "
-                f"{experiment.training_samples} are trained on"
+                f"evaluation.{key}: {count} is not allowed: too few samples are {part}. "
+                f"Allowed: at most {most}"
             )
     experiment.score.check_shape((experiment.patterns.height, experiment.patterns.width))

@@ -1,23 +1,26 @@
 """Score, flow and their evaluation, one preset after another.
 
-Facts of the evaluation, P a preset: `cos.trainingfree.P`, `cos.flow.P`, `cos.random.P` and others
-by upstream's protocol (absolute value, the better sign, mean over `marched` snapshots; place
-`spread`), `cos.fair.*.P` by the fair one, `stationarity.*.P`; see `surrogates/directions.py`.
+Facts of the evaluation, of a preset P and a FIELD: trainingfree, flow, random or a further field.
+`cos.FIELD.P` by upstream's protocol: absolute value, better sign, mean over `marched` snapshots,
+with the key `spread`. `cos.fair.FIELD.P` by the fair protocol, and `stationarity.FIELD.P`. See
+`surrogates/directions.py`.
 """
 
 from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from scaled_mpi.datasets.snapshots import SnapshotSet
 from scaled_mpi.engine.context import Context
+from scaled_mpi.experiments.dynamics.settings import DynamicsExperiment
+from scaled_mpi.learning.settings import Result
 from scaled_mpi.learning.training import on_team
 from scaled_mpi.parallel.arrays import save_arrays
-from scaled_mpi.parallel.comm import quiet_barrier, shares
+from scaled_mpi.parallel.comm import Comm, quiet_barrier, shares
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.simulators.running import advance_on
 from scaled_mpi.surrogates.flow import fit_flow, load_flow
@@ -28,15 +31,27 @@ from scaled_mpi.surrogates.score import (
     take_weights,
 )
 
+if TYPE_CHECKING:
+    from scaled_mpi.surrogates.directions import Contest, Truth
+
+Fact = tuple[str, float, dict[str, Any]]  # name, value, places
 SHOWN = 6  # snapshots of a preset on the page
 ALIVE = 0.01  # spread of v, in stored units, above which a pattern has not died out
 
 
-def learn_score(context: Context) -> None:
-    """One score model a preset; all ranks that train work on each."""
+class Fit(Protocol):
+    """A training of the model of one preset on the ranks of a team."""
+
+    def __call__(self, team: Comm, preset: str) -> Result:
+        """Train, write the weights and return the outcome; collective."""
+        ...
+
+
+def learn_score(context: Context[DynamicsExperiment]) -> None:
+    """Train one score model a preset; all training ranks work on each. Collective."""
     experiment = context.experiment
 
-    def one(team: Any, preset: str) -> Any:
+    def train(team: Comm, preset: str) -> Result:
         return fit_score(
             experiment.score,
             *_snapshots(context, preset),
@@ -46,14 +61,14 @@ def learn_score(context: Context) -> None:
             experiment.seed,
         )
 
-    _for_presets(context, "score", one)
+    _for_presets(context, "score", train)
 
 
-def learn_flow(context: Context) -> None:
-    """One flow a preset, under its score model."""
+def learn_flow(context: Context[DynamicsExperiment]) -> None:
+    """Train one flow a preset, with its score model; collective."""
     experiment = context.experiment
 
-    def one(team: Any, preset: str) -> Any:
+    def train(team: Comm, preset: str) -> Result:
         score = load_score(experiment.score, context.inputs["score"] / preset)
         return fit_flow(
             experiment.flow,
@@ -65,13 +80,13 @@ def learn_flow(context: Context) -> None:
             experiment.seed,
         )
 
-    _for_presets(context, "flow", one)
+    _for_presets(context, "flow", train)
 
 
-def _for_presets(context: Context, stage: str, one: Any) -> None:
+def _for_presets(context: Context[DynamicsExperiment], stage: str, train: Fit) -> None:
     spec = getattr(context.experiment, stage)
 
-    def work(team: Any) -> None:
+    def work(team: Comm) -> None:
         for preset in context.experiment.patterns.presets:
             folder = context.folder / preset
             folder.mkdir(exist_ok=True)
@@ -79,7 +94,7 @@ def _for_presets(context: Context, stage: str, one: Any) -> None:
             if source is not None:
                 on_root(team, partial(take_weights, spec, source, folder))
                 continue
-            result = one(team, preset)
+            result = train(team, preset)
             if team.rank == 0:
                 context.facts.record(f"{stage}.loss.{preset}", result.best_loss)
                 context.facts.record(
@@ -95,52 +110,40 @@ def _for_presets(context: Context, stage: str, one: Any) -> None:
     quiet_barrier(context.comm)
 
 
-def _snapshots(context: Context, preset: str) -> tuple[np.ndarray, np.ndarray]:
-    """Snapshots to learn from, and those held out."""
+def _snapshots(context: Context[DynamicsExperiment], preset: str) -> tuple[np.ndarray, np.ndarray]:
+    """Training and held-out snapshots (n, 2, Y, X)."""
     stored = SnapshotSet(context.inputs["dataset"], preset)
     border = context.experiment.training_samples
     return stored.read(0, border), stored.read(border, len(stored))
 
 
-def evaluate(context: Context) -> None:
-    """Compare all fields with the dynamics; presets are dealt to ranks."""
+def evaluate(context: Context[DynamicsExperiment]) -> None:
+    """Compare all fields with the dynamics; each rank compares some presets. Collective."""
     presets = context.experiment.patterns.presets
     begun = time.perf_counter()
-    found = []
+    own: list[Fact] = []
     for place in shares(len(presets), context.comm.size)[context.comm.rank]:
-        found += _compare(context, presets[place])
+        own += _compare(context, presets[place])
         context.say(f"  {presets[place]}: compared")
-    for name, value, where in sum(context.comm.allgather(found), []):
+    for name, value, where in sum(context.comm.allgather(own), []):
         context.facts.record(name, value, **where)
     quiet_barrier(context.comm)
     context.facts.record("time.evaluate", time.perf_counter() - begun, "s")
 
 
-def _compare(context: Context, preset: str) -> list[tuple[str, Any, dict[str, Any]]]:
-    """The facts (name, value, places) of one preset; its pictures go into a file."""
-    from scaled_mpi.learning.distributed import pick_device
-    from scaled_mpi.parallel.comm import SerialComm
-    from scaled_mpi.surrogates.directions import Contest, March
+def _compare(context: Context[DynamicsExperiment], preset: str) -> list[Fact]:
+    """The facts of one preset; its pictures go into a file."""
+    from scaled_mpi.surrogates.directions import March
 
-    experiment, spec = context.experiment, context.experiment.evaluation
-    device = pick_device(experiment.score.training, SerialComm())
+    spec = context.experiment.evaluation
     learned, held_out = _snapshots(context, preset)
     alive = held_out[:, 1].std(axis=(1, 2)) > ALIVE
-    if alive.any():  # where nothing changes there is no direction to compare with
+    if alive.any():  # a pattern at rest has no direction to compare with
         held_out = held_out[alive]
-    lesson = truth(experiment, preset, learned[: spec.fitted], 0)
-    test = truth(experiment, preset, held_out[: spec.samples], spec.marched)
-    contest = Contest(
-        load_score(experiment.score, context.inputs["score"] / preset, device),
-        load_flow(experiment.flow, context.inputs["flow"] / preset, device),
-        lesson,
-        test,
-        experiment.kernels.sizes,
-        spec.random,
-        experiment.seed,
-        device,
-    )
-    facts = [
+    lesson = truth(context.experiment, preset, learned[: spec.fitted], 0)
+    test = truth(context.experiment, preset, held_out[: spec.samples], spec.marched)
+    contest = _contest(context, preset, lesson, test)
+    facts: list[Fact] = [
         ("dynamics.size." + preset, float(np.sqrt(np.mean(test.rate**2))), {}),
         ("dataset.alive." + preset, float(alive.mean()), {"count": len(alive)}),
     ]
@@ -158,7 +161,7 @@ def _compare(context: Context, preset: str) -> list[tuple[str, Any, dict[str, An
             "snapshots": held_out[:SHOWN],
             "rate": test.rate[0],
             "truth": test.moved[0],
-            "film.truth": _film(experiment, preset, held_out[0]),
+            "film.truth": _film(context.experiment, preset, held_out[0]),
             **marched,
             **contest.pictures(),
         },
@@ -167,10 +170,35 @@ def _compare(context: Context, preset: str) -> list[tuple[str, Any, dict[str, An
     return facts
 
 
-def truth(experiment: Any, preset: str, snapshots: np.ndarray, marched: int) -> Any:
-    """The simulator's change of snapshots (N, 2, Y, X) in a step, and of the first in several.
+def _contest(
+    context: Context[DynamicsExperiment], preset: str, lesson: Truth, test: Truth
+) -> Contest:
+    """All fields of a preset, with its trained models."""
+    from scaled_mpi.learning.distributed import pick_device
+    from scaled_mpi.parallel.comm import SerialComm
+    from scaled_mpi.surrogates.directions import Contest
 
-    In the units of the snapshots. One step is taken in float64: in a frozen pattern it is small.
+    experiment = context.experiment
+    device = pick_device(experiment.score.training, SerialComm())
+    return Contest(
+        load_score(experiment.score, context.inputs["score"] / preset, device),
+        load_flow(experiment.flow, context.inputs["flow"] / preset, device),
+        lesson,
+        test,
+        experiment.kernels.sizes,
+        experiment.evaluation.random,
+        experiment.seed,
+        device,
+    )
+
+
+def truth(
+    experiment: DynamicsExperiment, preset: str, snapshots: np.ndarray, marched: int
+) -> Truth:
+    """Return the simulator's change of snapshots (N, 2, Y, X), in their units.
+
+    Of all snapshots the change in one step; of the first `marched` the change in
+    `evaluation.simulated` steps. Steps are in float64, since frozen patterns change little.
     """
     from scaled_mpi.surrogates.directions import Truth
 
@@ -183,8 +211,8 @@ def truth(experiment: Any, preset: str, snapshots: np.ndarray, marched: int) -> 
     )
 
 
-def _film(experiment: Any, preset: str, snapshot: np.ndarray) -> np.ndarray:
-    """The simulator's species v (T, Y, X) over as many steps as the marches take."""
+def _film(experiment: DynamicsExperiment, preset: str, snapshot: np.ndarray) -> np.ndarray:
+    """The simulator's species v (T, Y, X) over as many steps as the marches have."""
     from scaled_mpi.surrogates.directions import FILMED
 
     states = [snapshot[None]]
@@ -193,8 +221,10 @@ def _film(experiment: Any, preset: str, snapshot: np.ndarray) -> np.ndarray:
     return np.concatenate(states)[:, -1]
 
 
-def _later(experiment: Any, preset: str, states: np.ndarray, steps: int) -> np.ndarray:
-    """Where the simulator leads from snapshots (N, 2, Y, X), in their own units and precision."""
+def _later(
+    experiment: DynamicsExperiment, preset: str, states: np.ndarray, steps: int
+) -> np.ndarray:
+    """States after `steps` steps from snapshots (N, 2, Y, X), in their units and precision."""
     spec = experiment.patterns
     system = spec.simulator(preset)
     if not spec.normalize:

@@ -1,16 +1,17 @@
-"""Learning a local solver: run solves and keep what their tiles met, then fit to it."""
+"""Learning a local solver: harvest the tiles' residuals of solves, then fit to them."""
 
 from __future__ import annotations
 
 import time
 
 from scaled_mpi.engine.context import Context
+from scaled_mpi.experiments.elliptic.settings import EllipticExperiment
 from scaled_mpi.learning.given_weights import taken
 from scaled_mpi.parallel.comm import quiet_barrier
 
 
-def work(context: Context) -> None:
-    """Write `residuals-0000.npz` ... into the folder, where a solver is to be learned."""
+def work(context: Context[EllipticExperiment]) -> None:
+    """Write `residuals-0000.npz` ... into the folder if the solver is learned; collective."""
     experiment = context.experiment
     if not experiment.local_solver.learns():
         return
@@ -31,8 +32,8 @@ def work(context: Context) -> None:
     context.facts.record("time.data", time.perf_counter() - begun, "s")
 
 
-def fit(context: Context) -> None:
-    """Train the local solver on the residuals, or take finished weights."""
+def fit(context: Context[EllipticExperiment]) -> None:
+    """Train the local solver on the residuals, or copy finished weights; collective."""
     experiment = context.experiment
     code = taken(experiment.local_solver, "local_solver", context.folder, context.comm)
     if code is not None:

@@ -33,7 +33,7 @@ def _residuals_part(experiment: EllipticExperiment, ranks: int) -> dict[str, Any
 
 def _local_fit_part(experiment: EllipticExperiment, ranks: int) -> dict[str, Any]:
     part = learned_part(experiment, "local_solver", experiment.local_solver, ranks)
-    part["member"].pop("device", None)  # where it is applied, not what was learned
+    part["member"].pop("device", None)  # decides where the solver runs, not its weights
     return part
 
 
@@ -49,13 +49,14 @@ def _solve_part(experiment: EllipticExperiment, ranks: int) -> dict[str, Any]:
 
 
 def _implicit_part(implicit: Implicit) -> dict[str, Any]:
-    """What decides the steps: of a surrogate that guesses its weights, wherever they lie."""
+    """The keys that decide the steps; a guessing surrogate counts by its weights."""
     part = plain(implicit)
     part["guess"]["path"] = implicit.guess.fingerprint()
     return part
 
 
 def describe(experiment: EllipticExperiment, ranks: int) -> list[str]:
+    """Return the lines of a dry run."""
     lines = [
         f"  problem     {experiment.problem.kind}, tiles of {times(experiment.domain.tile)}, "
         f"overlap {experiment.solving.overlap}, coarse space {experiment.solving.coarse.kind}"

@@ -1,12 +1,12 @@
-"""Sections for problems without time: iterations, convergence, what only a certificate removes."""
+"""Sections for problems without time: iterations, convergence, floors without certificate."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from scaled_mpi.engine.kind import Found
 from scaled_mpi.experiments.elliptic import steps_page
@@ -19,6 +19,12 @@ from scaled_mpi.report.pictures import Pictures
 from scaled_mpi.report.sections import domain, facts, listed, origin, section, spent, training
 from scaled_mpi.report.series import Numbers, quantity
 
+if TYPE_CHECKING:
+    from scaled_mpi.report.figures import Axes, Figure
+
+Value = str | float | None
+ByTiles = dict[int, Value]  # number of tiles -> value
+
 METHODS = (
     ("", "learned, two levels", "#d55e00", "-"),
     ("exact.", "exact, two levels", INK, "-"),
@@ -29,57 +35,21 @@ STROKES = {"certified": METHODS[0], "exact": METHODS[1], "onelevel": METHODS[2]}
 
 
 def iterations(numbers: Numbers) -> str:
-    """Iterations over the number of tiles: a figure and the table behind it; "" without facts."""
-    found = {kind: _by_tiles(numbers, f"iterations.{kind}") for kind, *_ in METHODS}
-    if not found[""]:
+    """Return iterations by number of tiles, a figure and its table; "" without facts."""
+    counted = {kind: _by_tiles(numbers, f"iterations.{kind}") for kind, *_ in METHODS}
+    if not counted[""]:
         return ""
+    counts = sorted(counted[""])
 
-    counts = sorted(found[""])
+    def paint(figure: Figure) -> None:
+        _paint_iterations(figure.add_subplot(), counted, counts)
 
-    def paint(figure: Any) -> None:
-        axes = figure.add_subplot()
-        for kind, label, colour, dash in METHODS:
-            points = [
-                (n, value)
-                for n, value in sorted(found[kind].items())
-                if not isinstance(value, str)
-            ]
-            if points:
-                axes.plot(
-                    *zip(*points, strict=True),
-                    color=colour,
-                    linestyle=dash,
-                    marker="o",
-                    label=label,
-                )
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(counts, [str(n) for n in counts])
-        top = 1.12 * axes.get_ylim()[1]
-        axes.set_ylim(0, top)
-        for kind, _, colour, _ in METHODS:
-            for n in (n for n, value in found[kind].items() if isinstance(value, str)):
-                axes.plot(n, top, "^", color=colour, clip_on=False)
-                axes.annotate(
-                    found[kind][n],
-                    (n, top),
-                    xytext=(-8, -4),
-                    fontsize=9,
-                    ha="right",
-                    va="top",
-                    textcoords="offset points",
-                )
-        axes.set_xlabel("tiles")
-        axes.set_ylabel("iterations")
-        axes.legend()
-
-    others = [(kind, label, _by_tiles(numbers, f"iterations.{kind}")) for kind, label in OTHERS]
-    known = [(label, found[kind]) for kind, label, *_ in METHODS]
     rows = _rows(
         [
-            *known,
-            *((label, one) for _, label, one in others),
+            *((label, counted[kind]) for kind, label, *_ in METHODS),
+            *((label, _by_tiles(numbers, f"iterations.{kind}")) for kind, label in OTHERS),
             ("coarse vectors a tile", _by_tiles(numbers, "coarse.vectors.")),
-            ("tiles made exact", _by_tiles(numbers, "fallback.tiles.")),
+            ("tiles with exact factors", _by_tiles(numbers, "fallback.tiles.")),
         ],
         counts,
     )
@@ -91,10 +61,40 @@ def iterations(numbers: Numbers) -> str:
     return shown + _table("seconds", _rows(times, counts), counts)
 
 
-def _rows(lines: Sequence[tuple[str, dict[int, Any]]], counts: Sequence[int]) -> list[list[str]]:
-    """Label and values by number of tiles, of the lines that have any."""
+def _paint_iterations(axes: Axes, counted: Mapping[str, ByTiles], counts: Sequence[int]) -> None:
+    """A line a method; a text, such as "not converged", stands as a mark at the top."""
+    for kind, label, colour, dash in METHODS:
+        points = [
+            (n, value) for n, value in sorted(counted[kind].items()) if not isinstance(value, str)
+        ]
+        if points:
+            style = {"color": colour, "linestyle": dash, "marker": "o", "label": label}
+            axes.plot(*zip(*points, strict=True), **style)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [str(n) for n in counts])
+    top = 1.12 * axes.get_ylim()[1]
+    axes.set_ylim(0, top)
+    for kind, _, colour, _ in METHODS:
+        for n in (n for n, value in counted[kind].items() if isinstance(value, str)):
+            axes.plot(n, top, "^", color=colour, clip_on=False)
+            axes.annotate(
+                counted[kind][n],
+                (n, top),
+                xytext=(-8, -4),
+                fontsize=9,
+                ha="right",
+                va="top",
+                textcoords="offset points",
+            )
+    axes.set_xlabel("tiles")
+    axes.set_ylabel("iterations")
+    axes.legend()
+
+
+def _rows(lines: Sequence[tuple[str, ByTiles]], counts: Sequence[int]) -> list[list[str]]:
+    """Label and values by number of tiles, of the lines with values."""
     return [
-        [escape(label), *(_said(values.get(n)) for n in counts)]
+        [escape(label), *(_cell(values.get(n)) for n in counts)]
         for label, values in lines
         if values
     ]
@@ -106,12 +106,12 @@ def _table(name: str, rows: list[list[str]], counts: Sequence[int]) -> str:
 
 
 def convergence(numbers: Numbers) -> str:
-    """Relative residual by iteration of all methods and numbers of tiles; "" without facts."""
+    """Return the relative residual by iteration of all methods; "" without facts."""
     counts = sorted({int(fact["N"]) for fact in numbers.facts if fact["name"] == "convergence"})
     if not counts:
         return ""
 
-    def paint(figure: Any) -> None:
+    def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         for place, n in enumerate(counts):
             lines = numbers.series("convergence", "iteration", N=n)
@@ -137,19 +137,19 @@ def convergence(numbers: Numbers) -> str:
 
 
 def certificate(numbers: Numbers) -> str:
-    """One sentence: how far the answers were checked, and how often the network was not used."""
+    """Return a sentence: the largest true residual, and the number of fallbacks."""
     residual, tiles = numbers.value("residual.true"), numbers.value("fallback.tiles")
     if residual is None:
         return ""
-    used = "in no tile" if not tiles else f"in {quantity(tiles)} tiles"
+    fallbacks = "no tile" if not tiles else f"{quantity(tiles)} tiles"
     return (
-        f"The largest true residual, recomputed from the answer, is {residual:.1e}; an exact "
-        f"factor took the network's place {used}."
+        f"The largest true residual, recomputed from the solution, is {residual:.1e}. Exact "
+        f"factors replaced the network in {fallbacks}."
     )
 
 
 def floors(numbers: Numbers) -> str:
-    """Solution-form coupling against the surrogate's own error; "" without facts."""
+    """Return errors of solution-form coupling over the surrogate's own; "" without facts."""
     rows = []
     for name, label in (
         ("onelevel", "one level"),
@@ -175,41 +175,45 @@ def floors(numbers: Numbers) -> str:
     return tables.table(head, rows, [False, *[True] * 5])
 
 
-def _by_tiles(numbers: Numbers, prefix: str) -> dict[int, Any]:
-    """N -> value of the facts called prefix + N...; text where it is text."""
-    found = {}
+def _by_tiles(numbers: Numbers, prefix: str) -> ByTiles:
+    """N -> value of the facts named prefix + N...; a text stays text."""
+    values: ByTiles = {}
     for fact in numbers.facts:
         match = re.fullmatch(re.escape(prefix) + r"N(\d+)", fact["name"])
         if match:
-            found[int(match[1])] = fact["value"]
-    return found
+            values[int(match[1])] = fact["value"]
+    return values
 
 
-def _said(value: Any) -> str:
+def _cell(value: Value) -> str:
     if value is None:
         return ""
     return escape(value) if isinstance(value, str) else f"{value:.3g}"
 
 
-SECTIONS: Sequence[tuple[str, str, Any]] = (
+SECTIONS: Sequence[tuple[str, str, Callable[[Numbers], str]]] = (
     (
         "Does it stay flat?",
-        "Iterations to the tolerance by the number of tiles, the network "
-        "frozen; without a coarse level they grow.",
+        "The figure shows iterations to the tolerance by the number of tiles, with one trained "
+        "network. Without a coarse level the number grows.",
         iterations,
     ),
-    ("How it converges", "The true residual, as the flexible Krylov method sees it.", convergence),
+    (
+        "How it converges",
+        "The lines show the true residual norm, as the flexible Krylov method computes it.",
+        convergence,
+    ),
     (
         "What only a certificate removes",
-        "The same local solver, coupled by its solutions as is "
-        "usual: what it gets wrong no iteration can see.",
+        "The table couples the same local solver by its solutions, as is usual. No iteration "
+        "detects or removes the solver's own error.",
         floors,
     ),
 )
 
 
 def solves(contents: Contents) -> str:
-    """Iterations with their certificate, convergence, floors."""
+    """Return iterations with their certificate, convergence, floors."""
     parts = []
     for heading, sentence, content in SECTIONS:
         if shown := content(contents.numbers):
@@ -219,25 +223,24 @@ def solves(contents: Contents) -> str:
 
 
 def page(experiment: EllipticExperiment, done: Found) -> Page:
-    """The page of certified solves, or of implicit steps."""
+    """Return the page of certified solves, or of implicit steps."""
     fit = done["fit"].path if "fit" in done else None
-    learned = fit is not None and (fit / "events.jsonl").exists()
     return Page(
         (solves, listed(steps_page.SECTIONS), domain, training, spent, facts, origin),
-        trainings={"surrogate": fit} if learned else {},
+        trainings={"surrogate": fit} if fit and (fit / "events.jsonl").exists() else {},
         course=[fit] if fit is not None else [],
         pictures=_pictures(experiment, done["solve"].path) if "solve" in done else [],
     )
 
 
 def _pictures(experiment: EllipticExperiment, folder: Path) -> list[Pictures]:
-    """What the page shows of a finished solve: the answer, and the floor of the other way."""
+    """Pictures of a finished solve: the solution, and the floors of solution-form coupling."""
     if experiment.implicit is not None:
         return steps_page.pictures(experiment, folder)
     names, tile = trajectory_names(folder), experiment.domain.tile
-    found = []
+    shown = []
     if "reference" in names:
-        found.append(
+        shown.append(
             Pictures(
                 Trajectory(folder, "reference"),
                 Trajectory(folder, "solution"),
@@ -254,7 +257,7 @@ def _pictures(experiment: EllipticExperiment, folder: Path) -> list[Pictures]:
         ("floor_twolevel", "solutions coupled, two levels"),
     ):
         if name in names and "floor_exact" in names:
-            found.append(
+            shown.append(
                 Pictures(
                     Trajectory(folder, "floor_exact"),
                     Trajectory(folder, name),
@@ -265,4 +268,4 @@ def _pictures(experiment: EllipticExperiment, folder: Path) -> list[Pictures]:
                     steady=True,
                 )
             )
-    return found
+    return shown

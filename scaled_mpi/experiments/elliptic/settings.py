@@ -1,4 +1,4 @@
-"""Experiments without time: one elliptic problem on more and more tiles, one network frozen.
+"""Experiments without time: one elliptic problem on growing numbers of tiles, one network.
 
     residuals -> fit -> solve -> report
 
@@ -14,35 +14,35 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from scaled_mpi.config import InputError, Spec
+from scaled_mpi import local_solvers
+from scaled_mpi.config import InputError, Spec, choice
 from scaled_mpi.coupling.solving import Coarse, Harvest, Solving
 from scaled_mpi.engine.artefacts import PROVENANCE
 from scaled_mpi.engine.settings import ExperimentSpec
-from scaled_mpi.local_solvers import Exact, Learned
 from scaled_mpi.problems import Darcy, Poisson
 from scaled_mpi.simulators.gray_scott import GrayScott
 
 FAMILIES = {"problem": "poisson", "local_solver": "learned"}
 Problem = Annotated[Poisson | Darcy, Field(discriminator="kind")]
-LocalSolver = Annotated[Exact | Learned, Field(discriminator="kind")]
+AnyLocalSolver = choice(local_solvers.MEMBERS)
 
 
 class TileCounts(Spec):
-    """The domains: `lattices` gives tiles an axis, each a solve; N in facts is their number."""
+    """The domains: one solve for each number of tiles an axis in `lattices`; N counts tiles."""
 
     tile: tuple[PositiveInt, ...] = (32, 32)
-    lattices: tuple[PositiveInt, ...] = Field((2, 4, 8, 16), min_length=1)
+    lattices: tuple[PositiveInt, ...] = Field(default=(2, 4, 8, 16), min_length=1)
 
 
 class Comparison(Spec):
-    """What is measured beside the certified solve.
+    """Methods measured beside the certified solve.
 
     `onelevel`: most iterations of Schwarz without a coarse space (0: not run). `exact`: also the
     two-level method with exact local solves. `asm`: PETSc's one-level Schwarz on the same tiles,
-    exact LU, GMRES restart 30; `gamg`: conjugate gradients with PETSc's multigrid. `reference`:
-    also an answer of another method, direct where there is one, on the largest domain. `floor`:
-    tiles an axis at which solution-form coupling is measured (0: not), each local answer refined
-    `refinements` times, with hats and with the space `coarse`.
+    exact LU, GMRES restart 30. `gamg`: conjugate gradients with PETSc's multigrid. `reference`:
+    also the solution of another method on the largest domain, direct if the matrix is regular.
+    `floor`: tiles an axis at which solution-form coupling is measured (0: not). Each of its local
+    solutions is refined `refinements` times, with hats and with the space `coarse`.
     """
 
     onelevel: NonNegativeInt = 150
@@ -56,11 +56,11 @@ class Comparison(Spec):
 
 
 class Guess(Spec):
-    """Where an implicit step begins: at no change, or at a forecast of its end.
+    """The first iterate of an implicit step: no change, or a forecast of its end.
 
-    `simulator`: the explicit simulator's own. `surrogate`: that of the stepper in the finished
-    results folder `path` (of the same system, without a compressor), for as many whole jumps as
-    the step holds; fewer than one are no change.
+    `simulator`: the explicit simulator's forecast. `surrogate`: the forecast of the stepper in the
+    finished results folder `path`, of the same system and without a compressor. It makes as many
+    whole jumps as the step holds; fewer than one are no change.
     """
 
     kind: Literal["none", "simulator", "surrogate"] = "none"
@@ -70,15 +70,16 @@ class Guess(Spec):
     def _path_fits(self) -> Guess:
         if (self.path is None) == (self.kind == "surrogate"):
             raise InputError(
-                f"implicit.guess.path: {self.path} given with kind {self.kind}; the results "
-                "folder of a stepper is needed for a surrogate, and for nothing else"
+                f"implicit.guess.path: {self.path} is not allowed: a guess of kind {self.kind} "
+                f"{'needs a stepper' if self.path is None else 'has no stepper'}. Allowed: "
+                f"{'the results folder of a stepper' if self.path is None else 'null'}"
             )
         return self
 
     def fingerprint(self) -> str | None:
-        """Hash of the weights that a surrogate's guess depends on; None without one.
+        """Return the hash of the surrogate's weights; None without a surrogate.
 
-        Errors: `InputError` where the folder has no finished fit.
+        Errors: `InputError` if the folder has no finished fit.
         """
         if self.path is None:
             return None
@@ -86,43 +87,43 @@ class Guess(Spec):
             return json.loads((Path(self.path) / "fit" / PROVENANCE).read_bytes())["hash"]
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"implicit.guess.path: {self.path} has no finished fit; the results folder of a "
-                "stepper is needed, such as outputs/ddm"
+                f"implicit.guess.path: {self.path}: it has no finished fit. Needed: the results "
+                "folder of a stepper, such as outputs/ddm"
             ) from error
 
 
 class Implicit(Spec):
     """Implicit steps in time, in place of the solve of `problem`.
 
-    `simulator` makes the state: `burn_in` of its own steps on `lattice` tiles an axis. From it one
-    step of each length of `dts` is taken by `scheme`, by each of `methods` and with exact and
-    learned tiles, beginning at `guess`; whole numbers of the simulator's steps, so that it can
-    tell the truth.
+    `simulator` computes the state: `burn_in` of its own steps on `lattice` tiles an axis. From it
+    `scheme` takes one step of each length of `dts`, with each of `methods`, exact and learned
+    tiles, beginning at `guess`. Each length is a whole number of the simulator's steps, so that
+    the simulator gives the truth.
     """
 
     simulator: GrayScott = Field(default_factory=GrayScott)
     burn_in: NonNegativeInt = 2000
     lattice: PositiveInt = 4
     scheme: Literal["backward_euler", "tr_bdf2"] = "backward_euler"
-    dts: tuple[PositiveFloat, ...] = Field((10.0, 100.0, 1000.0), min_length=1)
+    dts: tuple[PositiveFloat, ...] = Field(default=(10.0, 100.0, 1000.0), min_length=1)
     methods: tuple[Literal["newton", "anderson", "ngmres"], ...] = Field(
-        ("newton", "anderson"), min_length=1
+        default=("newton", "anderson"), min_length=1
     )
     guess: Guess = Guess()
 
     @model_validator(mode="after")
     def _steps_fit(self) -> Implicit:
         for dt in self.dts:
-            if not math.isclose(dt, self.steps(dt) * self.simulator.dt, rel_tol=1e-9):
+            if not math.isclose(dt, self.steps(dt) * self.simulator.time_step, rel_tol=1e-9):
                 raise InputError(
-                    f"implicit.dts: {dt:g} given; multiples of the simulator's step, "
-                    f"{self.simulator.dt:g}, are allowed"
+                    f"implicit.dts: {dt:g} is not allowed: it is no whole number of the "
+                    f"simulator's steps. Allowed: multiples of {self.simulator.time_step:g}"
                 )
         return self
 
     def steps(self, span: float) -> int:
-        """The simulator's steps that are nearest to a time."""
-        return round(span / self.simulator.dt)
+        """Return the number of the simulator's steps nearest to a time."""
+        return round(span / self.simulator.time_step)
 
 
 class EllipticExperiment(ExperimentSpec):
@@ -134,7 +135,7 @@ class EllipticExperiment(ExperimentSpec):
     learn_from: tuple[Problem, ...] = ()
     domain: TileCounts = TileCounts()
     harvest: Harvest = Harvest()
-    local_solver: LocalSolver = Learned()
+    local_solver: AnyLocalSolver = local_solvers.MEMBERS["learned"]()  # type: ignore
     solving: Solving = Solving()
     comparison: Comparison = Comparison()
     implicit: Implicit | None = None
@@ -144,8 +145,8 @@ class EllipticExperiment(ExperimentSpec):
         widest = min(self.domain.tile) // 2
         if self.solving.overlap > widest:
             raise InputError(
-                f"solving.overlap: {self.solving.overlap} given; at most half a tile, {widest}, "
-                "is allowed"
+                f"solving.overlap: {self.solving.overlap} is not allowed: it is wider than half a "
+                f"tile. Allowed: at most {widest}"
             )
         for problem in (self.problem, *self.learn_from):
             problem.grid(self.shape(1))  # refuses boundaries of another number of axes
@@ -153,9 +154,9 @@ class EllipticExperiment(ExperimentSpec):
 
     @property
     def lessons(self) -> tuple[Problem, ...]:
-        """The problems to learn from: `learn_from`, or the problem itself."""
+        """The problems of the training: `learn_from`, or the problem itself."""
         return self.learn_from or (self.problem,)
 
     def shape(self, lattice: int) -> tuple[int, ...]:
-        """Cells of the domain with so many tiles an axis."""
+        """Return the cells of the domain with `lattice` tiles an axis."""
         return tuple(lattice * t for t in self.domain.tile)

@@ -1,50 +1,63 @@
-"""Solve one elliptic problem on more and more tiles; what it took, and what the others take.
+"""Solve one elliptic problem on growing numbers of tiles; iterations and time of each method.
 
-Facts, with N the number of tiles: `iterations.N4`, `iterations.onelevel.N4` (text where it did
-not converge), `iterations.exact.N4`, `growth` (from the second to the last count),
-`residual.true` (the worst), `fallback.tiles` (all), `fallback.tiles.N4`, `coarse.vectors.N4` (a
-tile), `convergence` (a history), `error.reference` (against another method's answer, relative),
-`floor.ratio.*`, `floor.local`, `floor.coupled.*` (`onelevel`, with `hats`, and `twolevel` with
-the coarse space of the comparison). Seconds of a whole solve, the matrix given:
-`time.certified`, `time.exact`, `time.asm`, `time.gamg`, each also with `.N4`; `time.setup` is the
-part of `time.certified` before the iterations.
+Facts, with N the number of tiles:
+
+    iterations.N4, iterations.exact.N4
+    iterations.onelevel.N4    a text if the method did not converge
+    growth                    of iterations from the second to the last number of tiles
+    residual.true             the largest
+    fallback.tiles            of all solves; also fallback.tiles.N4
+    coarse.vectors.N4         a tile
+    convergence               a history
+    error.reference           relative difference from the solution of another method
+    floor.ratio.*, floor.local, floor.coupled.*     * is onelevel, hats (with hats) or twolevel
+                              (with the coarse space of the comparison)
+
+Seconds of a whole solve after the assembly of the matrix: `time.certified`, `time.exact`,
+`time.asm`, `time.gamg`, each also with `.N4`. `time.setup` is the part of `time.certified` before
+the iterations.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scaled_mpi.coupling.solving import Coarse, NotConverged
 from scaled_mpi.engine.context import Context
-from scaled_mpi.experiments.elliptic import steps as implicit
-from scaled_mpi.local_solvers.solvers import load_local_solver
+from scaled_mpi.experiments.elliptic import steps
+from scaled_mpi.experiments.elliptic.settings import EllipticExperiment
+from scaled_mpi.local_solvers.solvers import LocalSolver, load_local_solver
 from scaled_mpi.parallel.blocks import Blocks, make_blocks
-from scaled_mpi.parallel.comm import first_ranks, largest, quiet_barrier
+from scaled_mpi.parallel.comm import Comm, first_ranks, largest, quiet_barrier
 from scaled_mpi.parallel.keys import FirstRun
 from scaled_mpi.parallel.store import TrajectoryWriter
 from scaled_mpi.problems.elliptic import mean, norm
 
+if TYPE_CHECKING:
+    from scaled_mpi.coupling.certified import Prepared
+    from scaled_mpi.parallel.petsc import Course
+
 TIGHT = 1e-11  # residual of the solution that floors are measured against
-NO_ERROR = 1e-9  # of a local solver, under which no ratio to it is told
+NO_ERROR = 1e-9  # error of a local solver under which no ratio to it is recorded
 MOST = 600  # iterations of PETSc's own methods
 KRYLOV = {"asm": "gmres", "gamg": "cg", "direct": "preonly"}
 
 
-def work(context: Context) -> None:
+def work(context: Context[EllipticExperiment]) -> None:
     """Solve on all lattices, then measure the floor of solution-form coupling; or step in time."""
     experiment = context.experiment
     if experiment.implicit is not None:
-        implicit.work(context)
+        steps.work(context, experiment.implicit)
         return
     solver = load_local_solver(experiment.local_solver, context.inputs["fit"])
     table = _Table(context)
     for lattice in experiment.domain.lattices:
-        case = _Case(context, lattice)
-        if case.comm is not None:
+        case = _case(context, lattice)
+        if case is not None:
             solution = table.certified(case, solver)
             table.by_tiles(case)
             table.by_petsc(case)
@@ -56,30 +69,34 @@ def work(context: Context) -> None:
         quiet_barrier(context.comm)
     table.finish()
     if experiment.comparison.floor:
-        case = _Case(context, experiment.comparison.floor)
-        if case.comm is not None:
+        case = _case(context, experiment.comparison.floor)
+        if case is not None:
             _floor(case, solver)
         quiet_barrier(context.comm)
 
 
+def _case(context: Context[EllipticExperiment], lattice: int) -> _Case | None:
+    """The problem on one lattice; None on a rank without a block. Collective."""
+    experiment = context.experiment
+    grid = experiment.problem.grid(experiment.shape(lattice))
+    blocks = make_blocks(grid, experiment.domain.tile, context.comm.size)
+    comm = first_ranks(context.comm, blocks.ranks)
+    return None if comm is None else _Case(context, blocks, comm)
+
+
 class _Case:
-    """The problem on one lattice: rows and load of this rank; `comm` None without a block."""
+    """The problem on one lattice: rows and load of this rank."""
 
-    def __init__(self, context: Context, lattice: int) -> None:
-        experiment = context.experiment
-        self.context, self.problem = context, experiment.problem
-        self.solving = experiment.solving
-        self.seed = experiment.seed + FirstRun.TEST
-        grid = self.problem.grid(experiment.shape(lattice))
-        self.blocks: Blocks = make_blocks(grid, experiment.domain.tile, context.comm.size)
-        self.comm = first_ranks(context.comm, self.blocks.ranks)
-        self.tiles = math.prod(self.blocks.counts)
-        if self.comm is not None:
-            self.stencil = self.problem.stencil(self.blocks, self.comm, self.seed)
-            self.load = self.problem.load(self.blocks, self.comm, self.seed)
+    def __init__(self, context: Context[EllipticExperiment], blocks: Blocks, comm: Comm) -> None:
+        self.context, self.problem = context, context.experiment.problem
+        self.solving = context.experiment.solving
+        self.seed = context.experiment.seed + FirstRun.TEST
+        self.blocks, self.comm, self.tiles = blocks, comm, math.prod(blocks.counts)
+        self.stencil = self.problem.stencil(blocks, comm, self.seed)
+        self.load = self.problem.load(blocks, comm, self.seed)
 
-    def by_petsc(self, name: str, rtol: float) -> tuple[Any, float]:
-        """What one of PETSc's own methods did, and the true relative residual of its answer."""
+    def by_petsc(self, name: str, rtol: float) -> tuple[Course, float]:
+        """The course of one of PETSc's own methods, and its true relative residual."""
         from scaled_mpi.parallel.petsc import LinearSystem, subdomains
 
         tiles = subdomains(self.blocks, self.comm, self.solving.overlap) if name == "asm" else None
@@ -91,8 +108,8 @@ class _Case:
         sizes = [norm(field, self.blocks, self.comm) for field in (rest, self.load)]
         return course, sizes[0] / sizes[1]
 
-    def prepared(self, solver: Any, **changes: Any) -> Any:
-        """The matrix made ready, with the experiment's solving as changed."""
+    def prepared(self, solver: LocalSolver, **changes: object) -> Prepared:
+        """The prepared matrix, with `changes` of the experiment's solving."""
         from scaled_mpi.coupling.certified import Prepared
 
         solving = self.solving.model_copy(update=changes)
@@ -115,13 +132,13 @@ class _Case:
 class _Table:
     """Iterations by number of tiles."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context[EllipticExperiment]) -> None:
         self.context, self.facts = context, context.facts
         self.iterations: list[int] = []
         self.residual, self.fallback = 0.0, 0
 
-    def certified(self, case: _Case, solver: Any) -> np.ndarray:
-        """The certified solve; NotConverged ends the stage, since nothing else is an answer."""
+    def certified(self, case: _Case, solver: LocalSolver) -> np.ndarray:
+        """The certified solve. Errors: `NotConverged`, which ends the stage."""
         with case.prepared(solver) as ready:
             answer = ready.solve(case.load)
         n = f"N{case.tiles}"
@@ -147,17 +164,17 @@ class _Table:
         """Exact local solves: with the same coarse space, and without any."""
         from scaled_mpi.local_solvers.exact import ExactSolver
 
-        wanted = self.context.experiment.comparison
-        others = {}
-        if wanted.exact:
-            others["exact"] = {"smooths": 0}
-        if wanted.onelevel:
-            others["onelevel"] = {
+        comparison = self.context.experiment.comparison
+        methods: dict[str, dict[str, Any]] = {}
+        if comparison.exact:
+            methods["exact"] = {"smooths": 0}
+        if comparison.onelevel:
+            methods["onelevel"] = {
                 "smooths": 0,
                 "coarse": Coarse(kind="none"),
-                "most": wanted.onelevel,
+                "most": comparison.onelevel,
             }
-        for name, changes in others.items():
+        for name, changes in methods.items():
             with case.prepared(ExactSolver(), **changes) as ready:
                 try:
                     answer = ready.solve(case.load)
@@ -184,7 +201,7 @@ class _Table:
                 self._failed(case, name, course.iterations, residual)
 
     def referred(self, case: _Case, solution: np.ndarray) -> None:
-        """Another method's answer, direct unless the matrix is singular; what differs from it."""
+        """Another method's solution, direct unless the matrix is singular; its difference."""
         course, residual = case.by_petsc("gamg" if case.stencil.singular else "direct", TIGHT)
         reference = course.solution
         if case.stencil.singular:  # both are known up to a constant
@@ -200,7 +217,7 @@ class _Table:
         self._say(case, "another method's answer", f"relative difference {error / size:.1e}")
 
     def finish(self) -> None:
-        """What holds for all lattices."""
+        """Record the facts of all lattices."""
         self.facts.record("residual.true", self.residual)
         self.facts.record("residual.tolerance", self.context.experiment.solving.tolerance)
         self.facts.record("fallback.tiles", self.fallback, "tiles")
@@ -213,15 +230,15 @@ class _Table:
         self._say(case, name, f"{iterations} iterations, {seconds:.2f} s")
 
     def _failed(self, case: _Case, name: str, iterations: int, residual: float) -> None:
-        said = "not converged"
+        words = "not converged"
         for fact in (
             f"iterations.{name}.N{case.tiles}",
             f"time.{name}.N{case.tiles}",
             f"time.{name}",
         ):
-            self.facts.record(fact, said)
+            self.facts.record(fact, words)
         self.facts.record(f"residual.{name}.N{case.tiles}", residual, "", iterations=iterations)
-        self._say(case, name, said)
+        self._say(case, name, words)
 
     def _time(self, case: _Case, name: str, seconds: float) -> None:
         slowest = largest(case.comm, seconds)
@@ -238,7 +255,7 @@ class _Table:
         self.context.say(f"  {case.tiles} tiles, {method}: {words}")
 
 
-def _floor(case: _Case, solver: Any) -> None:
+def _floor(case: _Case, solver: LocalSolver) -> None:
     """Solution-form coupling of the same local solver, with and without a coarse level."""
     from scaled_mpi.coupling.stationary import floor
 
@@ -249,18 +266,18 @@ def _floor(case: _Case, solver: Any) -> None:
     spaces = {"onelevel": Coarse(kind="none"), "hats": Coarse(), "twolevel": comparison.coarse}
     for name, space in spaces.items():
         with case.prepared(solver, coarse=space) as ready:
-            found = floor(ready, case.load, exact, refinements=comparison.refinements)
+            limit = floor(ready, case.load, exact, refinements=comparison.refinements)
             vectors = ready.coarse.vectors if ready.coarse is not None else 0
-        if found.local > NO_ERROR:
-            facts.record(f"floor.ratio.{name}", found.ratio)
-        facts.record(f"floor.coupled.{name}", found.coupled)
-        facts.record(f"floor.residual.{name}", found.residual)
-        facts.record(f"floor.sweeps.{name}", found.sweeps)
+        if limit.local > NO_ERROR:
+            facts.record(f"floor.ratio.{name}", limit.ratio)
+        facts.record(f"floor.coupled.{name}", limit.coupled)
+        facts.record(f"floor.residual.{name}", limit.residual)
+        facts.record(f"floor.sweeps.{name}", limit.sweeps)
         facts.record(f"floor.vectors.{name}", vectors / case.tiles, "a tile")
-        case.write(f"floor_{name}", found.solution, "u")
+        case.write(f"floor_{name}", limit.solution, "u")
         case.context.say(
-            f"  {case.tiles} tiles, solutions coupled, {name}: error {found.coupled:.2e}, "
-            f"the surrogate's own {found.local:.2e}"
+            f"  {case.tiles} tiles, solutions coupled, {name}: error {limit.coupled:.2e}, "
+            f"the surrogate's own {limit.local:.2e}"
         )
-    facts.record("floor.local", found.local)
+    facts.record("floor.local", limit.local)
     facts.record("floor.tiles", case.tiles)

@@ -1,79 +1,116 @@
 """Implicit steps of a time-dependent problem, by every method, with exact and learned tiles.
 
-Facts of METHOD with TILES (exact, learned) and a step of length X: `implicit.iterations.METHOD.
-TILES.dtX` (text where it did not converge), `implicit.linear.*` (applications of the
-preconditioner), `implicit.pseudo.*` (pseudo-transient steps), `implicit.root.*` (text: from where
-it was found), `implicit.residual.*`, `implicit.fallback.*` (tiles), `implicit.error.*` (VRMSE
-against the explicit simulator at the same time), `implicit.time.*`, `implicit.convergence.*` (a
-history, with `iteration`).
+Facts of METHOD with TILES (exact, learned) and a step of length X are named
+`implicit.NAME.METHOD.TILES.dtX`, with NAME one of
 
-Of a length X alone: `implicit.error.persistence.dtX`, `implicit.guess.KIND.dtX` (||F|| of backward
-Euler at a guess over that of no change, KIND none, simulator, surrogate), `implicit.error.
-surrogate.dtX`, `implicit.time.explicit.dtX`, `implicit.time.surrogate.dtX`. Of all:
-`residual.true` (the worst), `fallback.tiles` (the most).
+    iterations     a text if the step did not converge
+    linear         applications of the preconditioner
+    pseudo         pseudo-transient steps
+    root           a text: where the method began when it converged
+    residual, fallback (tiles), time
+    error          VRMSE against the explicit simulator at the same time
+    convergence    a history, with the place `iteration`
+
+Facts of a length X alone: `implicit.error.persistence.dtX`, `implicit.error.surrogate.dtX`,
+`implicit.time.explicit.dtX`, `implicit.time.surrogate.dtX`, and `implicit.guess.KIND.dtX`. The
+last is ||F|| of backward Euler at a guess over ||F|| of no change, with KIND none, simulator or
+surrogate. Facts of all steps: `residual.true` (the largest), `fallback.tiles` (the most).
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scaled_mpi.coupling.solving import NotConverged
 from scaled_mpi.engine.context import Context
-from scaled_mpi.local_solvers import Exact
+from scaled_mpi.experiments.elliptic.settings import EllipticExperiment, Implicit
+from scaled_mpi.local_solvers.exact import ExactSolver
+from scaled_mpi.local_solvers.solvers import LocalSolver
 from scaled_mpi.metrics import pair_sums, scores_from_sums
 from scaled_mpi.parallel.blocks import Blocks, make_blocks
-from scaled_mpi.parallel.comm import first_ranks, largest
+from scaled_mpi.parallel.comm import Comm, first_ranks, largest
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.store import TrajectoryWriter
 from scaled_mpi.simulators.running import halo_width
 
+if TYPE_CHECKING:
+    from scaled_mpi.coupling.implicit import ImplicitStep, Stepped
 
-def work(context: Context) -> None:
-    """Make a state, then take one step of every length by every method."""
-    experiment, told = context.experiment, context.experiment.implicit
-    grid = told.simulator.grid(experiment.shape(told.lattice))
+Solvers = Callable[[], tuple[LocalSolver, LocalSolver]]  # new local solvers, one a species
+
+
+def work(context: Context[EllipticExperiment], implicit: Implicit) -> None:
+    """Compute a state, then step from it with every length, set of tiles and method."""
+    experiment = context.experiment
+    grid = implicit.simulator.grid(experiment.shape(implicit.lattice))
     blocks = make_blocks(grid, experiment.domain.tile, context.comm.size)
     comm = first_ranks(context.comm, blocks.ranks)
     if comm is None:
         return
-    sets = {"exact": lambda: (Exact().load(), Exact().load())}
+
+    def learned() -> tuple[LocalSolver, LocalSolver]:
+        folder = context.inputs["fit"]
+        return experiment.local_solver.load(folder), experiment.local_solver.load(folder)
+
+    sets: dict[str, Solvers] = {"exact": lambda: (ExactSolver(), ExactSolver())}
     if experiment.local_solver.kind == "learned":
-        sets["learned"] = lambda: tuple(
-            experiment.local_solver.load(context.inputs["fit"]) for _ in range(2)
-        )
-    truth = _Truth(context, blocks, comm)
-    steps = _Steps(context, blocks, comm, truth.old)
-    for dt in told.dts:
-        wanted, guess = truth.at(dt)
+        sets["learned"] = learned
+    share = _Share(context, implicit, blocks, comm)
+    truth = _Truth(share)
+    steps = _Steps(share, truth.old)
+    for dt in implicit.dts:
+        true, guess = truth.at(dt)
         for name, solvers in sets.items():
-            steps.take(dt, name, solvers, wanted, guess)
+            steps.advance(dt, name, solvers, true, guess)
     steps.finish()
 
 
-class _Truth:
-    """The explicit simulator: the state to start from (`old`), and what it comes to."""
+@dataclass(frozen=True)
+class _Share:
+    """The implicit steps on the ranks that own a block."""
 
-    def __init__(self, context: Context, blocks: Blocks, comm: Any) -> None:
+    context: Context[EllipticExperiment]
+    implicit: Implicit
+    blocks: Blocks
+    comm: Comm
+
+    def record(self, name: str, value: float | str, unit: str = "") -> None:
+        self.context.facts.record(f"implicit.{name}", value, unit)
+
+    def error(self, state: np.ndarray, true: np.ndarray) -> float:
+        return error(state, true, self.blocks, self.comm)
+
+    def write(self, name: str, state: np.ndarray) -> None:
+        channels = self.implicit.simulator.channels
+        write(self.context.folder, name, state, channels, self.blocks, self.comm)
+
+
+class _Truth:
+    """The explicit simulator: the first state (`old`) and its later states."""
+
+    def __init__(self, share: _Share) -> None:
         from scaled_mpi.simulators import warm
 
-        self.context, self.blocks, self.comm = context, blocks, comm
-        self.told = told = context.experiment.implicit
-        self.simulator = told.simulator
+        self.share, implicit, blocks, comm = share, share.implicit, share.blocks, share.comm
+        self.simulator = implicit.simulator
         warm(self.simulator, comm, blocks.grid.axes)
         self.exchange = Halo(blocks, comm, halo_width(self.simulator, blocks))
         self.forecaster, frames, spacing = None, 1, 0
-        if told.guess.kind == "surrogate":
+        if implicit.guess.path is not None:
             from scaled_mpi.experiments.elliptic.guess import Forecaster
 
-            self.forecaster = Forecaster(told, blocks, comm)
+            self.forecaster = Forecaster(implicit, blocks, comm)
             frames, spacing = self.forecaster.frames, self.forecaster.spacing
         state = self.simulator.initial(
-            blocks.block(comm.rank), blocks.grid, (context.experiment.seed, 0)
+            blocks.block(comm.rank), blocks.grid, (share.context.experiment.seed, 0)
         )
-        begin = max(0, told.burn_in - (frames - 1) * spacing)
+        begin = max(0, implicit.burn_in - (frames - 1) * spacing)
         self.past = [self._advance(state, begin)]
         for _ in range(frames - 1):
             self.past.append(self._advance(self.past[-1], spacing))
@@ -85,136 +122,150 @@ class _Truth:
     def at(self, dt: float) -> tuple[np.ndarray, np.ndarray | None]:
         """The simulator's state after dt, and the configured guess of it; float64. Collective."""
         begun = time.perf_counter()
-        wanted = self._advance(self.past[-1], self.told.steps(dt)).astype(np.float64)
+        true = self._advance(self.past[-1], self.share.implicit.steps(dt)).astype(np.float64)
         self._timed("explicit", dt, begun)
-        guesses = {"none": self.old, "simulator": wanted}
-        write(self.context, self.blocks, self.comm, f"explicit_dt{dt:g}", wanted)
-        self._error("persistence", dt, self.old, wanted)
+        guesses = {"none": self.old, "simulator": true}
+        self.share.write(f"explicit_dt{dt:g}", true)
+        self._error("persistence", dt, self.old, true)
         if self.forecaster is not None:
             begun = time.perf_counter()
-            made = self.forecaster(self.past, dt)
-            if made is not None:
-                guesses["surrogate"] = made
+            forecast = self.forecaster(self.past, dt)
+            if forecast is not None:
+                guesses["surrogate"] = forecast
                 self._timed("surrogate", dt, begun)
-                self._error("surrogate", dt, made, wanted)
+                self._error("surrogate", dt, forecast, true)
         self._distances(dt, guesses)
-        kind = self.told.guess.kind
-        return wanted, guesses.get(kind) if kind != "none" else None
+        kind = self.share.implicit.guess.kind
+        return true, guesses.get(kind) if kind != "none" else None
 
     def _distances(self, dt: float, guesses: dict[str, np.ndarray]) -> None:
         from scaled_mpi.coupling.linearised import Rates
 
-        rates = Rates(self.simulator, self.blocks, self.comm)
+        rates = Rates(self.simulator, self.share.blocks, self.share.comm)
         none = rates.size(rates(self.old)) or 1.0
         for kind, guess in guesses.items():
             far = rates.size((guess - self.old) / dt - rates(guess)) / none
-            self.context.facts.record(f"implicit.guess.{kind}.dt{dt:g}", far)
+            self.share.record(f"guess.{kind}.dt{dt:g}", far)
 
     def _timed(self, name: str, dt: float, begun: float) -> None:
-        seconds = largest(self.comm, time.perf_counter() - begun)
-        self.context.facts.record(f"implicit.time.{name}.dt{dt:g}", seconds, "s")
+        seconds = largest(self.share.comm, time.perf_counter() - begun)
+        self.share.record(f"time.{name}.dt{dt:g}", seconds, "s")
 
-    def _error(self, name: str, dt: float, state: np.ndarray, wanted: np.ndarray) -> None:
-        value = error(state, wanted, self.blocks, self.comm)
-        self.context.facts.record(f"implicit.error.{name}.dt{dt:g}", value)
-        self.context.say(f"  dt {dt:g}, {name}: error {value:.3g}")
+    def _error(self, name: str, dt: float, state: np.ndarray, true: np.ndarray) -> None:
+        value = self.share.error(state, true)
+        self.share.record(f"error.{name}.dt{dt:g}", value)
+        self.share.context.say(f"  dt {dt:g}, {name}: error {value:.3g}")
 
 
 class _Steps:
-    """Steps from one state, and what they took."""
+    """Steps from one state, their errors and cost."""
 
-    def __init__(self, context: Context, blocks: Blocks, comm: Any, old: np.ndarray) -> None:
+    def __init__(self, share: _Share, old: np.ndarray) -> None:
         from scaled_mpi.coupling.linearised import Rates
 
-        self.context, self.blocks, self.comm, self.old = context, blocks, comm, old
-        self.told, self.spec = context.experiment.implicit, context.experiment.solving
-        self.rates = Rates(self.told.simulator, blocks, comm)
+        self.share, self.old = share, old
+        self.solving = share.context.experiment.solving
+        self.rates = Rates(share.implicit.simulator, share.blocks, share.comm)
         self.residual, self.fallback = 0.0, 0
 
-    def take(
-        self, dt: float, tiles: str, solvers: Any, wanted: np.ndarray, guess: np.ndarray | None
+    def advance(
+        self,
+        dt: float,
+        tiles: str,
+        solvers: Solvers,
+        true: np.ndarray,
+        guess: np.ndarray | None,
     ) -> None:
         """One step of length `dt` by every method; the first method's state is stored."""
         from scaled_mpi.coupling.implicit import SCHEMES, ImplicitStep
 
         def make(old: np.ndarray, length: float, scale: float | None) -> ImplicitStep:
-            return ImplicitStep(self.rates, old, length, solvers(), self.spec, scale)
+            return ImplicitStep(self.rates, old, length, solvers(), self.solving, scale)
 
-        advance = SCHEMES[self.told.scheme]
-        for place, method in enumerate(self.told.methods):
+        scheme = SCHEMES[self.share.implicit.scheme]
+        for place, method in enumerate(self.share.implicit.methods):
             try:
-                found = advance(make, self.rates, self.old, dt, method, guess)
+                step = scheme(make, self.rates, self.old, dt, method, guess)
             except NotConverged as failed:
                 self._record(
                     method, tiles, dt, {"iterations": "not converged", "residual": failed.residual}
                 )
                 continue
-            self._found(method, tiles, dt, found, wanted)
+            self._converged(method, tiles, dt, step, true)
             if place == 0:
-                write(self.context, self.blocks, self.comm, f"{tiles}_dt{dt:g}", found.state)
+                self.share.write(f"{tiles}_dt{dt:g}", step.state)
 
-    def _found(self, method: str, tiles: str, dt: float, found: Any, wanted: np.ndarray) -> None:
-        self.residual = max(self.residual, found.residual)
-        self.fallback = max(self.fallback, found.fallback_tiles)
+    def _converged(
+        self, method: str, tiles: str, dt: float, step: Stepped, true: np.ndarray
+    ) -> None:
+        self.residual = max(self.residual, step.residual)
+        self.fallback = max(self.fallback, step.fallback_tiles)
         self._record(
             method,
             tiles,
             dt,
             {
-                "iterations": found.iterations,
-                "linear": found.linear,
-                "pseudo": found.pseudo,
-                "root": found.root,
-                "residual": found.residual,
-                "fallback": found.fallback_tiles,
-                "error": error(found.state, wanted, self.blocks, self.comm),
-                "time": largest(self.comm, found.seconds),
+                "iterations": step.iterations,
+                "linear": step.linear,
+                "pseudo": step.pseudo,
+                "root": step.root,
+                "residual": step.residual,
+                "fallback": step.fallback_tiles,
+                "error": self.share.error(step.state, true),
+                "time": largest(self.share.comm, step.seconds),
             },
         )
-        for iteration, residual in enumerate(found.history):
-            self.context.facts.record(
+        for iteration, residual in enumerate(step.history):
+            self.share.context.facts.record(
                 f"implicit.convergence.{method}.{tiles}.dt{dt:g}",
                 residual,
                 "",
                 iteration=iteration,
             )
 
-    def _record(self, method: str, tiles: str, dt: float, numbers: dict[str, Any]) -> None:
+    def _record(
+        self, method: str, tiles: str, dt: float, numbers: Mapping[str, float | str]
+    ) -> None:
         units = {"time": "s", "fallback": "tiles"}
         for name, value in numbers.items():
-            self.context.facts.record(
-                f"implicit.{name}.{method}.{tiles}.dt{dt:g}", value, units.get(name, "")
-            )
-        said = ", ".join(
+            self.share.record(f"{name}.{method}.{tiles}.dt{dt:g}", value, units.get(name, ""))
+        line = ", ".join(
             f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in numbers.items()
         )
-        self.context.say(f"  dt {dt:g}, {method}, {tiles} tiles: {said}")
+        self.share.context.say(f"  dt {dt:g}, {method}, {tiles} tiles: {line}")
 
     def finish(self) -> None:
-        """What holds for all steps."""
-        self.context.facts.record("residual.true", self.residual)
-        self.context.facts.record("residual.tolerance", self.spec.tolerance)
-        self.context.facts.record("fallback.tiles", self.fallback, "tiles")
+        """Record the facts of all steps."""
+        facts = self.share.context.facts
+        facts.record("residual.true", self.residual)
+        facts.record("residual.tolerance", self.solving.tolerance)
+        facts.record("fallback.tiles", self.fallback, "tiles")
 
 
-def error(state: np.ndarray, wanted: np.ndarray, blocks: Blocks, comm: Any) -> float:
-    """VRMSE over the whole domain, the mean over the species; collective."""
-    boxes = [(..., *blocks.local_slices(comm.rank, index)) for index in blocks.tiles(comm.rank)]
-    mine = [
-        (index, pair_sums(state[box], wanted[box]))
-        for index, box in zip(blocks.tiles(comm.rank), boxes, strict=True)
-    ]
+def error(state: np.ndarray, true: np.ndarray, blocks: Blocks, comm: Comm) -> float:
+    """Return the VRMSE of states, blocks (2, Y, X) of this rank, the mean over the species.
+
+    It covers the whole domain. Collective.
+    """
+    mine = []
+    for index in blocks.tiles(comm.rank):
+        box = (slice(None), *blocks.local_slices(comm.rank, index))
+        mine.append((index, pair_sums(state[box], true[box])))
     every = sorted(
         (entry for part in comm.allgather(mine) for entry in part), key=lambda entry: entry[0]
     )
     return float(scores_from_sums([sums for _, sums in every]).vrmse.mean())
 
 
-def write(context: Context, blocks: Blocks, comm: Any, name: str, state: np.ndarray) -> None:
-    """One state (2, *block.size) as a trajectory of one frame."""
-    channels = context.experiment.implicit.simulator.channels
-    with TrajectoryWriter(
-        context.folder, name, blocks, comm, channels, dtype=np.float64
-    ) as writer:
+def write(
+    folder: Path,
+    name: str,
+    state: np.ndarray,
+    channels: Sequence[str],
+    blocks: Blocks,
+    comm: Comm,
+) -> None:
+    """Write a state, the block (2, Y, X) of this rank, as a trajectory. Collective."""
+    with TrajectoryWriter(folder, name, blocks, comm, channels, dtype=np.float64) as writer:
         writer.append(0.0, state)

@@ -1,12 +1,12 @@
-"""Sections for implicit steps in time: what they took, how they converged, what they are worth."""
+"""Sections for implicit steps in time: convergence, cost and error of each step."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from scaled_mpi.experiments.elliptic.settings import EllipticExperiment
 from scaled_mpi.parallel.store import Trajectory, trajectory_names
@@ -15,44 +15,25 @@ from scaled_mpi.report.palette import INK
 from scaled_mpi.report.pictures import Pictures
 from scaled_mpi.report.series import Numbers, quantity
 
-Values = dict[str, dict[float, Any]]  # method and tiles, or a kind -> length of the step -> value
+if TYPE_CHECKING:
+    from scaled_mpi.report.figures import Figure
+
+Value = str | float | None
+Values = dict[str, dict[float, Value]]  # method and tiles, or a kind -> length -> value
+Lines = dict[str, tuple[list[float], list[float]]]  # method and tiles -> iterations, ||F||
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", INK)
 
 
 def steps(numbers: Numbers) -> str:
-    """A line a method, tiles and length of the step; "" without facts."""
+    """Return a table: a row a method, tiles and length of the step; "" without facts."""
     iterations = _by_length(numbers, "iterations")
     if not iterations:
         return ""
     keys = ("linear", "pseudo", "root", "residual", "fallback", "error", "time")
-    others = {key: _by_length(numbers, key) for key in keys}
+    columns = {"iterations": iterations, **{key: _by_length(numbers, key) for key in keys}}
     rows = []
-    for dt in sorted({dt for found in iterations.values() for dt in found}):
-        for name in iterations:
-            if dt in iterations[name]:
-                cells = (others[key].get(name, {}).get(dt) for key in keys)
-                rows.append(
-                    [
-                        f"{dt:g}",
-                        escape(name.replace(".", ", ")),
-                        _said(iterations[name][dt]),
-                        *(_said(cell) for cell in cells),
-                    ]
-                )
-        for kind in ("persistence", "surrogate"):
-            error = others["error"].get(kind, {}).get(dt)
-            if error is not None:
-                took = others["time"].get(kind, {}).get(dt)
-                rows.append([f"{dt:g}", kind, *[""] * 6, _said(error), _said(took)])
-        rows.append(
-            [
-                f"{dt:g}",
-                "simulator",
-                *[""] * 6,
-                "0",
-                _said(others["time"].get("explicit", {}).get(dt)),
-            ]
-        )
+    for dt in sorted({dt for lengths in iterations.values() for dt in lengths}):
+        rows += _rows(columns, dt)
     head = (
         "dt",
         "method, tiles",
@@ -68,20 +49,37 @@ def steps(numbers: Numbers) -> str:
     return tables.table(head, rows, [True, False, True, True, True, False, *[True] * 4])
 
 
+def _rows(columns: Mapping[str, Values], dt: float) -> list[list[str]]:
+    """Rows of one length: a row a method and tiles, then the baselines and the simulator."""
+    rows = []
+    for name, lengths in columns["iterations"].items():
+        if dt in lengths:
+            cells = (column.get(name, {}).get(dt) for column in columns.values())
+            rows.append([f"{dt:g}", escape(name.replace(".", ", ")), *map(_cell, cells)])
+    for kind in ("persistence", "surrogate"):
+        error = columns["error"].get(kind, {}).get(dt)
+        if error is not None:
+            seconds = columns["time"].get(kind, {}).get(dt)
+            rows.append([f"{dt:g}", kind, *[""] * 6, _cell(error), _cell(seconds)])
+    seconds = columns["time"].get("explicit", {}).get(dt)
+    rows.append([f"{dt:g}", "simulator", *[""] * 6, "0", _cell(seconds)])
+    return rows
+
+
 def guesses(numbers: Numbers) -> str:
-    """||F|| at the guesses; "" without facts."""
-    found = _by_length(numbers, "guess")
-    if not found:
+    """Return ||F|| at the guesses; "" without facts."""
+    residuals = _by_length(numbers, "guess")
+    if not residuals:
         return ""
-    lengths = sorted({dt for line in found.values() for dt in line})
+    lengths = sorted({dt for line in residuals.values() for dt in line})
     labels = {
         "none": "no change",
         "simulator": "the simulator's forecast",
         "surrogate": "the surrogate's forecast",
     }
     rows = [
-        [labels.get(kind, escape(kind)), *(_said(line.get(dt)) for dt in lengths)]
-        for kind, line in found.items()
+        [labels.get(kind, escape(kind)), *(_cell(line.get(dt)) for dt in lengths)]
+        for kind, line in residuals.items()
     ]
     return tables.table(
         ("||F|| at the guess", *(f"dt {dt:g}" for dt in lengths)),
@@ -91,22 +89,22 @@ def guesses(numbers: Numbers) -> str:
 
 
 def convergence(numbers: Numbers) -> str:
-    """||F|| by iteration, a panel a length of the step; "" without facts."""
+    """Return ||F|| by iteration, a panel a length of the step; "" without facts."""
     names = {
         fact["name"] for fact in numbers.facts if fact["name"].startswith("implicit.convergence.")
     }
-    lines: dict[float, dict[str, Any]] = {}
+    lines: dict[float, Lines] = {}
     for name in sorted(names):
         method, _, dt = name.removeprefix("implicit.convergence.").rpartition(".dt")
         lines.setdefault(float(dt), {})[method] = numbers.series(name, "iteration", by=None)[""]
     if not lines:
         return ""
-    methods = sorted({method for found in lines.values() for method in found})
+    methods = sorted({method for by_method in lines.values() for method in by_method})
 
-    def paint(figure: Any) -> None:
+    def paint(figure: Figure) -> None:
         panels = figure.subplots(1, len(lines), sharey=True, squeeze=False)[0]
-        for axes, (dt, found) in zip(panels, sorted(lines.items()), strict=True):
-            for method, (x, y) in found.items():
+        for axes, (dt, by_method) in zip(panels, sorted(lines.items()), strict=True):
+            for method, (x, y) in by_method.items():
                 colour = COLOURS[methods.index(method) % len(COLOURS)]
                 axes.plot(
                     x, y, color=colour, marker="o", markersize=3, label=method.replace(".", ", ")
@@ -126,52 +124,62 @@ def convergence(numbers: Numbers) -> str:
 
 
 def _by_length(numbers: Numbers, key: str) -> Values:
-    """What stands in the middle of implicit.KEY.*.dtX -> X -> value."""
-    found: Values = {}
+    """The middle of the name implicit.KEY.*.dtX -> X -> value."""
+    values: Values = {}
     for fact in numbers.facts:
         match = re.fullmatch(rf"implicit\.{key}\.(.+?)\.dt([^a-z]+(?:e[+-]?\d+)?)", fact["name"])
         if match and "iteration" not in fact:
-            found.setdefault(match[1], {})[float(match[2])] = fact["value"]
-    return found
+            values.setdefault(match[1], {})[float(match[2])] = fact["value"]
+    return values
 
 
-def _said(value: Any) -> str:
+def _cell(value: Value) -> str:
     if value is None:
         return ""
     return escape(value) if isinstance(value, str) else quantity(value)
 
 
-SECTIONS: Sequence[tuple[str, str, Any]] = (
+SECTIONS: Sequence[tuple[str, str, Callable[[Numbers], str]]] = (
     (
         "How the steps converge",
-        "||F|| is recomputed; what one iteration costs differs: a linear "
-        "solve for Newton, one sweep for the others. A step of two stages starts twice.",
+        "The figure shows the recomputed ||F||. An iteration of Newton is a linear solve; an "
+        "iteration of the other methods is one sweep. A step of two stages starts twice.",
         convergence,
     ),
     (
         "What a long step takes",
-        "Iterations until ||F|| is under the tolerance, beside the error "
-        "against the explicit simulator and its time for the same span.",
+        "The table shows iterations until ||F|| is under the tolerance. Beside them stand the "
+        "error against the explicit simulator and its time for the same span.",
         steps,
     ),
-    ("Where the steps begin", "||F|| at each guess over that of no change.", guesses),
+    (
+        "Where the steps begin",
+        "The table shows ||F|| at each guess over ||F|| of no change.",
+        guesses,
+    ),
 )
 
 
 def pictures(experiment: EllipticExperiment, folder: Path) -> list[Pictures]:
-    """The state after each step beside the explicit simulator's; exact tiles, and learned ones."""
-    names, told, found = trajectory_names(folder), experiment.implicit, []
-    for dt in told.dts:
+    """Return the state after each step beside the explicit simulator's.
+
+    Learned tiles are shown if there are any, else exact ones.
+    """
+    names, implicit = trajectory_names(folder), experiment.implicit
+    shown: list[Pictures] = []
+    if implicit is None:
+        return shown
+    for dt in implicit.dts:
         tiles = [t for t in ("learned", "exact") if f"{t}_dt{dt:g}" in names]
         if tiles:
-            found.append(
+            shown.append(
                 Pictures(
                     Trajectory(folder, f"explicit_dt{dt:g}"),
                     Trajectory(folder, f"{tiles[0]}_dt{dt:g}"),
                     tile=experiment.domain.tile,
-                    truth_label=f"explicit, {told.steps(dt)} steps",
-                    predicted_label=f"one implicit step, {told.methods[0]}, {tiles[0]} tiles",
+                    truth_label=f"explicit, {implicit.steps(dt)} steps",
+                    predicted_label=f"one implicit step, {implicit.methods[0]}, {tiles[0]} tiles",
                     heading=f"A step of dt = {dt:g}",
                 )
             )
-    return found
+    return shown

@@ -1,10 +1,10 @@
 """Patterns on a large domain from denoisers that were learned on small boxes.
 
-`dataset` simulates small boxes and `truth` large ones, `fit` trains the denoiser of windows and
-that of block means and measures how far the latter is believed, `generate` makes
+`dataset` simulates small boxes, `truth` large ones. `fit` trains the denoiser of windows and the
+denoiser of block means, and measures the weight (gain) of the latter. `generate` writes
 `METHOD.fields.h5`, samples (S, 2, Y, X) in the simulator's units, all from the same noise:
 
-    pasted     every tile alone, no halo: what costs no exchange
+    pasted     every tile alone, no halo, no exchange
     crop, average, window, collage        the fusions of `coupling/generation.py`
     coarse     crop with the coarse score correction
     weighed    the same, weighed by wavenumber and noise level (`coupling/gains.py`)
@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
@@ -27,18 +28,20 @@ from scaled_mpi.coupling.generation import CoarseCorrection, TiledDenoiser, bloc
 from scaled_mpi.datasets.snapshots import SnapshotSet, write_index
 from scaled_mpi.engine.chunks import write_missing
 from scaled_mpi.engine.context import Context
+from scaled_mpi.experiments.enlargement.settings import EnlargementExperiment
 from scaled_mpi.learning.given_weights import taken
 from scaled_mpi.learning.samplers import CellNoise, Denoise, sample
+from scaled_mpi.learning.settings import Result, Session
 from scaled_mpi.learning.training import on_team
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
 from scaled_mpi.parallel.blocks import Blocks, Grid, make_blocks
-from scaled_mpi.parallel.comm import SerialComm, quiet_barrier, shares
+from scaled_mpi.parallel.comm import Comm, SerialComm, quiet_barrier, shares
 from scaled_mpi.parallel.halo import gather_field
 from scaled_mpi.parallel.keys import FirstRun
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.streams import cell_indices
 from scaled_mpi.simulators.running import final_states
-from scaled_mpi.surrogates.denoiser import fit_means, fit_windows
+from scaled_mpi.surrogates.denoiser import Boxes, fit_means, fit_windows
 
 SMALL, LARGE = "boxes", "truth"  # the two sets of a data set
 CHUNK = 8  # boxes a file
@@ -46,20 +49,53 @@ TOGETHER = 4  # boxes that gains are measured on at once
 SCALES = "scales.h5"
 
 
-def dataset(context: Context) -> None:
-    """Simulate the boxes to learn from; collective."""
+class Fit(Protocol):
+    """A training of one denoiser on the ranks of a team."""
+
+    def __call__(self, session: Session) -> Result:
+        """Train, write the weights and return the outcome; collective over the session."""
+        ...
+
+
+@dataclass(frozen=True)
+class Share:
+    """The large domain on the ranks that own a block of it."""
+
+    blocks: Blocks
+    comm: Comm
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Normalised boxes (n, 2, Y, X), float32.
+
+    `mean` and `spread` (2, 1, 1) of the training boxes are in the simulator's units.
+    """
+
+    boxes: Boxes
+    mean: np.ndarray
+    spread: np.ndarray
+
+
+def dataset(context: Context[EnlargementExperiment]) -> None:
+    """Simulate the small boxes of training and validation; collective."""
     boxes = context.experiment.boxes
     _simulate(context, SMALL, boxes.shape, range(boxes.samples))
 
 
-def truth(context: Context) -> None:
-    """Simulate large boxes, and as many more as are generated: what so few are known to."""
-    boxes, made = context.experiment.boxes, context.experiment.generation
-    runs = range(FirstRun.TEST, FirstRun.TEST + boxes.truth + made.samples)
-    _simulate(context, LARGE, made.shape, runs)
+def truth(context: Context[EnlargementExperiment]) -> None:
+    """Simulate the large boxes, and as many further ones as are generated; collective.
+
+    The further boxes measure the sampling error of so few samples.
+    """
+    boxes, generation = context.experiment.boxes, context.experiment.generation
+    runs = range(FirstRun.TEST, FirstRun.TEST + boxes.truth + generation.samples)
+    _simulate(context, LARGE, generation.shape, runs)
 
 
-def _simulate(context: Context, name: str, shape: tuple[int, int], runs: range) -> None:
+def _simulate(
+    context: Context[EnlargementExperiment], name: str, shape: tuple[int, int], runs: range
+) -> None:
     """Every file of a set that is not there, a file by one rank."""
     experiment, starts = context.experiment, range(0, len(runs), CHUNK)
     if context.comm.rank == 0:
@@ -69,13 +105,13 @@ def _simulate(context: Context, name: str, shape: tuple[int, int], runs: range) 
         context,
         name,
         [(name, n, runs[start : start + CHUNK]) for n, start in enumerate(starts)],
-        lambda _, some: final_states(
+        lambda _, part: final_states(
             experiment.simulator,
             shape,
-            [(experiment.seed, run) for run in some],
+            [(experiment.seed, run) for run in part],
             experiment.boxes.steps,
         ),
-        lambda _, some: {"set": name, "first": some.start},
+        lambda _, part: {"set": name, "first": part.start},
     )
     if context.comm.rank == 0:
         whole = (len(runs), len(experiment.simulator.channels), *shape)
@@ -84,33 +120,22 @@ def _simulate(context: Context, name: str, shape: tuple[int, int], runs: range) 
     context.say(f"  {len(runs)} boxes of {' x '.join(map(str, shape))} cells")
 
 
-def fit(context: Context) -> None:
-    """Both denoisers, one after the other, then the scales and gains."""
+def fit(context: Context[EnlargementExperiment]) -> None:
+    """Train both denoisers, then write their scales and gains; collective."""
     experiment, block = context.experiment, context.experiment.generation.block
-    scales, lesson = _lesson(context)
-    coarse_spread = block * float(block_means(lesson[0], 2, block).std(dtype=np.float64))
+    lesson = _lesson(context)
+    boxes = lesson.boxes
+    coarse_spread = block * float(block_means(boxes.learned, 2, block).std(dtype=np.float64))
+    schedule, extents = experiment.schedule, experiment.generation.extents
     takes = {
-        "windows": experiment.windows.take_as(experiment.schedule),
-        "coarse": experiment.coarse.take_as(experiment.schedule, coarse_spread, periodic=True),
+        "windows": experiment.windows.take_as(schedule),
+        "coarse": experiment.coarse.take_as(schedule, coarse_spread, periodic=True),
     }
-    for name, one in (
-        (
-            "windows",
-            partial(
-                fit_windows,
-                experiment.windows,
-                experiment.schedule,
-                *lesson,
-                experiment.generation.extents,
-            ),
-        ),
-        (
-            "coarse",
-            partial(
-                fit_means, experiment.coarse, experiment.schedule, *lesson, block, coarse_spread
-            ),
-        ),
-    ):
+    fits: dict[str, Fit] = {
+        "windows": partial(fit_windows, experiment.windows, schedule, boxes, extents),
+        "coarse": partial(fit_means, experiment.coarse, schedule, boxes, block, coarse_spread),
+    }
+    for name, train in fits.items():
         folder = context.folder / name
         on_root(context.comm, partial(folder.mkdir, exist_ok=True))
         if taken(getattr(experiment, name), name, folder, context.comm, takes[name]) is not None:
@@ -118,43 +143,46 @@ def fit(context: Context) -> None:
         on_team(
             context.comm,
             getattr(experiment, name).training,
-            partial(_train, context, name, folder, one),
+            partial(_train, context, name, folder, train),
         )
     quiet_barrier(context.comm)
     learned = Learned(experiment, context.folder, coarse_spread)
-    gains = measure_gains(context, learned, lesson[1])
+    gains = measure_gains(context, learned, boxes.held_out)
     if context.comm.rank == 0:
         save_arrays(
             context.folder / SCALES,
-            {**scales, "times": gains.times, "gains": gains.values},
+            {
+                "mean": lesson.mean,
+                "spread": lesson.spread,
+                "times": gains.times,
+                "gains": gains.values,
+            },
             {"coarse": coarse_spread, "cells": gains.cells},
         )
 
 
-def _lesson(context: Context) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Mean and spread (2, 1, 1) of the boxes, and these normalised: to learn from, held out.
-
-    Errors: `InputError` where no pattern is left.
-    """
+def _lesson(context: Context[EnlargementExperiment]) -> Lesson:
+    """Read and normalise the boxes. Errors: `InputError` where no pattern is left."""
     stored = SnapshotSet(context.inputs["dataset"], SMALL)
     boxes = stored.read(0, len(stored))
     border = len(boxes) - context.experiment.boxes.held_out
-    mean, spread = (
-        one(boxes[:border], axis=(0, 2, 3), dtype=np.float64)[:, None, None]
-        for one in (np.mean, np.std)
-    )
+    axes = (0, 2, 3)
+    mean = boxes[:border].mean(axis=axes, dtype=np.float64)[:, None, None]
+    spread = boxes[:border].std(axis=axes, dtype=np.float64)[:, None, None]
     if not spread.min() > 0.0:
         raise InputError(
-            f"boxes.steps: {context.experiment.boxes.steps} given; fewer are allowed, or another "
-            "simulator.density: all boxes are uniform then"
+            f"boxes.steps: {context.experiment.boxes.steps} is not allowed: all boxes are uniform "
+            "after so many steps. Allowed: fewer steps, or another simulator.density"
         )
     boxes = ((boxes - mean) / spread).astype(np.float32)
-    return {"mean": mean, "spread": spread}, (boxes[:border], boxes[border:])
+    return Lesson(Boxes(boxes[:border], boxes[border:]), mean, spread)
 
 
-def _train(context: Context, name: str, folder: Path, one: Any, team: Any) -> None:
+def _train(
+    context: Context[EnlargementExperiment], name: str, folder: Path, train: Fit, team: Comm
+) -> None:
     events = context.events(folder, f"{context.folder.stem}-{name}")
-    result = one(team, folder, events, context.experiment.seed)
+    result = train(Session(team, folder, events, context.experiment.seed))
     if team.rank == 0:
         context.facts.record(f"denoiser.loss.{name}", result.best_loss)
         context.facts.record(f"denoiser.throughput.{name}", result.throughput, "samples/s")
@@ -168,7 +196,9 @@ def _train(context: Context, name: str, folder: Path, one: Any, team: Any) -> No
 class Learned:
     """The trained denoisers of a folder, as functions of arrays."""
 
-    def __init__(self, experiment: Any, folder: Path, coarse_spread: float) -> None:
+    def __init__(
+        self, experiment: EnlargementExperiment, folder: Path, coarse_spread: float
+    ) -> None:
         self.experiment, self.folder = experiment, folder
         self._windows = experiment.windows.load(folder / "windows", experiment.schedule)
         self._means = experiment.coarse.load(
@@ -176,120 +206,130 @@ class Learned:
         )
 
     def window(self, extent: tuple[int, ...]) -> Denoise:
-        """The denoiser of windows of any extent that it was trained on."""
+        """Return the denoiser of windows of an extent that the training had."""
         return self._windows
 
     def coarse(self, means: np.ndarray, t: float) -> np.ndarray:
-        """Block means of a periodic field, denoised; their noise has the spread sigma / block."""
+        """Denoise block means (..., y, x) of periodic fields; same shape.
+
+        Their noise has the standard deviation sigma(t) / block.
+        """
         block = self.experiment.generation.block
         return self._means(block * means, t) / block
 
     def whole(self) -> Denoise:
-        """The denoiser of windows on a periodic domain."""
+        """Return the denoiser of windows on a periodic domain."""
         return self.experiment.windows.load(
             self.folder / "windows", self.experiment.schedule, periodic=True
         )
 
-    def tiled(self, blocks: Blocks, comm: Any, fusion: str, halo: int) -> TiledDenoiser:
-        """The denoiser of a domain from those of its windows; collective."""
+    def tiled(self, blocks: Blocks, comm: Comm, fusion: str, halo: int) -> TiledDenoiser:
+        """Return the denoiser of a domain from the denoisers of its windows; collective."""
         overlap = self.experiment.generation.overlap
         return TiledDenoiser(blocks, comm, fusion, self.window, halo=halo, overlap=overlap)
 
 
-def measure_gains(context: Context, learned: Learned, boxes: np.ndarray) -> Gains:
-    """How far the coarse denoiser is believed, from normalised boxes; collective.
+def measure_gains(
+    context: Context[EnlargementExperiment], learned: Learned, boxes: np.ndarray
+) -> Gains:
+    """Measure the gains of the coarse denoiser on normalised boxes (n, 2, Y, X); collective.
 
-    Boxes are taken `TOGETHER` at once, by one rank, so that no bit depends on the ranks.
+    One rank denoises `TOGETHER` boxes at once, so that no bit depends on the number of ranks.
     """
     experiment = context.experiment
     spec, schedule, shape = experiment.generation, experiment.schedule, boxes.shape[2:]
     blocks = make_blocks(Grid(shape), spec.tile, 1)
     local = learned.tiled(blocks, SerialComm(), "crop", spec.halo)
     cells = cell_indices(blocks.block(0), shape)
-    times = np.linspace(0.0, 1.0, spec.gains + 2)[1:-1]  # at 1 neither knows anything
+    times = np.linspace(0.0, 1.0, spec.gains + 2)[1:-1]  # at 1 a sample is noise alone
     starts = range(0, len(boxes), TOGETHER)
-    found = []
+    own: list[tuple[int, np.ndarray]] = []
     for place in shares(len(starts), context.comm.size)[context.comm.rank]:
-        some = range(starts[place], min(starts[place] + TOGETHER, len(boxes)))
-        true = block_means(boxes[some.start : some.stop], 2, spec.block)
-        noises = [CellNoise(experiment.seed, cells, boxes.shape[1], n) for n in some]
+        numbers = range(starts[place], min(starts[place] + TOGETHER, len(boxes)))
+        part = boxes[numbers.start : numbers.stop]
+        true = block_means(part, 2, spec.block)
+        noises = [CellNoise(experiment.seed, cells, boxes.shape[1], n) for n in numbers]
         for k, t in enumerate(times):
-            noisy = schedule.alpha(t) * boxes[some.start : some.stop] + schedule.sigma(t) * (
+            noisy = schedule.alpha(t) * part + schedule.sigma(t) * (
                 np.stack([noise(k) for noise in noises])
             )
             near = block_means(local(noisy, t), 2, spec.block)
             far = learned.coarse(block_means(noisy, 2, spec.block), t)
-            found += [(k, gain_sums(*three)) for three in zip(true, near, far, strict=True)]
-    everything = sum(context.comm.allgather(found), [])
+            own += [(k, gain_sums(*three)) for three in zip(true, near, far, strict=True)]
+    everything: list[tuple[int, np.ndarray]] = sum(context.comm.allgather(own), [])
     sums = [[part for at, part in everything if at == k] for k in range(len(times))]
     return Gains.of(times, sums, min(shape) // spec.block)
 
 
-def methods(experiment: Any) -> tuple[str, ...]:
-    """What is generated, in order."""
+def methods(experiment: EnlargementExperiment) -> tuple[str, ...]:
+    """Return the names of the generating methods, in order."""
     return ("pasted", "untiled", "coarse", "weighed", *experiment.generation.fusions)
 
 
-def generate(context: Context) -> None:
-    """Every method that is not there yet; collective."""
+def generate(context: Context[EnlargementExperiment]) -> None:
+    """Generate the samples of every method that has no file yet; collective."""
     experiment, spec = context.experiment, context.experiment.generation
-    arrays, told = load_arrays(context.inputs["fit"] / SCALES)
+    arrays, meta = load_arrays(context.inputs["fit"] / SCALES)
     blocks, comm = context.blocks(Grid(spec.shape), spec.tile)
     if comm is not None:
-        learned = Learned(experiment, context.inputs["fit"], told["coarse"])
-        gains = Gains(arrays["times"], arrays["gains"], told["cells"])
+        learned = Learned(experiment, context.inputs["fit"], meta["coarse"])
+        gains = Gains(arrays["times"], arrays["gains"], meta["cells"])
         for method in methods(experiment):
             path = context.folder / f"{method}.fields.h5"
             if comm.bcast(path.exists()):
                 continue
             begun = time.perf_counter()
-            made = _generated(experiment, method, learned, gains, (blocks, comm))
-            if comm.rank == 0:
-                made = (arrays["mean"] + arrays["spread"] * made).astype(np.float32)
+            samples = _samples(experiment, method, learned, gains, Share(blocks, comm))
+            if samples is not None:
+                fields = (arrays["mean"] + arrays["spread"] * samples).astype(np.float32)
                 seconds = time.perf_counter() - begun
-                save_arrays(path, {"fields": made}, {"method": method, "seconds": seconds})
-                context.say(f"  {method}: {len(made)} fields in {seconds:.0f} s")
+                save_arrays(path, {"fields": fields}, {"method": method, "seconds": seconds})
+                context.say(f"  {method}: {len(fields)} fields in {seconds:.0f} s")
     quiet_barrier(context.comm)
 
 
-def _generated(
-    experiment: Any, method: str, learned: Learned, gains: Gains, where: tuple[Blocks, Any]
+def _samples(
+    experiment: EnlargementExperiment, method: str, learned: Learned, gains: Gains, share: Share
 ) -> np.ndarray | None:
     """Normalised samples (S, 2, Y, X) on rank 0, None elsewhere; collective."""
-    spec, (blocks, comm) = experiment.generation, where
+    spec, blocks, comm = experiment.generation, share.blocks, share.comm
     if method == "untiled":
         return _untiled(experiment, learned, comm)
     fusion = method if method in spec.fusions else "crop"
-    denoise: Denoise = learned.tiled(blocks, comm, fusion, 0 if method == "pasted" else spec.halo)
+    local = learned.tiled(blocks, comm, fusion, 0 if method == "pasted" else spec.halo)
+    denoise: Denoise = local
     if method in ("coarse", "weighed"):
         gain = gains if method == "weighed" else None
-        denoise = CoarseCorrection(denoise, learned.coarse, spec.block, gain)
+        denoise = CoarseCorrection(local, learned.coarse, spec.block, gain)
     cells = cell_indices(blocks.block(comm.rank), spec.shape)
-    made = sample(
+    fields = sample(
         denoise,
         _noise(experiment, cells, range(spec.samples)),
         experiment.schedule,
         spec.steps,
         spec.sampler,
     )
-    return gather_field(blocks, comm, np.ascontiguousarray(made, np.float32))
+    return gather_field(blocks, comm, np.ascontiguousarray(fields, np.float32))
 
 
-def _untiled(experiment: Any, learned: Learned, comm: Any) -> np.ndarray | None:
+def _untiled(experiment: EnlargementExperiment, learned: Learned, comm: Comm) -> np.ndarray | None:
     """Each sample by one rank, whole."""
     spec = experiment.generation
     cells = np.arange(np.prod(spec.shape)).reshape(spec.shape)
-    denoise, made = learned.whole(), []
+    denoise = learned.whole()
+    fields: list[np.ndarray] = []
     for number in shares(spec.samples, comm.size)[comm.rank]:
         noise = _noise(experiment, cells, range(number, number + 1))
         field = sample(denoise, noise, experiment.schedule, spec.steps, spec.sampler)
-        made.append(field.astype(np.float32))
-    parts = comm.gather(made)
-    return None if parts is None else np.concatenate([one for part in parts for one in part])
+        fields.append(field.astype(np.float32))
+    parts = comm.gather(fields)
+    return None if parts is None else np.concatenate(sum(parts, []))
 
 
-def _noise(experiment: Any, cells: np.ndarray, samples: range) -> Callable[[int], np.ndarray]:
+def _noise(
+    experiment: EnlargementExperiment, cells: np.ndarray, samples: range
+) -> Callable[[int], np.ndarray]:
     """Noise of several samples together, (S, 2, *cells.shape), the same for every method."""
     channels = len(experiment.simulator.channels)
     fields = [CellNoise(experiment.seed, cells, channels, n) for n in samples]
-    return lambda k: np.stack([one(k) for one in fields])
+    return lambda k: np.stack([field(k) for field in fields])

@@ -27,28 +27,28 @@ def _boxes_part(experiment: EnlargementExperiment, ranks: int) -> dict[str, Any]
 
 
 def _large_part(experiment: EnlargementExperiment, ranks: int) -> dict[str, Any]:
-    made = experiment.generation
+    generation = experiment.generation
     return {
         "simulator": plain(experiment.simulator),
         "seed": experiment.seed,
-        "shape": made.shape,
-        "samples": experiment.boxes.truth + made.samples,
+        "shape": generation.shape,
+        "samples": experiment.boxes.truth + generation.samples,
         "steps": experiment.boxes.steps,
     }
 
 
 def _denoisers_part(experiment: EnlargementExperiment, ranks: int) -> dict[str, Any]:
-    made = experiment.generation
+    generation = experiment.generation
     return {
         **{
             key: learned_part(experiment, key, getattr(experiment, key), ranks)
             for key in ("windows", "coarse")
         },
-        "extents": made.extents,
-        "tile": made.tile,
-        "halo": made.halo,
-        "block": made.block,
-        "gains": made.gains,
+        "extents": generation.extents,
+        "tile": generation.tile,
+        "halo": generation.halo,
+        "block": generation.block,
+        "gains": generation.gains,
         "held_out": experiment.boxes.held_out,
         "schedule": plain(experiment.schedule),
     }
@@ -67,6 +67,7 @@ def _evaluate_part(experiment: EnlargementExperiment, ranks: int) -> dict[str, A
 
 
 def describe(experiment: EnlargementExperiment, ranks: int) -> list[str]:
+    """Return the lines of a dry run."""
     boxes, spec = experiment.boxes, experiment.generation
     blocks = make_blocks(Grid(spec.shape), spec.tile, ranks)
     return [

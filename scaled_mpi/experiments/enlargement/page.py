@@ -1,4 +1,4 @@
-"""Sections for patterns that were generated larger than learned: pictures, curves, numbers."""
+"""Sections for generated patterns on large domains: pictures, curves, scores, gains."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from scaled_mpi.report.palette import FUSED, INK
 from scaled_mpi.report.pictures import field_limits, row
 from scaled_mpi.report.sections import facts, origin, panels, spent, training
 from scaled_mpi.report.series import number
+
+if TYPE_CHECKING:
+    from scaled_mpi.report.figures import Figure
 
 METHODS = {
     "truth": ("simulator (truth)", INK, "-"),
@@ -49,24 +52,24 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class PicturePanel:
-    """One sample of every method beside the truth, all but that from the same noise."""
+    """One sample of every method, all from the same noise, beside the truth."""
 
     arrays: Mapping[str, np.ndarray]
-    told: Mapping[str, Any]
+    meta: Mapping[str, Any]
     heading: str = "Patterns larger than the tile"
 
     @property
     def sentence(self) -> str:
-        """What is shown."""
+        """The description of the pictures."""
         shape = self.arrays["truth.sample"].shape
         return (
-            f"{escape(self.told['system'])}, species v, {shape[0]} × {shape[1]} cells. The "
-            f"networks saw boxes of {_times(self.told['boxes'])} cells; a tile has "
-            f"{_times(self.told['tile'])} of them."
+            f"The pictures show species v of {escape(self.meta['system'])} on {shape[0]} × "
+            f"{shape[1]} cells. The networks were trained on boxes of "
+            f"{_times(self.meta['boxes'])} cells; a tile has {_times(self.meta['tile'])} cells."
         )
 
     def content(self) -> str:
-        """Rows of pictures in one scale."""
+        """Return rows of pictures in one colour scale."""
         planes = {
             name: self.arrays[f"{name}.sample"]
             for name in METHODS
@@ -86,18 +89,19 @@ class CurvePanel:
     """Covariance by distance and power by wavenumber of all methods."""
 
     arrays: Mapping[str, np.ndarray]
-    told: Mapping[str, Any]
+    meta: Mapping[str, Any]
     heading: str = "What is kept at a distance"
     sentence: str = (
-        "Left, covariance of two cells by their distance, over the true variance; "
-        "thin lines: tiles. Right, power by wavelength, over that of the truth."
+        "The left figure shows the covariance of two cells by their distance, over the true "
+        "variance; thin lines mark tiles. The right figure shows the power by wavelength, over "
+        "the true power."
     )
 
     def content(self) -> str:
-        """Two figures side by side."""
+        """Return two figures side by side."""
         return figures.draw(self._paint, "covariance and spectrum", 4.6)
 
-    def _paint(self, figure: Any) -> None:
+    def _paint(self, figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
         variance, power = self.arrays["truth.curve"][0], self.arrays["truth.spectrum"]
         cells = min(self.arrays["truth.sample"].shape)
@@ -110,7 +114,7 @@ class CurvePanel:
             if name != "truth":
                 ratio = self.arrays[f"{name}.spectrum"] / power
                 right.plot(cells / waves, ratio[waves], **drawn)
-        tile = self.told["tile"][0]
+        tile = self.meta["tile"][0]
         for edge in range(tile, len(self.arrays["truth.curve"]), tile):
             left.axvline(edge, color=INK, linewidth=0.5, alpha=0.5)
         left.set_xlabel("distance in cells")
@@ -128,55 +132,58 @@ class ScorePanel:
     """Every method's differences from the truth, a row each."""
 
     facts: Sequence[Mapping[str, Any]]
-    told: Mapping[str, Any]
+    meta: Mapping[str, Any]
     heading: str = "How like the simulator's they are"
 
     @property
     def sentence(self) -> str:
-        """What the columns are."""
+        """The definition of each column."""
         return (
-            f"Of {self.told['samples']} samples a method, species v. Relative errors of the "
-            "covariance of all pairs of cells up to half the domain apart, and of those at least "
-            "a tile apart; variance of a cell and of the mean of a tile, over the true one; "
-            "relative error of the power of the longest waves; jumps across tile edges over those "
-            "inside; distance of the histograms, in standard deviations; how fast the simulator "
-            "leaves the state, over how fast it leaves a true one. The last row is what chance "
-            "does to so few samples."
+            f"All scores use species v of {self.meta['samples']} samples a method. "
+            "<b>Covariance</b> and <b>beyond a tile</b> are relative errors of the covariance of "
+            "all pairs of cells up to half the domain apart, and at least a tile apart. "
+            "<b>Variance</b> of a cell and <b>of tiles</b> (of the mean of a tile) are ratios to "
+            "the true variance. <b>Long waves</b> is the relative error of the power of the "
+            "longest waves. <b>Seam</b> divides the jumps across tile edges by the jumps inside. "
+            "<b>Histogram</b> is the distance of the histograms in standard deviations. "
+            "<b>Rate</b> divides the simulator's rate of change there by its rate from a true "
+            "state. The last row shows the sampling error of so few samples."
         )
 
     def content(self) -> str:
-        """The table."""
-        found = {(fact["name"], fact.get("method")): number(fact["value"]) for fact in self.facts}
+        """Return the table."""
+        values = {(fact["name"], fact.get("method")): number(fact["value"]) for fact in self.facts}
         rows = []
         for method, (label, _, _) in METHODS.items():
-            if ("cov.error.tiled", method) in found:
-                values = [found.get((name, method)) for name in COLUMNS]
-                rows.append([escape(label), *("" if v is None else f"{v:.3g}" for v in values)])
+            if ("cov.error.tiled", method) in values:
+                cells = [values.get((name, method)) for name in COLUMNS]
+                rows.append([escape(label), *("" if v is None else f"{v:.3g}" for v in cells)])
         return tables.table(("", *COLUMNS.values()), rows, [False] + [True] * len(COLUMNS))
 
 
 @dataclass(frozen=True)
 class GainPanel:
-    """How far the coarse denoiser was believed, `gains` (times, rings)."""
+    """Gains of the coarse correction, `gains` (times, rings) at noise levels `times`."""
 
     times: np.ndarray
     gains: np.ndarray
-    told: Mapping[str, Any]
+    meta: Mapping[str, Any]
     heading: str = "How far the coarse denoiser is believed"
     sentence: str = (
-        "Weight of its correction in the least squares mixture with what the windows "
-        "say, on boxes held out, by wavelength and noise level t (1: noise alone)."
+        "The lines show the weight of the coarse correction in the least squares mixture with "
+        "the windows' estimate, by wavelength and noise level t (1: noise alone). The weights are "
+        "fitted on held-out boxes."
     )
 
     def content(self) -> str:
-        """A line a noise level."""
+        """Return a figure: a line a noise level."""
         return figures.draw(self._paint, "gains of the coarse correction")
 
-    def _paint(self, figure: Any) -> None:
+    def _paint(self, figure: Figure) -> None:
         axes, waves = figure.add_subplot(), np.arange(1, self.gains.shape[1])
         for t, line in zip(self.times, self.gains, strict=True):
             axes.plot(
-                min(self.told["boxes"]) / waves,
+                min(self.meta["boxes"]) / waves,
                 line[1:],
                 "-o",
                 markersize=3,
@@ -194,7 +201,7 @@ def _times(cells: Sequence[int]) -> str:
 
 
 def page(experiment: EnlargementExperiment, done: Found) -> Page:
-    """The page of patterns larger than the boxes of the training."""
+    """Return the page of patterns larger than the boxes of the training."""
     trainings = {}
     if "fit" in done:
         trainings = {

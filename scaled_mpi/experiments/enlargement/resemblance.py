@@ -1,44 +1,44 @@
-"""How like the simulator's patterns the generated ones are, and the page's arrays.
+"""Compare the statistics of generated patterns with the simulator's; the page's arrays.
 
-Facts, with the place `method`, of species v: all names of `scaled_mpi/likeness.py`, and
-`dynamics.rate.ratio`: how far the simulator moves both species in `STEPS` steps from there, over
-how far it moves the truth. Methods are those of `enlarge.py` and two that cost nothing to
-compare with: `gaussian`, Gaussian fields of the covariance of the truth, and `again`, as many
-other fields of the simulator, whose differences are those of chance. Without a place
-`cov.error.tiled`, `cov.error.beyond` and `variance.ratio` are those of `coarse`.
+Facts of species v with the place `method`: all names of `scaled_mpi/likeness.py`. The fact
+`dynamics.rate.ratio`, of both species: the simulator's root mean square change in `STEPS` steps
+from the fields, over its change from the truth. Methods are the methods of `enlarge.py` and two
+baselines. `gaussian`: Gaussian fields of the covariance of the truth. `again`: as many other
+fields of the simulator, whose differences are the sampling error. The facts `cov.error.tiled`,
+`cov.error.beyond` and `variance.ratio` without a place belong to `coarse`.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 from scaled_mpi.datasets.snapshots import SnapshotSet
 from scaled_mpi.engine.context import Context
 from scaled_mpi.experiments.enlargement.enlarge import LARGE, methods
+from scaled_mpi.experiments.enlargement.settings import EnlargementExperiment
 from scaled_mpi.learning.gaussian import lookalike
 from scaled_mpi.learning.samplers import CellNoise
 from scaled_mpi.likeness import Statistics, differences, statistics
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
 from scaled_mpi.parallel.comm import quiet_barrier
+from scaled_mpi.simulators.contract import Simulator
 from scaled_mpi.simulators.running import advance_batch
 
 ARRAYS = "likeness.h5"
-STEPS = 10  # of the simulator, over which its rate is taken
+STEPS = 10  # of the simulator, over which its rate is measured
 SHOWN = 1  # species v
 HEADLINES = ("cov.error.tiled", "cov.error.beyond", "variance.ratio")
 BEST = "coarse"
 
 
-def evaluate(context: Context) -> None:
-    """All methods against the truth, on rank 0; the others wait."""
+def evaluate(context: Context[EnlargementExperiment]) -> None:
+    """Compare all methods with the truth, on rank 0; collective."""
     if context.comm.rank == 0:
         _compare(context)
     quiet_barrier(context.comm)
 
 
-def _compare(context: Context) -> None:
+def _compare(context: Context[EnlargementExperiment]) -> None:
     experiment = context.experiment
     tile, count = experiment.generation.tile, experiment.generation.samples
     stored = SnapshotSet(context.inputs["truth"], LARGE)
@@ -47,16 +47,16 @@ def _compare(context: Context) -> None:
     rate = _rate(experiment.simulator, truth[:count])
     arrays = _arrays("truth", known, truth)
     for method in ("again", "gaussian", *methods(experiment)):
-        made = _fields(context, method, stored, truth)
-        found = statistics(made[:, SHOWN], tile)
-        facts = differences(found, known, tile)
-        facts["dynamics.rate.ratio"] = _rate(experiment.simulator, made) / rate
+        fields = _fields(context, method, stored, truth)
+        moments = statistics(fields[:, SHOWN], tile)
+        facts = differences(moments, known, tile)
+        facts["dynamics.rate.ratio"] = _rate(experiment.simulator, fields) / rate
         for name, value in facts.items():
             context.facts.record(name, value, method=method)
         if method == BEST:
             for name in HEADLINES:
                 context.facts.record(name, facts[name])
-        arrays |= _arrays(method, found, made)
+        arrays |= _arrays(method, moments, fields)
         context.say(
             f"  {method}: covariance error {facts['cov.error.tiled']:.3f}, beyond a tile "
             f"{facts['cov.error.beyond']:.3f}, variance {facts['variance.ratio']:.3f}, of tiles "
@@ -76,7 +76,9 @@ def _compare(context: Context) -> None:
     )
 
 
-def _fields(context: Context, method: str, stored: SnapshotSet, truth: np.ndarray) -> np.ndarray:
+def _fields(
+    context: Context[EnlargementExperiment], method: str, stored: SnapshotSet, truth: np.ndarray
+) -> np.ndarray:
     """Fields (S, 2, Y, X) of one method."""
     experiment, count = context.experiment, context.experiment.generation.samples
     if method == "again":
@@ -85,21 +87,21 @@ def _fields(context: Context, method: str, stored: SnapshotSet, truth: np.ndarra
         cells = np.arange(np.prod(truth.shape[2:])).reshape(truth.shape[2:])
         noise = [CellNoise(experiment.seed, cells, truth.shape[1], n)(0) for n in range(count)]
         return lookalike(truth, np.stack(noise))
-    made, told = load_arrays(context.inputs["generate"] / f"{method}.fields.h5")
-    context.facts.record("time.method", told["seconds"], "s", method=method)
-    return made["fields"]
+    arrays, meta = load_arrays(context.inputs["generate"] / f"{method}.fields.h5")
+    context.facts.record("time.method", meta["seconds"], "s", method=method)
+    return arrays["fields"]
 
 
-def _rate(system: Any, states: np.ndarray) -> float:
+def _rate(system: Simulator, states: np.ndarray) -> float:
     """Root mean square change of states (n, 2, Y, X) in `STEPS` steps."""
     states = np.ascontiguousarray(states, np.float32)
     return float(np.sqrt(np.mean((advance_batch(system, states, STEPS) - states) ** 2)))
 
 
-def _arrays(method: str, found: Statistics, fields: np.ndarray) -> dict[str, np.ndarray]:
+def _arrays(method: str, moments: Statistics, fields: np.ndarray) -> dict[str, np.ndarray]:
     return {
-        f"{method}.curve": found.curve,
-        f"{method}.spectrum": found.spectrum,
-        f"{method}.quantiles": found.quantiles,
+        f"{method}.curve": moments.curve,
+        f"{method}.spectrum": moments.spectrum,
+        f"{method}.quantiles": moments.quantiles,
         f"{method}.sample": fields[0, SHOWN].astype(np.float32),
     }

@@ -2,8 +2,8 @@
 
     dataset -> truth -> fit -> generate -> evaluate -> report
 
-The fields are final states of a simulator, and denoisers are trained on small boxes of it; the
-simulator on the large domain is the truth. Every block is a key.
+The fields are final states of a simulator, and denoisers are trained on its small boxes. The
+truth is the simulator on the large domain. Every block is a key.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ AXES = 2  # of a pattern
 
 
 class Boxes(Spec):
-    """Simulated states after `steps`: `samples` small boxes to learn from, `truth` large ones.
+    """Simulated states after `steps`: `samples` small boxes and `truth` large ones.
 
-    The last `held_out` of the small ones are not trained on.
+    The last `held_out` of the small boxes validate the training.
     """
 
     shape: tuple[PositiveInt, PositiveInt] = (128, 128)
@@ -39,17 +39,18 @@ class Boxes(Spec):
     def _fits(self) -> Boxes:
         if self.held_out >= self.samples:
             raise InputError(
-                f"boxes.held_out: {self.held_out} given; fewer than the {self.samples} samples "
-                "are allowed"
+                f"boxes.held_out: {self.held_out} is not allowed: no box is left to train on. "
+                f"Allowed: fewer than the {self.samples} samples"
             )
         return self
 
 
 class Enlargement(Spec):
-    """What is generated from learned denoisers: `samples` fields of `shape`, all together.
+    """Generation of `samples` fields of `shape`, all together, from learned denoisers.
 
-    `halo` belongs to the fusion crop, `overlap` to the others, `block` (cells an axis) to the
-    coarse correction of crop. `gains`: noise levels at which the coarse denoiser is weighed.
+    `halo` belongs to the fusion crop, `overlap` to the other fusions, `block` (cells an axis) to
+    the coarse correction of crop. `gains`: noise levels at which the gain of the coarse denoiser
+    is measured.
     """
 
     shape: tuple[PositiveInt, PositiveInt] = (256, 256)
@@ -72,7 +73,7 @@ class Enlargement(Spec):
 
     @property
     def extents(self) -> tuple[tuple[int, ...], ...]:
-        """Every kind of window that a denoiser is asked for: the fusions' and the tile alone."""
+        """Extents of all windows: the windows of the fusions, and the tile alone."""
         kinds = {self.tile} | {
             extent
             for fusion in ("crop", *self.fusions)
@@ -82,7 +83,7 @@ class Enlargement(Spec):
 
 
 class EnlargementExperiment(ExperimentSpec):
-    """Patterns larger than what was learned from, every key typed.
+    """Patterns larger than the boxes of the training, every key typed.
 
     `windows` denoises tiles with their halo, `coarse` the means of blocks of the whole.
     """
@@ -103,33 +104,38 @@ class EnlargementExperiment(ExperimentSpec):
 
 
 def _check(experiment: EnlargementExperiment) -> None:
-    """What no single block can know: system, tiles and networks on the small boxes."""
-    system, boxes, made = experiment.simulator, experiment.boxes, experiment.generation
+    """Checks of several blocks: system, tiles and networks on the small boxes."""
+    system, boxes, generation = experiment.simulator, experiment.boxes, experiment.generation
     if system.noise or any(b.kind != "periodic" for b in system.boundary(AXES)):
         raise InputError(
-            "simulator: noise or boundaries that are not periodic given; neither is allowed where "
-            "patterns are generated"
+            f"simulator: {system.kind} with noise or open boundaries is not allowed: generated "
+            "patterns are periodic. Allowed: boundaries periodic and noise 0"
         )
-    for cells, tile in zip(boxes.shape, made.tile, strict=True):
-        if cells % tile or tile % made.block or tile + 2 * made.halo > cells:
+    for cells, tile in zip(boxes.shape, generation.tile, strict=True):
+        if cells % tile or tile % generation.block or tile + 2 * generation.halo > cells:
             raise InputError(
-                f"generation.tile: {list(made.tile)} given with halo {made.halo}, block "
-                f"{made.block}; a multiple of the block that divides boxes.shape "
-                f"{list(boxes.shape)}, and no wider than it with the halo, is allowed"
+                f"generation.tile: {list(generation.tile)} with halo {generation.halo}, block "
+                f"{generation.block} is not allowed: tiles fill boxes, and blocks tiles. Allowed: "
+                f"multiples of the block that divide boxes.shape {list(boxes.shape)} and fit into "
+                "it with the halo"
             )
+    shapes = (boxes.shape, generation.shape)
     for key, extents in (
-        ("windows", (*made.extents, made.shape)),
-        ("coarse", [tuple(n // made.block for n in shape) for shape in (boxes.shape, made.shape)]),
+        ("windows", (*generation.extents, generation.shape)),
+        ("coarse", [tuple(n // generation.block for n in shape) for shape in shapes]),
     ):
         spec = getattr(experiment, key)
         for extent in extents:
             if any(n % spec.multiple for n in extent):
                 raise InputError(
-                    f"{key}.network.widths: multiples of {spec.multiple} cells are needed; "
-                    f"{list(extent)} is asked for by generation.tile, halo, overlap and block"
+                    f"{key}.network.widths: {len(spec.network.widths)} levels is not allowed: "
+                    f"they need multiples of {spec.multiple} cells, and generation has windows of "
+                    f"{list(extent)} cells. Allowed: fewer levels, or other tile, halo, overlap, "
+                    "block"
                 )
         if spec.network.padding == "valid":
             raise InputError(
-                f"{key}.network.padding: valid given; replicate, circular are allowed"
+                f"{key}.network.padding: valid is not allowed: a denoiser keeps the shape of its "
+                "window. Allowed: replicate, circular"
             )
         spec.training.check_batch(boxes.samples - boxes.held_out)

@@ -1,10 +1,10 @@
-"""Score the forecasts of an ensemble's test runs against what costs nothing and what is possible.
+"""Score the forecasts of an ensemble's test runs, beside free baselines and upper bounds.
 
-Scores are those of `scores.py`, on forecast frames only. They are kept by run
-(metrics_all_runs.csv), by initial condition (metrics_by_ic_type.csv) and, averaged over runs, as
-facts: `r2.forecast`, `r2.energy`, `r2.persistence`, `r2.mean`, `r2.ceiling`, `r2.limit`,
-`r2.stepper`, and every score with the method as its place. Errors by frame are means and 10th and
-90th percentiles over runs; order parameters, of the particles themselves, means by start.
+Scores are those of `density_scores.py`, on forecast frames only. Two files hold them by run
+(metrics_all_runs.csv) and by initial condition (metrics_by_ic_type.csv). Facts hold their means
+over runs: every score with the method as its place, and `r2.forecast`, `r2.energy`,
+`r2.persistence`, `r2.mean`, `r2.ceiling`, `r2.limit`, `r2.stepper`. Errors by frame are means and
+10th and 90th percentiles over runs. Order parameters of the particles are means by start.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from scaled_mpi.engine.context import Context
 from scaled_mpi.experiments.ensemble.density_scores import COLUMNS, scores
 from scaled_mpi.experiments.ensemble.members import ORDERS
-from scaled_mpi.experiments.ensemble.settings import Member
+from scaled_mpi.experiments.ensemble.settings import EnsembleExperiment, Member
 from scaled_mpi.files import write_text
 from scaled_mpi.parallel.arrays import load_arrays
 from scaled_mpi.parallel.comm import member_groups
@@ -29,7 +29,7 @@ FACTS = {"surrogate": "forecast", "rival": "stepper"}  # names of methods in r2.
 SHOWN_MODES = 400  # singular values that the page draws
 
 
-def work(context: Context) -> None:
+def work(context: Context[EnsembleExperiment]) -> None:
     """Score all methods; collective."""
     experiment = context.experiment
     members = [Member("test", number) for number in range(experiment.ensemble.test)]
@@ -47,20 +47,22 @@ def work(context: Context) -> None:
         context.facts.record("pod.energy.held", held, k=place)
 
 
-def _score(context: Context, member: Member, mean: np.ndarray) -> list[dict[str, Any]]:
+def _score(
+    context: Context[EnsembleExperiment], member: Member, mean: np.ndarray
+) -> list[dict[str, Any]]:
     """One row a method of one run."""
     setting, memory = context.experiment.forecast, context.experiment.surrogate.memory
     truth = Trajectory(context.inputs["simulate"], member.name)
     fields = truth.read(slice(None))[:, 0]
     late = fields[memory:]
-    made, _ = load_arrays(context.inputs["forecast"] / f"{member.name}.forecast.h5")
-    made["persistence"] = np.broadcast_to(fields[memory - 1], late.shape)
-    made["mean"] = np.broadcast_to(mean, late.shape)
+    forecasts, _ = load_arrays(context.inputs["forecast"] / f"{member.name}.forecast.h5")
+    forecasts["persistence"] = np.broadcast_to(fields[memory - 1], late.shape)
+    forecasts["mean"] = np.broadcast_to(mean, late.shape)
     rows = []
-    for method, forecast in made.items():
+    for method, forecast in forecasts.items():
         if method == "spread":
             continue
-        found = scores(late, forecast, mean, setting.tolerance, setting.window)
+        values = scores(late, forecast, mean, setting.tolerance, setting.window)
         size = np.linalg.norm(late, axis=(1, 2))
         errors = np.linalg.norm(late - forecast, axis=(1, 2)) / size
         rows.append(
@@ -68,18 +70,18 @@ def _score(context: Context, member: Member, mean: np.ndarray) -> list[dict[str,
                 "run_name": member.name,
                 "ic_type": truth.attributes["start"],
                 "method": method,
-                **found,
+                **values,
                 "errors": errors,
             }
         )
-        if method == "surrogate" and "spread" in made:
-            inside = np.linalg.norm(made["ceiling"] - forecast, axis=(1, 2)) / size
-            spread = np.linalg.norm(made["spread"], axis=(1, 2)) / size
+        if method == "surrogate" and "spread" in forecasts:
+            inside = np.linalg.norm(forecasts["ceiling"] - forecast, axis=(1, 2)) / size
+            spread = np.linalg.norm(forecasts["spread"], axis=(1, 2)) / size
             rows[-1] |= {"spread": spread, "inside": inside}
     return rows
 
 
-def _write(context: Context, rows: list[dict[str, Any]]) -> None:
+def _write(context: Context[EnsembleExperiment], rows: list[dict[str, Any]]) -> None:
     facts = context.facts
     series = ("errors", "spread", "inside")
     table = [{key: value for key, value in row.items() if key not in series} for row in rows]
@@ -90,8 +92,8 @@ def _write(context: Context, rows: list[dict[str, Any]]) -> None:
     for method in methods:
         own = [row for row in rows if row["method"] == method]
         for start in starts:
-            some = [row for row in own if row["ic_type"] == start]
-            groups.append({"ic_type": start, "method": method, "runs": len(some), **_means(some)})
+            part = [row for row in own if row["ic_type"] == start]
+            groups.append({"ic_type": start, "method": method, "runs": len(part), **_means(part)})
         means = _means(own)
         for name in COLUMNS:
             facts.record(f"score.{name}", means[name], method=method)
@@ -104,10 +106,12 @@ def _write(context: Context, rows: list[dict[str, Any]]) -> None:
     facts.record("r2.forecast.spread", float(np.std(chosen)), runs=len(chosen))
 
 
-def _by_lead(context: Context, method: str, rows: list[dict[str, Any]]) -> None:
+def _by_lead(
+    context: Context[EnsembleExperiment], method: str, rows: list[dict[str, Any]]
+) -> None:
     """Errors of one method over its runs, frame by frame, and the spread of its ensemble.
 
-    `e2.inside` is the error within the modes of the forecast, all that its ensemble can know of.
+    `e2.inside` is the error within the modes of the forecast, the part that its ensemble covers.
     """
     errors = np.array([row["errors"] for row in rows])
     low, high = np.percentile(errors, [10, 90], axis=0)
@@ -120,15 +124,15 @@ def _by_lead(context: Context, method: str, rows: list[dict[str, Any]]) -> None:
             context.facts.record(name, float(value), method=method, lead=lead)
 
 
-def _orders(context: Context, members: list[Member]) -> None:
+def _orders(context: Context[EnsembleExperiment], members: list[Member]) -> None:
     """Order parameters of the test runs' particles by time, means over runs of a start."""
-    found: dict[str, list[np.ndarray]] = {}
+    orders: dict[str, list[np.ndarray]] = {}
     for member in members:
         path = context.inputs["simulate"] / f"{member.name}.particles.h5"
         arrays, meta = load_arrays(path)
-        found.setdefault(meta["start"], []).append(arrays["orders"])
+        orders.setdefault(meta["start"], []).append(arrays["orders"])
         times = arrays["times"]
-    for start, runs in found.items():
+    for start, runs in orders.items():
         for name, line in zip(ORDERS, np.mean(runs, axis=0).T, strict=True):
             for moment, value in zip(times, line, strict=True):
                 context.facts.record(

@@ -1,13 +1,15 @@
-"""How good the forecast of a density is: all scores of one run, frame by frame.
+"""Scores of the forecast of a density: all scores of one run, from its frames.
 
-r2          1 - sum |x - f|^2 / sum |x - mu|^2 over forecast frames, mu the training mean field
-r2_spatial  the mean over frames of 1 - |x - f|^2 / |x - <x>|^2, <x> the frame's own mean
-r2_aligned  r2_spatial after each forecast frame is moved by whole cells, round the domain, to
-            where the true one lies: whether the shape is right wherever it has gone
-e2          |x - f| / |x| of each frame; median, 10th and 90th percentile
-tau         the first forecast frame (from 0) at which the mean of e2 over a window reaches
-            the tolerance; the number of frames if none does
-mass        |sum f - sum x| / sum x of each frame; mean and maximum
+x is the true frame, f the forecast frame.
+
+    r2          1 - sum |x - f|^2 / sum |x - mu|^2 over forecast frames, mu the training mean field
+    r2_spatial  the mean over frames of 1 - |x - f|^2 / |x - <x>|^2, <x> the frame's own mean
+    r2_aligned  r2_spatial after each forecast frame is moved by whole cells, round the domain,
+                onto the true frame: it scores the shape alone, without its place
+    e2          |x - f| / |x| of each frame; median, 10th and 90th percentile
+    tau         the first forecast frame (from 0) at which the mean of e2 over a window reaches
+                the tolerance; the number of frames if no frame does
+    mass        |sum f - sum x| / sum x of each frame; mean and maximum
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ COLUMNS = (
 def scores(
     truth: np.ndarray, forecast: np.ndarray, mean: np.ndarray, tolerance: float, window: int
 ) -> dict[str, float]:
-    """Every score of forecast frames (T, ny, nx) against the truth; `mean` (ny, nx)."""
+    """Return every score of forecast frames (T, ny, nx) against the truth; `mean` is (ny, nx).
+
+    `tolerance` and `window` (frames) define the horizon.
+    """
     squares = np.sum((truth - forecast) ** 2, axis=(1, 2))
     about_mean = np.sum((truth - mean) ** 2, axis=(1, 2))
     own = np.sum((truth - truth.mean(axis=(1, 2), keepdims=True)) ** 2, axis=(1, 2))
@@ -42,7 +47,7 @@ def scores(
     masses = [
         (math.fsum(x.ravel()), math.fsum(f.ravel())) for x, f in zip(truth, forecast, strict=True)
     ]
-    mass = np.array([abs(found - true) / abs(true) for true, found in masses])
+    mass = np.array([abs(forecast - true) / abs(true) for true, forecast in masses])
     return {
         "r2": float(1.0 - squares.sum() / about_mean.sum()),
         "r2_spatial": float(np.mean(1.0 - squares / own)),
@@ -63,7 +68,10 @@ def _aligned_squares(truth: np.ndarray, forecast: np.ndarray) -> np.ndarray:
 
 
 def horizon(errors: np.ndarray, tolerance: float, window: int) -> float:
-    """The first frame at which the mean of the last `window` errors reaches the tolerance."""
+    """Return the first frame at which the mean of the last `window` errors reaches the tolerance.
+
+    `errors` has shape (T,); T is returned if no frame reaches the tolerance.
+    """
     for frame in range(len(errors)):
         if errors[max(0, frame - window + 1) : frame + 1].mean() >= tolerance:
             return float(frame)

@@ -4,14 +4,14 @@
     test/test_000/       the same and order_params.npz
     models/              pod_model.npz, mvar_model.npz, training_metadata.json, index_mapping.csv
 
-Keys are the document's, and where upstream's reader names one differently also upstream's
-(order_params: polarization and phi). Its predictor has no intercept: y_t = sum A_j y_(t-j) about
-`mean`. With c the fitted intercept that is exact about
+Keys are the document's. A key that upstream's reader names differently has both names
+(order_params: polarization and phi). Upstream's predictor has no intercept: it is
+y_t = sum A_j y_(t-j) about `mean`. With c the fitted intercept this is exact about
 
     mean' = mean + U (I - sum_j A_j)^-1 c,
 
-which is what `mean` holds; the training mean is kept as `training_mean`. Axes: positions are
-(x, y) there and (y, x) here; densities are (time, y, x) in both.
+stored as `mean`; `training_mean` is the training mean. Axes: positions are (x, y) there and (y, x)
+here; densities are (time, y, x) in both.
 """
 
 from __future__ import annotations
@@ -38,14 +38,19 @@ from scaled_mpi.parallel.store import Trajectory
 
 
 def export_npz(experiment: EnsembleExperiment, found: Found, folder: Path) -> Path:
-    """Write the tree into `folder`. Errors: `InputError` before the fit is finished."""
+    """Write the tree into `folder` and return it.
+
+    Errors: `InputError` before the fit is finished, and for a POD of aligned fields.
+    """
     for stage in ("simulate", "compress", "fit"):
         if not found[stage].done:
-            raise InputError(f"--export npz: {stage} is not finished; run the experiment first")
+            raise InputError(
+                f"--export npz: the stage {stage} is not finished. Needed: a finished run"
+            )
     if experiment.compressor.align != "none":
         raise InputError(
-            f"--export npz: compressor.align is {experiment.compressor.align}; the tree's models "
-            "know no shifts, none is allowed"
+            f"--export npz: compressor.align {experiment.compressor.align} is not allowed: the "
+            "tree's models have no shifts. Allowed: none"
         )
     for member in experiment.members():
         _member(experiment, found["simulate"].path, member, folder)
@@ -112,24 +117,24 @@ def _models(experiment: EnsembleExperiment, found: Mapping[str, Artefact], place
         target_energy=experiment.compressor.energy,
         all_S=spectrum,
     )
-    told = operator.told
+    fitted = operator.told
     np.savez(
         place / "mvar_model.npz",
         A_matrices=matrices,
         p=model.lag,
         r=rank,
-        alpha=told["alpha"],
-        train_r2=told["train_r2"],
-        train_rmse=told["train_rmse"],
+        alpha=fitted["alpha"],
+        train_r2=fitted["train_r2"],
+        train_rmse=fitted["train_rmse"],
         intercept=model.intercept,
         covariance=operator.covariance,
         spectral_radius=operator.radius,
     )
-    _training(experiment, told, held, place)
+    _training(experiment, fitted, held, place)
 
 
 def _training(
-    experiment: EnsembleExperiment, told: Mapping[str, Any], held: float, place: Path
+    experiment: EnsembleExperiment, fitted: Mapping[str, Any], held: float, place: Path
 ) -> None:
     members = [m for m in experiment.members() if m.kind == "train"]
     starts = [experiment.system(member).start for member in members]
@@ -142,8 +147,8 @@ def _training(
             "IC_distribution": dict(Counter(starts)),
             "config": plain(experiment.simulator),
             "density": {"nx": nx, "ny": ny, "bandwidth": experiment.density.bandwidth},
-            "pod": {"R_POD": told["rank"], "energy": held},
-            "mvar": {"p": told["lag"], "alpha": told["alpha"], "train_r2": told["train_r2"]},
+            "pod": {"R_POD": fitted["rank"], "energy": held},
+            "mvar": {"p": fitted["lag"], "alpha": fitted["alpha"], "train_r2": fitted["train_r2"]},
         },
     )
     text = io.StringIO()

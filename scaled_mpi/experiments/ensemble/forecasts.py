@@ -1,15 +1,16 @@
 """Ensembles: the members, the two fits, and forecasts of every test run.
 
-`forecast` leaves for each test run test-0003.forecast.h5 with the fields (F, ny, nx) of all
+`forecast` writes for each test run test-0003.forecast.h5 with the fields (F, ny, nx) of all
 forecast frames, by method:
 
     surrogate   MVAR with the rank, lag and alpha chosen on held-out training runs
-    energy      MVAR as configured, on all modes that hold the energy asked for
-    ceiling     the truth through the POD with the chosen rank: the best any latent forecast can be
+    energy      MVAR as configured, on all modes of the configured energy
+    ceiling     the truth through the POD with the chosen rank: the upper bound of latent forecasts
     limit       the simulator from the true particles of the last known frame, averaged over runs
-    rival       a network on the density itself, where one was trained
+    rival       a network on the density itself, if the experiment has one
+    spread      the standard deviation over forecasts with drawn residuals, if `band` is set
 
-and the surrogate's also as a trajectory, test-0003.
+and the surrogate's fields also as a trajectory, test-0003.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -25,21 +26,22 @@ from scaled_mpi.engine.context import Context
 from scaled_mpi.experiments.ensemble.import_npz import import_mvar, import_pod
 from scaled_mpi.experiments.ensemble.latents import latent_runs, write_latents
 from scaled_mpi.experiments.ensemble.members import Run, ledger, write_member
-from scaled_mpi.experiments.ensemble.settings import Member
+from scaled_mpi.experiments.ensemble.settings import EnsembleExperiment, Member
 from scaled_mpi.learning.given_weights import taken
 from scaled_mpi.parallel import streams
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
-from scaled_mpi.parallel.comm import SerialComm, member_groups, quiet_barrier, shares
+from scaled_mpi.parallel.comm import Comm, SerialComm, member_groups, quiet_barrier, shares
 from scaled_mpi.parallel.keys import FirstRun, Stream
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from scaled_mpi.progress import Progress
+from scaled_mpi.surrogates.operators import Operator
 
 ENERGY, RIVAL = "energy", "rival"  # methods; the first also the folder of its fit
 
 
-def simulate(context: Context) -> None:
-    """Make all members that are not done, here or on a cluster."""
+def simulate(context: Context[EnsembleExperiment]) -> None:
+    """Write all members that are not done, on these ranks or on a cluster; collective."""
     experiment = context.experiment
     members, begun = experiment.members(), time.perf_counter()
     if context.comm.rank == 0:
@@ -67,14 +69,17 @@ def simulate(context: Context) -> None:
         book = ledger(context.folder, members).values()
         done = sum(entry["state"] == "done" for entry in book)
         if done < len(members):
-            raise RuntimeError(f"{len(members) - done} of {len(members)} members are not done")
+            raise RuntimeError(
+                f"{context.folder}: {len(members) - done} of {len(members)} members are not done. "
+                "Needed: all members"
+            )
         context.facts.record("members.done", done)
         context.facts.record("members.repeated", sum(entry["ends"] > 1 for entry in book))
         context.facts.record("members.starts", sum(entry["starts"] for entry in book))
 
 
-def _training_runs(context: Context) -> list[Trajectory]:
-    """All that the experiment names. Errors: `InputError` for one that is missing or cut short."""
+def _training_runs(context: Context[EnsembleExperiment]) -> list[Trajectory]:
+    """The training runs. Errors: `InputError` for a run that is missing or cut short."""
     return [
         Trajectory(context.inputs["simulate"], member.name)
         for member in context.experiment.members()
@@ -82,8 +87,8 @@ def _training_runs(context: Context) -> list[Trajectory]:
     ]
 
 
-def compress(context: Context) -> None:
-    """Fit the POD and encode the training runs, which are dealt to ranks."""
+def compress(context: Context[EnsembleExperiment]) -> None:
+    """Fit the POD and encode the training runs, shared by the ranks; collective."""
     experiment, begun = context.experiment, time.perf_counter()
     runs = _training_runs(context)
     if experiment.ensemble.models:
@@ -100,11 +105,12 @@ def compress(context: Context) -> None:
     context.facts.record("time.compress", time.perf_counter() - begun, "s")
 
 
-def fit(context: Context) -> None:
-    """The surrogate with its choices, and without them."""
+def fit(context: Context[EnsembleExperiment]) -> None:
+    """Fit the surrogate with its selection, and without it; collective."""
     experiment = context.experiment
     stored = _training_runs(context)
-    runs = latent_runs(context.inputs["compress"], stored)
+    # Latents have the members of trajectories that a fit reads.
+    runs = cast("list[Trajectory]", latent_runs(context.inputs["compress"], stored))
     begun = time.perf_counter()
     if experiment.ensemble.models:
         on_root(context.comm, lambda: import_mvar(experiment, context.folder))
@@ -121,8 +127,8 @@ def fit(context: Context) -> None:
 
 
 @contextmanager
-def _fitting(context: Context) -> Iterator[Any]:
-    """Who does the parts of a fit: these ranks, or the workers of a cluster."""
+def _fitting(context: Context[EnsembleExperiment]) -> Iterator[Comm]:
+    """The communicator of a fit: these ranks, or the workers of a cluster."""
     experiment = context.experiment
     if experiment.launch == "local" or context.comm.size > 1:
         yield context.comm
@@ -133,8 +139,8 @@ def _fitting(context: Context) -> Iterator[Any]:
         yield comm
 
 
-def train_rival(context: Context) -> None:
-    """The network on the density itself: a stage of its own, since it takes the longest."""
+def train_rival(context: Context[EnsembleExperiment]) -> None:
+    """Train the network on the density itself, the longest stage; collective."""
     if context.experiment.rival is None:
         return
     runs = _training_runs(context)
@@ -144,8 +150,8 @@ def train_rival(context: Context) -> None:
         )
 
 
-def forecast(context: Context) -> None:
-    """Forecast every test run by every method; runs are dealt to ranks."""
+def forecast(context: Context[EnsembleExperiment]) -> None:
+    """Forecast every test run by every method; ranks share the runs. Collective."""
     experiment = context.experiment
     _, mine = member_groups(experiment.ensemble.test, context.comm)
     forecaster = Forecaster(context)
@@ -167,7 +173,7 @@ def forecast(context: Context) -> None:
 class Forecaster:
     """The fitted models of one experiment, applied to test runs."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context[EnsembleExperiment]) -> None:
         self.context, self.experiment = context, context.experiment
         self.coder = self.experiment.compressor.load(context.inputs["compress"])
         folder = context.inputs["fit"]
@@ -180,27 +186,27 @@ class Forecaster:
             self.rival = self.experiment.rival.load(context.inputs["rival"])
 
     def write(self, member: Member) -> None:
-        """All methods' fields of one run."""
+        """Forecast one run by all methods and write the fields."""
         truth = Trajectory(self.context.inputs["simulate"], member.name)
         memory, frames = self.experiment.surrogate.memory, len(truth)
         known = truth.read(slice(0, memory))
         late = truth.read(slice(memory, frames))
         latent = np.stack([self.coder.encode(frame) for frame in known])
         steps = frames - memory
-        made = {
+        fields = {
             "surrogate": self._linear(self.chosen, latent, steps),
             "ceiling": np.stack([self._through(frame) for frame in late]),
         }
         if self.energy is not None:
-            made[ENERGY] = self._linear(self.energy, latent, steps)
+            fields[ENERGY] = self._linear(self.energy, latent, steps)
         if self.experiment.forecast.limit:
-            made["limit"] = self._simulated(member, memory, frames)
+            fields["limit"] = self._simulated(member, memory, frames)
         if self.rival is not None:
-            made[RIVAL] = self._network(known, steps)
+            fields[RIVAL] = self._network(self.rival, known, steps)
         if self.experiment.forecast.band:
-            made["spread"] = self._band(member, latent, steps)
+            fields["spread"] = self._band(member, latent, steps)
         folder = self.context.folder
-        save_arrays(folder / f"{member.name}.forecast.h5", made, {"memory": memory})
+        save_arrays(folder / f"{member.name}.forecast.h5", fields, {"memory": memory})
         blocks = self.experiment.simulator.blocks(truth.grid.shape, 1)
         with TrajectoryWriter(
             folder,
@@ -211,11 +217,11 @@ class Forecaster:
             dtype=np.float64,
             attributes=truth.attributes,
         ) as writer:
-            for moment, field in zip(truth.times[memory:], made["surrogate"], strict=True):
+            for moment, field in zip(truth.times[memory:], fields["surrogate"], strict=True):
                 writer.append(moment, field[None])
 
-    def _linear(self, operator: Any, latent: np.ndarray, steps: int) -> np.ndarray:
-        """Closed loop in the latent space, then decoded."""
+    def _linear(self, operator: Operator, latent: np.ndarray, steps: int) -> np.ndarray:
+        """Fields of a closed loop in the latent space."""
         return self._march(
             latent, steps, lambda window: operator.advance(window, np.ones((1, 1)), np.zeros(0))
         )
@@ -239,12 +245,14 @@ class Forecaster:
         """Standard deviation over forecasts with drawn residuals."""
         operator, drawn = self.chosen, []
         for copy in range(self.experiment.forecast.band):
-            keys = iter(range(steps))
+            draws = iter(range(steps))
 
-            def advance(window: np.ndarray, copy: int = copy, keys: Any = keys) -> np.ndarray:
+            def advance(
+                window: np.ndarray, copy: int = copy, draws: Iterator[int] = draws
+            ) -> np.ndarray:
                 ids = np.arange(operator.rank) + operator.rank * copy
                 seed = self.experiment.seed | member.run << 32
-                noise = streams.normal(seed, next(keys), ids, stream=Stream.BAND)[:, None, None]
+                noise = streams.normal(seed, next(draws), ids, stream=Stream.BAND)[:, None, None]
                 return operator.advance(window, np.ones((1, 1)), np.zeros(0), noise=noise)
 
             drawn.append(self._march(latent, steps, advance))
@@ -264,14 +272,14 @@ class Forecaster:
             for counts in total:
                 run.flock = run.system.advance(run.flock, run.save_every, run.exchange)
                 counts += run.density.counts(run.flock.particles)
-        # The filter is linear: one of the mean counts is the mean of the filtered ones.
+        # The filter is linear: it maps mean counts to the mean of filtered counts.
         return np.stack([run.density.smoothed(counts / copies)[0] for counts in total])
 
-    def _network(self, known: np.ndarray, steps: int) -> np.ndarray:
+    def _network(self, operator: Operator, known: np.ndarray, steps: int) -> np.ndarray:
         """The rival in closed loop, one tile that is the whole box."""
         from scaled_mpi.surrogates.autoregression import ringed
 
-        operator, fields = self.rival, []
+        fields: list[np.ndarray] = []
         wraps = [self.experiment.simulator.boundaries == "periodic"] * 2
         window = known[-operator.memory :]
         for _ in range(steps):

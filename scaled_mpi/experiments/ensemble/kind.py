@@ -26,7 +26,7 @@ def _members_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
         "density": plain(experiment.density),
         "seed": experiment.seed,
     }
-    if source is not None:  # what its files hold, wherever they lie
+    if source is not None:  # the contents of its files, in any folder
         part |= {"source": fingerprint(experiment), "models": models}
     return part
 
@@ -58,13 +58,14 @@ def _assess_part(experiment: EnsembleExperiment, ranks: int) -> dict[str, Any]:
 
 
 def describe(experiment: EnsembleExperiment, ranks: int) -> list[str]:
+    """Return the lines of a dry run."""
     members, cells = len(experiment.members()), math.prod(experiment.density.shape)
     particles = experiment.simulator.particles
     frames = sum(experiment.frames_of(member.kind) for member in experiment.members())
     stored = frames * 8 * (cells + 4 * particles)
     return [
-        f"  members     {experiment.ensemble.training} to learn from, {experiment.ensemble.test} "
-        f"to be forecast; {frames} frames of {particles} particles in all",
+        f"  members     {experiment.ensemble.training} for training, {experiment.ensemble.test} "
+        f"for forecasts; {frames} frames of {particles} particles in all",
         f"  density     {times(experiment.density.shape)} cells",
         f"  ranks       {ranks}, at most {-(-members // ranks)} members each"
         + ("" if experiment.launch == "local" else f"; members as jobs of {experiment.launch}"),

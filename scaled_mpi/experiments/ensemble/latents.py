@@ -2,8 +2,8 @@
 
     train-0017.latent.h5    latents (T, r) of one tile that is the whole domain, float64
 
-The store has a dataset a channel, which is right for a few channels on many cells. Here one cell
-has hundreds of channels, and laying out their datasets would take longer than everything else.
+The store writes one dataset a channel, which suits a few channels on many cells. Here one cell
+has hundreds of channels, and creating their datasets would take longer than all other work.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from scaled_mpi.compressors.coders import Coder
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
 from scaled_mpi.parallel.blocks import Grid
 from scaled_mpi.parallel.store import Trajectory
@@ -22,23 +22,23 @@ from scaled_mpi.parallel.store import Trajectory
 SUFFIX = ".latent.h5"
 
 
-def write_latents(coder: Any, run: Trajectory, folder: Path) -> None:
-    """Encode every frame of `run` (T, 1, ny, nx) and leave `folder`/NAME.latent.h5."""
+def write_latents(coder: Coder, run: Trajectory, folder: Path) -> None:
+    """Encode every frame of `run` (T, 1, ny, nx) and write `folder`/NAME.latent.h5."""
     codes = np.stack([coder.encode(frame).reshape(-1) for frame in run.read(slice(None))])
     meta = {"times": list(map(float, run.times)), "jump": run.attributes.get("jump", 1)}
     save_arrays(folder / f"{run.name}{SUFFIX}", {"latents": codes}, meta)
 
 
 def latent_runs(folder: Path, runs: Sequence[Trajectory]) -> list[LatentRun]:
-    """The latents of stored runs, in their order."""
+    """Return the latents of stored runs, in their order."""
     return [LatentRun(folder, run) for run in runs]
 
 
 class LatentRun:
-    """Latents (T, r, 1, 1) of one run, with what a surrogate asks of a stored trajectory.
+    """Latents (T, r, 1, 1) of one run, with the members of a stored trajectory.
 
-    `grid` has one cell, `shape` is (T, r, 1, 1), `attributes` are the run's. Read when first used
-    and then kept: errors of a missing or damaged file are raised there, as `InputError`.
+    `grid` has one cell, `shape` is (T, r, 1, 1), `attributes` are the run's. The first use reads
+    the file and keeps the latents; it raises `InputError` for a missing or damaged file.
     """
 
     def __init__(self, folder: Path, run: Trajectory) -> None:
@@ -62,6 +62,6 @@ class LatentRun:
         return len(self.times)
 
     def read(self, frames: int | slice, *, channels: Sequence[int] | None = None) -> np.ndarray:
-        """The frames asked for, (T, r, 1, 1) or for a whole number (r, 1, 1), float64."""
+        """Return `frames`, float64: (T, r, 1, 1), or (r, 1, 1) for a whole number."""
         chosen = self._latents[frames]
         return chosen if channels is None else chosen[..., list(channels), :, :]

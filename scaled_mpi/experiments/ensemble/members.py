@@ -6,8 +6,8 @@ A run is simulated, or read from a tree of NPZ files (`ensemble.source`).
     train-0017.json, ...       the density as a trajectory; its index comes last
     ledger/train-0017.log      one line a start and one at the end, with the sha256
 
-A member whose index is there is done and skipped; a killed one leaves none and starts anew. What a
-member's files hold depends on the experiment and the member alone, never on who makes it.
+A member with an index is done and skipped; a killed member leaves none and starts anew. The
+contents of a member's files depend on the experiment and the member alone, never on the process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from scaled_mpi.config import InputError
 from scaled_mpi.engine.artefacts import Artefact
 from scaled_mpi.engine.kind import Found
-from scaled_mpi.experiments.ensemble.import_npz import read_member
+from scaled_mpi.experiments.ensemble.import_npz import MemberFrames, read_member
 from scaled_mpi.experiments.ensemble.settings import KINDS, EnsembleExperiment, Member
 from scaled_mpi.files import sha256
 from scaled_mpi.parallel.arrays import save_arrays
@@ -55,42 +55,42 @@ class Run:
 
     @staticmethod
     def blocks_of(experiment: EnsembleExperiment, system: Vicsek) -> Blocks:
-        """The density's grid as one block, tiles at least as wide as the filter."""
+        """Return the density's grid as one block, with tiles at least as wide as the filter."""
         least = filter_radius(experiment.density.bandwidth)
         return system.blocks(experiment.density.shape, 1, least)
 
     def frames(self) -> Iterable[tuple[Flock, np.ndarray]]:
-        """(particles, density (1, ny, nx)) of every stored frame."""
+        """Yield (particles, density (1, ny, nx)) of every stored frame."""
         yield self.flock, self.density(self.flock.particles)
         yield from self.onward(len(self.times) - 1)
 
     def onward(self, frames: int) -> Iterable[tuple[Flock, np.ndarray]]:
-        """`frames` further frames."""
+        """Yield (particles, density (1, ny, nx)) of `frames` further frames."""
         for _ in range(frames):
             self.flock = self.system.advance(self.flock, self.save_every, self.exchange)
             yield self.flock, self.density(self.flock.particles)
 
     def resumed(self, position: np.ndarray, velocity: np.ndarray, frame: int, seed: int) -> None:
-        """Go on from a stored state with other noise."""
+        """Continue from positions and velocities (N, 2) of a stored frame, with other noise."""
         particles = Particles(np.arange(len(position)), position, {"velocity": velocity})
         self.flock = Flock(particles, frame * self.save_every, seed)
 
 
 def write_member(experiment: EnsembleExperiment, folder: Path, member: Member) -> dict[str, Any]:
-    """Make one member, unless it is done; tells its name, its index file and that file's sha256.
+    """Write one member, unless it is done; return its name, its index file and its sha256.
 
-    Errors: whatever the simulator raises; the ledger then has a start and no end.
+    Errors: any error of the simulator; the ledger then has a start and no end.
     """
     if not is_done(folder, member):
         _note(folder, member, "start")
-        _make(experiment, folder, member)
+        _write(experiment, folder, member)
         _note(folder, member, "done")
     path = folder / f"{member.name}.json"
     return {"member": member.name, "path": str(path), "sha256": sha256(path)}
 
 
 def is_done(folder: Path, member: Member) -> bool:
-    """Whether its index is there and all that it names; a damaged one counts as not done."""
+    """Return whether a member has an index and all files in it; damaged ones do not count."""
     try:
         Trajectory(folder, member.name)
     except InputError:
@@ -98,17 +98,17 @@ def is_done(folder: Path, member: Member) -> bool:
     return (folder / f"{member.name}.particles.h5").is_file()
 
 
-def _make(experiment: EnsembleExperiment, folder: Path, member: Member) -> None:
+def _write(experiment: EnsembleExperiment, folder: Path, member: Member) -> None:
     if experiment.ensemble.source is not None:
-        made = read_member(experiment, member)
+        frames = read_member(experiment, member)
     else:
-        made = _simulated(experiment, member)
-    meta = {key: made[key] for key in ("start", "seed", "run")}
+        frames = _simulated(experiment, member)
+    meta = {"start": frames.start, "seed": frames.seed, "run": frames.run}
     arrays = {
-        "positions": made["positions"],
-        "velocities": made["velocities"],
-        "times": np.array(made["times"]),
-        "orders": _orders(made),
+        "positions": frames.positions,
+        "velocities": frames.velocities,
+        "times": np.array(frames.times),
+        "orders": _orders(frames),
     }
     save_arrays(folder / f"{member.name}.particles.h5", arrays, meta)
     system = experiment.system(member)
@@ -121,41 +121,41 @@ def _make(experiment: EnsembleExperiment, folder: Path, member: Member) -> None:
         dtype=np.float64,
         attributes={**meta, "jump": 1, "condition": {}},
     ) as writer:
-        for moment, field in zip(made["times"], made["fields"], strict=True):
+        for moment, field in zip(frames.times, frames.fields, strict=True):
             writer.append(moment, field)
 
 
-def _simulated(experiment: EnsembleExperiment, member: Member) -> dict[str, Any]:
-    """All frames of a run, as `read_member` tells those of a stored one."""
+def _simulated(experiment: EnsembleExperiment, member: Member) -> MemberFrames:
+    """All frames of a simulated run."""
     run = Run(experiment, experiment.seed, member)
     positions, velocities, fields = [], [], []
     for flock, field in run.frames():
         positions.append(flock.particles.position)
         velocities.append(flock.particles.payload["velocity"])
         fields.append(field)
-    return {
-        "times": run.times,
-        "positions": np.stack(positions),
-        "velocities": np.stack(velocities),
-        "fields": fields,
-        "start": run.system.start,
-        "seed": experiment.seed,
-        "run": member.run,
-    }
+    return MemberFrames(
+        times=run.times,
+        positions=np.stack(positions),
+        velocities=np.stack(velocities),
+        fields=fields,
+        start=run.system.start,
+        seed=experiment.seed,
+        run=member.run,
+    )
 
 
-def _orders(made: dict[str, Any]) -> np.ndarray:
+def _orders(frames: MemberFrames) -> np.ndarray:
     """(T, len(ORDERS)) of every frame."""
     rows = []
-    for position, velocity in zip(made["positions"], made["velocities"], strict=True):
+    for position, velocity in zip(frames.positions, frames.velocities, strict=True):
         particles = Particles(np.arange(len(position)), position, {"velocity": velocity})
-        found = order_parameters(particles, SerialComm())
-        rows.append([found[name] for name in ORDERS])
+        orders = order_parameters(particles, SerialComm())
+        rows.append([orders[name] for name in ORDERS])
     return np.array(rows)
 
 
 def _note(folder: Path, member: Member, what: str) -> None:
-    """One line in the member's own ledger; a short append is whole or not there."""
+    """Append one line to the member's own ledger; a short append is whole or absent."""
     path = folder / "ledger" / f"{member.name}.log"
     path.parent.mkdir(exist_ok=True)
     line = {"what": what, "time": time.time(), "host": platform.node(), "process": os.getpid()}
@@ -164,22 +164,22 @@ def _note(folder: Path, member: Member, what: str) -> None:
 
 
 def ledger(folder: Path, members: Iterable[Member]) -> dict[str, dict[str, Any]]:
-    """For each member its state (done, started, waiting), its starts and its ends."""
-    found = {}
+    """Return the state of each member (done, started, waiting), its starts and its ends."""
+    book = {}
     for member in members:
         path = folder / "ledger" / f"{member.name}.log"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         starts = sum('"start"' in line for line in lines)
         ends = sum('"done"' in line for line in lines)
         state = "done" if is_done(folder, member) else "started" if starts else "waiting"
-        found[member.name] = {"state": state, "starts": starts, "ends": ends}
-    return found
+        book[member.name] = {"state": state, "starts": starts, "ends": ends}
+    return book
 
 
 def make_members(
     experiment: EnsembleExperiment, found: Found, wanted: str, say: Callable[[str], None]
 ) -> None:
-    """Make the members named by `wanted`, such as train:17, and print where each lies.
+    """Write the members named by `wanted`, such as train:17, and print the path of each.
 
     Several processes may work in one artefact's folder at a time: a member's files are its own.
     Errors: `InputError` for an unknown member.
@@ -189,8 +189,8 @@ def make_members(
     if not artefact.done:
         folder.mkdir(parents=True, exist_ok=True)
     for member in chosen:
-        made = write_member(experiment, folder, member)
-        say(f"{made['member']} {made['sha256'][:12]} {made['path']}")
+        written = write_member(experiment, folder, member)
+        say(f"{written['member']} {written['sha256'][:12]} {written['path']}")
 
 
 def show_members(

@@ -1,4 +1,4 @@
-"""Sections for ensembles: who forecasts how well, the error in time, and what the modes hold.
+"""Sections for ensembles: scores of the forecasts, errors in time, energy of the modes.
 
 They read `score.NAME` (by method), `e2.lead`, `e2.p10`, `e2.p90`, `e2.spread`, `e2.inside` (by
 method and lead), `pod.spectrum`, `pod.energy.held` (k), `order.NAME` (start, time),
@@ -7,8 +7,9 @@ method and lead), `pod.spectrum`, `pod.energy.held` (k), `order.NAME` (start, ti
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING
 
 from scaled_mpi.engine.kind import Found
 from scaled_mpi.experiments.ensemble.settings import EnsembleExperiment
@@ -20,9 +21,12 @@ from scaled_mpi.report.pictures import Pictures
 from scaled_mpi.report.sections import domain, facts, listed, motion, origin, spent, training
 from scaled_mpi.report.series import Numbers, quantity
 
+if TYPE_CHECKING:
+    from scaled_mpi.report.figures import Figure
+
 BANDED = ("surrogate", "rival")
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7")  # Okabe and Ito (2008)
-WORTHLESS = 1.5  # errors above so many times the mean field's are not drawn
+WORTHLESS = 1.5  # errors above this multiple of the mean field's are not drawn
 COLUMNS = (
     ("r2", "R\N{SUPERSCRIPT TWO}"),
     ("r2_spatial", "spatial R\N{SUPERSCRIPT TWO}"),
@@ -35,37 +39,37 @@ COLUMNS = (
 )
 
 
-def table(numbers: Numbers, labels: dict[str, str]) -> str:
-    """One row a method, the best first; "" without facts."""
-    found = {name: numbers.by_method(f"score.{name}") for name, _ in COLUMNS}
-    if not found["r2"]:
+def table(numbers: Numbers, labels: Mapping[str, str]) -> str:
+    """Return a table of scores: a row a method, the best first; "" without facts."""
+    values = {name: numbers.by_method(f"score.{name}") for name, _ in COLUMNS}
+    if not values["r2"]:
         return ""
     rows = [
         [
             escape(method(key, labels).label),
-            *(_said(name, found[name][key]) for name, _ in COLUMNS),
+            *(_cell(name, values[name][key]) for name, _ in COLUMNS),
         ]
-        for key in sorted(found["r2"], key=found["r2"].__getitem__, reverse=True)
+        for key in sorted(values["r2"], key=values["r2"].__getitem__, reverse=True)
     ]
     head = ("method", *(title for _, title in COLUMNS))
     return tables.table(head, rows, [False] + [True] * len(COLUMNS), sortable=True)
 
 
-def _said(name: str, value: float) -> str:
+def _cell(name: str, value: float) -> str:
     if name.startswith("r2"):
         return f"{value:.3f}"
     return quantity(value)
 
 
-def errors(numbers: Numbers, labels: dict[str, str]) -> str:
-    """Relative error by frame ahead, a line a method; bands hold the middle 80 % of the runs."""
+def errors(numbers: Numbers, labels: Mapping[str, str]) -> str:
+    """Return relative errors by frame ahead, a line a method; bands hold 80 % of the runs."""
     series = numbers.series("e2.lead", "lead")
     if "mean" not in series:
         return ""
     low, high = numbers.series("e2.p10", "lead"), numbers.series("e2.p90", "lead")
     worst = WORTHLESS * max(series["mean"][1])
 
-    def paint(figure: Any) -> None:
+    def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         for key in in_order(list(series))[::-1]:
             style, (x, y) = method(key, labels), series[key]
@@ -89,15 +93,15 @@ def errors(numbers: Numbers, labels: dict[str, str]) -> str:
     return figures.draw(paint, "relative error by frame", 3.8)
 
 
-def band(numbers: Numbers, labels: dict[str, str]) -> str:
-    """The spread of the drawn forecasts beside the error that it should tell of."""
+def band(numbers: Numbers, labels: Mapping[str, str]) -> str:
+    """Return the standard deviation of the drawn forecasts beside their error."""
     spread = numbers.series("e2.spread", "lead").get("surrogate")
     error = numbers.series("e2.lead", "lead").get("surrogate")
     inside = numbers.series("e2.inside", "lead").get("surrogate")
     if not spread or not error or not inside:
         return ""
 
-    def paint(figure: Any) -> None:
+    def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         style = method("surrogate", labels)
         axes.plot(*error, color=style.colour, linewidth=style.width, label="error")
@@ -125,8 +129,8 @@ def band(numbers: Numbers, labels: dict[str, str]) -> str:
     return figures.draw(paint, "spread of the ensemble", 3.0)
 
 
-def orders(numbers: Numbers, labels: dict[str, str]) -> str:
-    """Polarization and nematic order of the particles in time, a line an initial condition."""
+def orders(numbers: Numbers, labels: Mapping[str, str]) -> str:
+    """Return polarization and nematic order in time, a line an initial condition."""
     shown = {
         name: numbers.series(f"order.{name}", "time", by="start")
         for name in ("polarization", "nematic")
@@ -134,7 +138,7 @@ def orders(numbers: Numbers, labels: dict[str, str]) -> str:
     if not shown["polarization"]:
         return ""
 
-    def paint(figure: Any) -> None:
+    def paint(figure: Figure) -> None:
         for axes, (name, series) in zip(
             figure.subplots(1, 2, sharey=True), shown.items(), strict=True
         ):
@@ -148,14 +152,14 @@ def orders(numbers: Numbers, labels: dict[str, str]) -> str:
     return figures.draw(paint, "order parameters in time", 3.0)
 
 
-def transition(numbers: Numbers, labels: dict[str, str]) -> str:
-    """Polarization against noise, a line a number of particles."""
+def transition(numbers: Numbers, labels: Mapping[str, str]) -> str:
+    """Return polarization against noise, a line a number of particles."""
     series = numbers.series("transition.order", "noise", by="N")
     deviation = numbers.series("transition.deviation", "noise", by="N")
     if not series:
         return ""
 
-    def paint(figure: Any) -> None:
+    def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         for size, colour in zip(sorted(series, key=float), COLOURS, strict=False):
             axes.errorbar(
@@ -177,14 +181,14 @@ def transition(numbers: Numbers, labels: dict[str, str]) -> str:
     return figures.draw(paint, "order against noise", 3.2)
 
 
-def spectrum(numbers: Numbers, labels: dict[str, str]) -> str:
-    """Singular values of the POD and the energy they leave."""
+def spectrum(numbers: Numbers, labels: Mapping[str, str]) -> str:
+    """Return the singular values of the POD and the energy that they leave out."""
     values = numbers.series("pod.spectrum", "k", by=None).get("")
     held = numbers.series("pod.energy.held", "k", by=None).get("")
     if not values or not held:
         return ""
 
-    def paint(figure: Any) -> None:
+    def paint(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
         left.semilogy(values[0], values[1], color=INK, linewidth=1.6)
         left.set_xlabel("mode")
@@ -203,50 +207,50 @@ def spectrum(numbers: Numbers, labels: dict[str, str]) -> str:
 SECTIONS = (
     (
         "Who forecasts how well",
-        "Means over the test runs, on forecast frames only. "
-        "R\N{SUPERSCRIPT TWO} is about the training mean, the spatial one about each frame's own, "
-        "the aligned one the same after each frame was moved onto the true one. The relative "
-        "error "
-        "is the median over frames, the horizon the frames before it passes the tolerance. What "
-        "nobody can beat is the simulator itself, started from the true particles.",
+        "The table shows means over the test runs, on forecast frames only. "
+        "R\N{SUPERSCRIPT TWO} is about the training mean, the spatial R\N{SUPERSCRIPT TWO} about "
+        "the mean of each frame. The aligned one is the same after each frame was moved onto the "
+        "true frame. The relative error is the median over frames; the horizon counts the frames "
+        "before it passes the tolerance. The simulator itself, started from the true particles, "
+        "is the upper bound of all methods.",
         table,
     ),
     (
         "Error in time",
-        "Relative error of the density by frames after the last known one; means "
-        "over the test runs, shaded where the middle 80 % of them lie.",
+        "The lines show the relative error of the density by frames after the last known frame, "
+        "as means over the test runs. The shaded band holds the middle 80 % of the runs.",
         errors,
     ),
     (
         "Does the autoregression know what it does not know?",
-        "Forecasts with residuals drawn "
-        "from their covariance: their spread should be as large as the error within the modes "
-        "that they have.",
+        "The ensemble draws residuals from their covariance. A calibrated ensemble has a standard "
+        "deviation as large as the error within its modes.",
         band,
     ),
     (
         "Order of the flocks",
-        "Of the test runs' particles, means by initial condition: 0 all "
-        "headings differ, 1 all are alike (nematic: up to their sign).",
+        "The lines show order parameters of the test runs' particles, as means by initial "
+        "condition. 0 means random headings, 1 equal headings (nematic: equal up to their sign).",
         orders,
     ),
     (
         "From order to disorder",
-        "Polarization of Vicsek's particles at one density, mean and "
-        "standard deviation in time: order is lost as the noise grows.",
+        "The lines show the polarization of Vicsek's particles at one density, with its standard "
+        "deviation in time. Order decreases as the noise grows.",
         transition,
     ),
     (
         "What the modes hold",
-        "The orange line is the rank chosen on held-out training runs, the "
-        "purple one that of the energy asked for.",
+        "The left figure shows the singular values, the right one the energy left out. The orange "
+        "line is the rank chosen on held-out training runs, the purple line the rank of the "
+        "configured energy.",
         spectrum,
     ),
 )
 
 
 def page(experiment: EnsembleExperiment, done: Found) -> Page:
-    """The page of an ensemble and its forecasts."""
+    """Return the page of an ensemble and its forecasts."""
     chosen = experiment.surrogate.selection is not None
     labels = {
         "surrogate": "MVAR, " + ("rank chosen on held-out runs" if chosen else "all modes"),

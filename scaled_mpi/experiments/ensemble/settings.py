@@ -2,7 +2,7 @@
 
     simulate -> compress -> fit -> forecast -> evaluate -> report
 
-A file with a key `ensemble` is such an experiment. Every block below is one of its keys.
+Every block below is one of the file's keys.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ Start = Literal["uniform", "gaussian_cluster", "ring", "two_clusters"]
 class Members(Spec):
     """`training` and `test` runs of `duration`, member i from start i modulo their number.
 
-    `test_duration` is that of the test runs where it differs.
+    `test_duration` is the duration of the test runs if it differs.
 
     A frame is stored every `save_every` steps, the first at time 0. `source` names an existing
-    tree of NPZ files, read instead of simulating; with `models` its POD and MVAR are taken too.
+    tree of NPZ files, read instead of simulating; `models` imports its POD and MVAR too.
     """
 
     training: PositiveInt = 100
     test: PositiveInt = 20
     starts: tuple[Start, ...] = Field(
-        ("uniform", "gaussian_cluster", "ring", "two_clusters"), min_length=1
+        default=("uniform", "gaussian_cluster", "ring", "two_clusters"), min_length=1
     )
     duration: PositiveFloat = 2.0
     test_duration: PositiveFloat | None = None
@@ -49,7 +49,7 @@ class Members(Spec):
 
 
 class DensityMap(Spec):
-    """The density's grid, and the width of its Gaussian in cells."""
+    """The grid of the density, and the standard deviation of its Gaussian filter in cells."""
 
     shape: tuple[PositiveInt, PositiveInt] = (64, 64)
     bandwidth: Annotated[float, Field(ge=0)] = 2.0
@@ -71,9 +71,9 @@ class Forecasting(Spec):
 class Transition(Spec):
     """Vicsek's sweep: mean polarization by noise and number of particles, at one density.
 
-    Every `sizes` entry is a number of particles in a periodic square of `density`, radius 1 and
-    dt 1; every `noises` entry the width of the uniform noise, in radians. The polarization is
-    averaged over `steps` steps after `burn_in`.
+    Each of `sizes` is a number of particles in a periodic square of `density`, radius 1 and dt 1.
+    Each of `noises` is the width of the uniform noise in radians. The polarization is averaged
+    over `steps` steps after `burn_in`.
     """
 
     sizes: tuple[PositiveInt, ...] = (40, 100)
@@ -93,12 +93,12 @@ class Member:
 
     @property
     def name(self) -> str:
-        """The name of its files."""
+        """Name of the member's files."""
         return f"{self.kind}-{self.number:04d}"
 
     @property
     def run(self) -> int:
-        """Its place among all runs of a seed."""
+        """Number of the run among all runs of a seed."""
         return self.number + (FirstRun.TEST if self.kind == "test" else 0)
 
 
@@ -131,42 +131,42 @@ class EnsembleExperiment(ExperimentSpec):
 
     @property
     def frames(self) -> int:
-        """Frames of a training run, that of time 0 included."""
+        """Number of frames of a training run, including time 0."""
         return self.frames_of("train")
 
     def frames_of(self, kind: str) -> int:
-        """Frames of a run of one kind, that of time 0 included."""
+        """Return the number of frames of a run of one kind, including time 0."""
         duration = self.ensemble.duration
         if kind == "test" and self.ensemble.test_duration is not None:
             duration = self.ensemble.test_duration
         return round(duration / self.simulator.dt) // self.ensemble.save_every + 1
 
     def members(self) -> list[Member]:
-        """All members, in order."""
+        """Return all members, in order."""
         return [Member(kind, number) for kind in KINDS for number in range(self.count(kind))]
 
     def count(self, kind: str) -> int:
-        """Members of one kind."""
+        """Return the number of members of one kind."""
         return self.ensemble.training if kind == "train" else self.ensemble.test
 
     def system(self, member: Member) -> Vicsek:
-        """The simulator of a member, from its own start."""
+        """Return the simulator of a member, with its own start."""
         starts = self.ensemble.starts
         return self.simulator.model_copy(update={"start": starts[member.number % len(starts)]})
 
     def select(self, text: str) -> list[Member]:
-        """`train:17`, `test:0-4` or `train` as members. Errors: `InputError`."""
-        found = re.fullmatch(r"(train|test)(?::(\d+)(?:-(\d+))?)?", text)
-        count = self.count(found[1]) if found else 0
-        first = int(found[2]) if found and found[2] else 0
-        alone = first if found and found[2] else count - 1
-        last = int(found[3]) if found and found[3] else alone
-        if not found or not first <= last < count:
+        """Return the members of `train:17`, `test:0-4` or `train`. Errors: `InputError`."""
+        match = re.fullmatch(r"(train|test)(?::(\d+)(?:-(\d+))?)?", text)
+        count = self.count(match[1]) if match else 0
+        first = int(match[2]) if match and match[2] else 0
+        alone = first if match and match[2] else count - 1
+        last = int(match[3]) if match and match[3] else alone
+        if not match or not first <= last < count:
             raise InputError(
-                f"--member {text}: not there; train:0-{self.count('train') - 1} and "
-                f"test:0-{self.count('test') - 1} are, or one of them, or a range"
+                f"--member: {text} is not allowed: there is no such member. Allowed: members and "
+                f"ranges of train:0-{self.count('train') - 1} and test:0-{self.count('test') - 1}"
             )
-        return [Member(found[1], number) for number in range(first, last + 1)]
+        return [Member(match[1], number) for number in range(first, last + 1)]
 
 
 def _check(experiment: EnsembleExperiment) -> None:
@@ -174,22 +174,31 @@ def _check(experiment: EnsembleExperiment) -> None:
     shortest = min(map(experiment.frames_of, KINDS))
     if shortest <= experiment.surrogate.memory:
         raise InputError(
-            f"ensemble.duration: {experiment.ensemble.duration} given; {shortest} frames, more "
-            f"than surrogate.memory = {experiment.surrogate.memory} are needed"
+            f"ensemble.duration: {experiment.ensemble.duration} is not allowed: it has {shortest} "
+            "frames. Allowed: durations of more frames than surrogate.memory = "
+            f"{experiment.surrogate.memory}"
         )
     shape, factor = experiment.density.shape, experiment.compressor.factor
     if (factor if isinstance(factor, tuple) else (factor, factor)) != shape:
         raise InputError(
-            f"compressor.factor: {factor} given; one tile, {list(shape)} as density.shape, is "
-            "allowed in an ensemble"
+            f"compressor.factor: {factor} is not allowed: an ensemble has one tile. Allowed: "
+            f"{list(shape)}, the density.shape"
         )
     if experiment.ensemble.models and experiment.ensemble.source is None:
-        raise InputError("ensemble.models: true given; it needs ensemble.source, a folder")
+        raise InputError(
+            "ensemble.models: true is not allowed: there is no ensemble.source. Allowed: false, "
+            "or true with a source"
+        )
     rival = experiment.rival
     if rival is not None and (rival.jump != 1 or rival.memory > experiment.surrogate.memory):
         raise InputError(
-            f"rival.jump, rival.memory: {rival.jump}, {rival.memory} given; 1 and at most "
-            f"surrogate.memory = {experiment.surrogate.memory} are allowed"
+            f"rival.jump, rival.memory: {rival.jump}, {rival.memory} is not allowed: the rival "
+            "forecasts the frames of the surrogate. Allowed: jump 1, and memory at most "
+            f"surrogate.memory = {experiment.surrogate.memory}"
         )
     if experiment.surrogate.jump != 1 or experiment.surrogate.reach not in (0, (0, 0)):
-        raise InputError("surrogate.jump, surrogate.reach: 1 and 0 are allowed in an ensemble")
+        raise InputError(
+            f"surrogate.jump, surrogate.reach: {experiment.surrogate.jump}, "
+            f"{experiment.surrogate.reach} is not allowed: an ensemble has one tile and stores "
+            "every frame. Allowed: jump 1 and reach 0"
+        )

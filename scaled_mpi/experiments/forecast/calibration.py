@@ -1,10 +1,9 @@
-"""Is the uncertainty right? Scores of ensembles beside that of the truth, lead by lead.
+"""Calibration and scores of ensembles against the truth, lead by lead.
 
-Each is compared with the one run that happened. `reference` is an ensemble of the simulator from
-the same start: no forecast can do better than it, but by chance. The energy score looks at
-patches of 4 cells an axis, in units of each channel's standard deviation, once with a tile's edge
-through their middle and once inside a tile: a forecast whose tiles do not know of each other has
-right cells and wrong patches.
+The truth is one run of the simulator. `reference` is an ensemble of the simulator from the same
+start, which other forecasts beat by chance alone. The energy score compares patches of 4 cells an
+axis, in units of each channel's standard deviation. Patches lie across a tile's edge, or inside a
+tile: a forecast of independent tiles has right cells and wrong patches.
 """
 
 from __future__ import annotations
@@ -18,45 +17,47 @@ import numpy as np
 from scaled_mpi import metrics
 from scaled_mpi.engine.context import Context
 from scaled_mpi.experiments.forecast.sampling import UNTILED, ensemble_names
+from scaled_mpi.experiments.forecast.settings import ForecastExperiment
 from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.store import Trajectory, trajectory_names
 from scaled_mpi.progress import Progress
 
 LEVELS = (0.5, 0.9)  # nominal coverage
 RIM = 2  # cells of a patch on each side of an edge
-SHOWN = (1, 10)  # leads whose rank histograms and energy scores are kept, besides the last
+SHOWN = (1, 10)  # leads whose rank histograms and energy scores are kept, as are the last's
 
 Gather = Callable[[list[np.ndarray]], list[np.ndarray]]
 
 
-def ensembles(context: Context) -> dict[str, list[Trajectory]]:
-    """All ensembles of two members or more, by method."""
+def ensembles(context: Context[ForecastExperiment]) -> dict[str, list[Trajectory]]:
+    """Return all ensembles of two members or more, by method."""
     coupled, simulated = context.inputs["couple"], context.inputs["simulate"]
     names = trajectory_names(coupled)
-    found = {
+    members = {
         method: [Trajectory(coupled, name) for name in ensemble_names(names, method)]
         for method in ("surrogate", UNTILED, *context.experiment.rivals)
     }
-    found["reference"] = [
+    members["reference"] = [
         Trajectory(simulated, name)
         for name in trajectory_names(simulated)
         if name.startswith("reference-")
     ]
-    return {method: runs for method, runs in found.items() if len(runs) > 1}
+    return {method: runs for method, runs in members.items() if len(runs) > 1}
 
 
 class Calibrating:
-    """The tiles of one rank; what is recorded is the same for any rank count.
+    """The tiles of one rank; the recorded facts are the same for any rank count.
 
-    `start` is the last known frame; gather(values) gives one array a tile, of all tiles.
+    `start` is the last known frame; gather(values) returns one array a tile, of all tiles.
     """
 
     def __init__(
         self,
-        context: Context,
+        context: Context[ForecastExperiment],
         truth: Trajectory,
         blocks: Blocks,
-        comm: Any,
+        comm: Comm,
         gather: Gather,
         start: int,
     ) -> None:
@@ -71,17 +72,17 @@ class Calibrating:
     def __call__(self, method: str, runs: Sequence[Trajectory], jumps: int) -> None:
         """Record everything of one ensemble over `jumps` leads."""
         leads = min(jumps, *(len(run) for run in runs))
-        found = []
+        lead_scores = []
         with Progress(f"calibrate {method}", leads, self.comm.rank) as progress:
             for lead in range(1, leads + 1):
                 members = np.stack([run.read_block(lead - 1, self.block, RIM) for run in runs])
                 true = self.truth.read_block(self.start + lead, self.block, RIM)
-                found.append(self._lead(method, lead, members, true))
+                lead_scores.append(self._lead(method, lead, members, true))
                 if lead in (*SHOWN, leads):
-                    self._ranks(method, lead, found[-1])
+                    self._ranks(method, lead, lead_scores[-1])
                     self._energy(method, lead, members, true)
                 progress.step()
-        crps = float(np.mean([one.crps.mean() for one in found]))
+        crps = float(np.mean([scores.crps.mean() for scores in lead_scores]))
         self.facts.record("crps.mean", crps, method=method)
         self.facts.record("ensemble.members", len(runs), "members", method=method)
         if method == "surrogate":
@@ -90,16 +91,16 @@ class Calibrating:
     def _lead(
         self, method: str, lead: int, members: np.ndarray, true: np.ndarray
     ) -> metrics.Calibration:
-        tiles = [(members[(..., *tile)], true[(..., *tile)]) for tile in self.tiles]
-        cores = [(made[(..., *self.core)], seen[(..., *self.core)]) for made, seen in tiles]
-        sums = [metrics.ensemble_sums(made, seen) for made, seen in cores]
+        tiles = [(_cut(members, tile), _cut(true, tile)) for tile in self.tiles]
+        cores = [(_cut(runs, self.core), _cut(seen, self.core)) for runs, seen in tiles]
+        sums = [metrics.ensemble_sums(runs, seen) for runs, seen in cores]
         found = metrics.calibration_from_sums(self.gather(sums))
-        means = [metrics.pair_sums(made.mean(0), seen) for made, seen in cores]
+        means = [metrics.pair_sums(runs.mean(0), seen) for runs, seen in cores]
         variance = metrics.scores_from_sums(self.gather(means)).variance
-        place = {"method": method, "lead": lead}
+        place: dict[str, Any] = {"method": method, "lead": lead}
         spread, error = (
-            float(np.sqrt(np.mean(one**2 / (variance + metrics.EPSILON))))
-            for one in (found.spread, found.rmse)
+            float(np.sqrt(np.mean(values**2 / (variance + metrics.EPSILON))))
+            for values in (found.spread, found.rmse)
         )
         self.facts.record("crps.lead", float(found.crps.mean()), **place)
         self.facts.record("mae.mean.lead", float(found.mae.mean()), **place)
@@ -108,8 +109,8 @@ class Calibrating:
         self.facts.record("spread.skill.lead", spread / error, **place)
         if method == "surrogate":
             self.facts.record(f"spread.skill.lead{lead}", spread / error)
-        for name, one in zip(self.truth.channels, found.spread / found.rmse, strict=True):
-            self.facts.record("spread.skill.lead", float(one), **place, channel=name)
+        for name, ratio in zip(self.truth.channels, found.spread / found.rmse, strict=True):
+            self.facts.record("spread.skill.lead", float(ratio), **place, channel=name)
         for level in LEVELS:
             inside, expected = found.coverage(level)
             self.facts.record("coverage", inside, **place, level=level, expected=expected)
@@ -128,25 +129,18 @@ class Calibrating:
             )
 
     def _energy(self, method: str, lead: int, members: np.ndarray, true: np.ndarray) -> None:
-        deviation = np.sqrt(
-            metrics.scores_from_sums(
-                self.gather(
-                    [
-                        metrics.pair_sums(*[true[(..., *tile)][(..., *self.core)]] * 2)
-                        for tile in self.tiles
-                    ]
-                )
-            ).variance
-            + metrics.EPSILON
-        )
+        cores = [_cut(_cut(true, tile), self.core) for tile in self.tiles]
+        moments = self.gather([metrics.pair_sums(core, core) for core in cores])
+        variance = metrics.scores_from_sums(moments).variance
+        deviation = np.sqrt(variance + metrics.EPSILON)
         for place, edge in (("borders", True), ("inside", False)):
             sums = []
             for tile in self.tiles:
-                made, seen = (
-                    patches(field[(..., *tile)].astype(np.float64), deviation, len(tile), edge)
+                runs, seen = (
+                    patches(_cut(field, tile).astype(np.float64), deviation, len(tile), edge)
                     for field in (members, true)
                 )
-                sums.append(metrics.energy_sums(made, seen))
+                sums.append(metrics.energy_sums(runs, seen))
             score, count = np.sum(np.stack(self.gather(sums)), axis=0)
             self.facts.record(
                 f"energy.score.{place}", float(score / count), method=method, lead=lead
@@ -154,10 +148,10 @@ class Calibrating:
 
 
 def patches(tile: np.ndarray, deviation: np.ndarray, axes: int, edge: bool) -> np.ndarray:
-    """(..., C, *(cells + 2 RIM)) to (..., P, D): patches of 2 RIM cells an axis, one a row.
+    """Cut a tile (..., C, *(cells + 2 RIM)) into patches (..., P, D) of 2 RIM cells an axis.
 
-    Those across the tile's upper edge of each axis, or as many through its middle; `deviation`
-    (C,) is the unit of each channel. Cells that do not fill a patch are left out.
+    `edge`: patches across the tile's upper edge of each axis, else as many through its middle.
+    `deviation` (C,) is the unit of each channel. Cells that do not fill a patch are left out.
     """
     size, rows = 2 * RIM, []
     channel = tile.ndim - 1 - axes
@@ -169,5 +163,11 @@ def patches(tile: np.ndarray, deviation: np.ndarray, axes: int, edge: bool) -> n
         begins[across] = range(inner, inner + 1) if edge else range(inner // 2, inner // 2 + 1)
         for corner in itertools.product(*begins):
             box = tuple(slice(a, a + size) for a in corner)
-            rows.append(scaled[(..., *box)].reshape(*lead, -1))
+            rows.append(_cut(scaled, box).reshape(*lead, -1))
     return np.stack(rows, axis=-2)
+
+
+def _cut(field: np.ndarray, box: Sequence[slice]) -> np.ndarray:
+    """The cells of a box on the last axes."""
+    index: tuple[Any, ...] = (..., *box)
+    return field[index]

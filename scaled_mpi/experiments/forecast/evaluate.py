@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -13,16 +12,17 @@ from scaled_mpi.engine.context import Context
 from scaled_mpi.experiments.forecast.calibration import Calibrating, ensembles
 from scaled_mpi.experiments.forecast.rates import Rates
 from scaled_mpi.experiments.forecast.sampling import UNTILED, alone
+from scaled_mpi.experiments.forecast.settings import ForecastExperiment
 from scaled_mpi.parallel.blocks import Blocks
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.store import Trajectory, trajectory_names
+from scaled_mpi.parallel.verification import Box, Read, TileGather, extrapolations, lead_scores
 from scaled_mpi.progress import Progress
 
-EXTRAPOLATIONS = ("persistence", "linear", "quadratic")
 SHOWN = (1, 10)  # leads whose spectra are kept, besides the last
-Read = Callable[[int, tuple[slice, ...]], np.ndarray]
 
 
-def work(context: Context) -> None:
+def work(context: Context[ForecastExperiment]) -> None:
     """Record scores, spectra and seams of all methods, and what they cost."""
     truth = Trajectory(context.inputs["simulate"], "test-0000")
     blocks, comm = context.blocks(truth.grid, context.experiment.domain.tile)
@@ -41,23 +41,17 @@ def work(context: Context) -> None:
 class _Scoring:
     """All ranks' tiles of one experiment; what is recorded is the same for any rank count."""
 
-    def __init__(self, context: Context, truth: Trajectory, blocks: Blocks, comm: Any) -> None:
+    def __init__(
+        self, context: Context[ForecastExperiment], truth: Trajectory, blocks: Blocks, comm: Comm
+    ) -> None:
         self.context, self.truth, self.blocks, self.comm = context, truth, blocks, comm
         self.facts, self.start = context.facts, context.experiment.history - 1
         self.jumps = min(context.experiment.coupling.jumps, truth.shape[0] - self.start - 1)
-        tiles = blocks.tiles(comm.rank)
-        self.boxes = [blocks.tile_slices(index) for index in tiles]
-        self.ordered = [blocks.tiles(rank) for rank in range(comm.size)]
+        self.gather = TileGather(blocks, comm)
 
     def extrapolations(self) -> None:
         """The predictors that cost nothing, from the last known frames of the truth."""
-        known = range(self.start - len(EXTRAPOLATIONS) + 1, self.start + 1)
-        frames = {box_key(box): [self.truth.read(f, box) for f in known] for box in self.boxes}
-        for order, method in enumerate(EXTRAPOLATIONS):
-
-            def read(lead: int, box: tuple[slice, ...], order: int = order) -> np.ndarray:
-                return metrics.extrapolate(frames[box_key(box)], lead, order)
-
+        for method, read in extrapolations(self.gather, self.truth, self.start).items():
             self._score(method, self.jumps, read)
 
     def trajectory(self, method: str, forecast: Trajectory) -> None:
@@ -66,26 +60,14 @@ class _Scoring:
         self._score(method, leads, lambda lead, box: forecast.read(lead - 1, box))
         self._spectra(method, leads, lambda lead, box: forecast.read(lead - 1, box))
 
-    def _gather(self, values: list[np.ndarray]) -> list[np.ndarray]:
-        """One array a tile, of all tiles in tile order, on every rank."""
-        parts = self.comm.allgather(values)
-        pairs = [
-            pair
-            for tiles, part in zip(self.ordered, parts, strict=True)
-            for pair in zip(tiles, part, strict=True)
-        ]
-        return [value for _, value in sorted(pairs, key=lambda pair: pair[0])]
-
     def _score(self, method: str, leads: int, read: Read) -> None:
         frames = []
         with Progress(f"evaluate {method}", leads, self.comm.rank) as progress:
-            for lead in range(1, leads + 1):
-                sums = [
-                    metrics.pair_sums(read(lead, box), self.truth.read(self.start + lead, box))
-                    for box in self.boxes
-                ]
-                frames.append(metrics.scores_from_sums(self._gather(sums)))
-                self._record(method, lead, frames[-1])
+            for lead, scores in enumerate(
+                lead_scores(self.gather, read, self._true, leads), start=1
+            ):
+                frames.append(scores)
+                self._record(method, lead, scores)
                 progress.step()
         threshold = self.context.experiment.evaluation.stationary
         overall = metrics.summary(frames, threshold)
@@ -94,6 +76,9 @@ class _Scoring:
         self.facts.record(f"mae.{method}", float(np.mean([one.mae for one in frames])))
         if method == "surrogate":
             self.facts.record("frames.stationary", overall.masked, "frames x channels")
+
+    def _true(self, lead: int, box: Box) -> np.ndarray:
+        return self.truth.read(self.start + lead, box)
 
     def _record(self, method: str, lead: int, scores: metrics.Scores) -> None:
         value = float(scores.vrmse.mean())
@@ -111,7 +96,7 @@ class _Scoring:
     def _spectra(self, method: str, leads: int, read: Read) -> None:
         for lead in sorted({*(lead for lead in SHOWN if lead <= leads), leads}):
             mine = self._spectrum(lead, read)
-            true = self._spectrum(lead, lambda n, box: self.truth.read(self.start + n, box))
+            true = self._spectrum(lead, self._true)
             errors = metrics.spectrum_error(mine, true).mean(axis=0)
             for band, error in zip(("large", "middle", "small"), errors, strict=True):
                 self.facts.record(
@@ -122,8 +107,8 @@ class _Scoring:
                 self._record_spectrum("simulator", lead, true)
 
     def _spectrum(self, lead: int, read: Read) -> np.ndarray:
-        tiles = [metrics.tile_spectrum(read(lead, box)) for box in self.boxes]
-        return metrics.spectrum_from_tiles(self._gather(tiles))
+        tiles = [metrics.tile_spectrum(read(lead, box)) for box in self.gather.boxes]
+        return metrics.spectrum_from_tiles(self.gather(tiles))
 
     def _record_spectrum(self, method: str, lead: int, spectrum: np.ndarray) -> None:
         k = metrics.wavenumbers(self.blocks.tile)
@@ -136,7 +121,7 @@ class _Scoring:
         if not found:
             return
         calibrating = Calibrating(
-            self.context, self.truth, self.blocks, self.comm, self._gather, self.start
+            self.context, self.truth, self.blocks, self.comm, self.gather, self.start
         )
         for method, runs in found.items():
             calibrating(method, runs, self.jumps)
@@ -148,10 +133,10 @@ class _Scoring:
         """How far the first member in one piece is from that over tiles, in spreads."""
         for lead in range(len(whole)):
             found = metrics.scores_from_sums(
-                self._gather(
+                self.gather(
                     [
                         metrics.pair_sums(tiled.read(lead, box), whole.read(lead, box))
-                        for box in self.boxes
+                        for box in self.gather.boxes
                     ]
                 )
             )
@@ -166,7 +151,7 @@ class _Scoring:
             return
         coder = experiment.compressor.load(self.context.inputs["compress"])
         frames = sorted({self.start, len(self.truth) - 1})
-        found = Rates(self.blocks, self.comm, self._gather)(
+        found = Rates(self.blocks, self.comm, self.gather)(
             coder, self.truth, frames, experiment.simulator
         )
         for name, value in found.items():
@@ -195,8 +180,8 @@ class _Scoring:
         self.facts.record("seam.index", float(np.mean(ratios)))
 
     def _seam(self, read: Callable[[tuple[slice, ...]], np.ndarray]) -> float:
-        sums = [metrics.seam_sums(read(box), self._edges(box)) for box in self.boxes]
-        return float(metrics.seam_from_sums(self._gather(sums)).mean())
+        sums = [metrics.seam_sums(read(box), self._edges(box)) for box in self.gather.boxes]
+        return float(metrics.seam_from_sums(self.gather(sums)).mean())
 
     def _edges(self, box: tuple[slice, ...]) -> list[tuple[bool, bool]]:
         grid = self.blocks.grid
@@ -206,12 +191,7 @@ class _Scoring:
         ]
 
 
-def box_key(box: tuple[slice, ...]) -> tuple[int, ...]:
-    """Slices as a dictionary key."""
-    return tuple(part.start for part in box)
-
-
-def _costs(context: Context) -> None:
+def _costs(context: Context[ForecastExperiment]) -> None:
     """Times of all methods, and after how many jumps the surrogate has paid for its training."""
     facts = [fact for folder in context.inputs.values() for fact in stage_facts(folder)]
     latest = {fact["name"]: fact["value"] for fact in facts if "method" not in fact}

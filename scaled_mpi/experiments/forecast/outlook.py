@@ -8,21 +8,22 @@ from scaled_mpi.engine.plan import times
 from scaled_mpi.experiments.forecast.settings import ForecastExperiment
 from scaled_mpi.parallel.blocks import Blocks, make_blocks
 from scaled_mpi.parallel.halo import expected_bytes, expected_messages, tile_bytes
+from scaled_mpi.simulators.contract import Simulator
 
 FLOAT = 4  # bytes of a learned number
 TORCH = 200e6  # bytes a rank that runs a network holds before its first tile
 
 
 def describe(experiment: ForecastExperiment, ranks: int) -> list[str]:
-    """The lines of a dry run."""
+    """Return the lines of a dry run."""
     if experiment.simulator is None:
         tile = times(experiment.domain.tile)
-        return [f"  domain      as the files of the dataset say, tiles {tile}"]
-    return _domain(experiment, ranks)
+        return [f"  domain      of the dataset's files, tiles of {tile}"]
+    return _domain(experiment, experiment.simulator, ranks)
 
 
-def _domain(experiment: ForecastExperiment, ranks: int) -> list[str]:
-    grid, simulator = experiment.test_grid(), experiment.simulator
+def _domain(experiment: ForecastExperiment, simulator: Simulator, ranks: int) -> list[str]:
+    grid = experiment.test_grid()
     blocks = make_blocks(grid, experiment.domain.tile, ranks)
     latent = blocks.coarsen(experiment.factor)
     channels = len(simulator.channels)
@@ -51,14 +52,14 @@ def _domain(experiment: ForecastExperiment, ranks: int) -> list[str]:
         f"  exchange    {crossing} bytes in {expected_messages(latent, experiment.halo)} messages"
         f" ({tile_bytes(latent, experiment.halo, channels, FLOAT)} bytes if every tile were "
         "a rank)",
-        f"  memory      about {_memory(experiment, blocks) / 1e6:.0f} MB a rank",
+        f"  memory      about {_memory(experiment, blocks, channels) / 1e6:.0f} MB a rank",
         f"  output      about {stored / 1e6:.0f} MB",
     ]
 
 
 def _learning(experiment: ForecastExperiment) -> str:
     if not experiment.learns:
-        return f"  weights     finished ones, {experiment.surrogate.weights}; nothing is learned"
+        return f"  weights     finished ones of {experiment.surrogate.weights}, no training"
     return (
         f"  learn from  {experiment.data.runs} runs of {times(experiment.data.shape)}, "
         f"{experiment.data.frames} frames, {experiment.surrogate.jump} steps apart"
@@ -73,8 +74,8 @@ def _most_tiles(blocks: Blocks) -> int:
     return max(len(blocks.tiles(rank)) for rank in range(blocks.ranks))
 
 
-def _memory(experiment: ForecastExperiment, blocks: Blocks) -> float:
+def _memory(experiment: ForecastExperiment, blocks: Blocks, channels: int) -> float:
     """Interpreter and torch, the frames that wait to be written, and the windows of a march."""
     cells = max(math.prod(blocks.block(rank).size) for rank in range(blocks.ranks))
     frames = experiment.coupling.checkpoint + 2 * experiment.surrogate.memory + 4
-    return TORCH + frames * cells * len(experiment.simulator.channels) * FLOAT
+    return TORCH + frames * cells * channels * FLOAT

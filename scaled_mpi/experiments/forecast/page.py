@@ -29,14 +29,18 @@ Series, one fact a point:
 | energy.score.  | method, lead             | of patches across tile edges (.borders) and inside  |
 | borders        |                          | tiles (.inside)                                     |
 
-Single numbers: `vrmse.jump1.METHOD`, `vrmse.jump10.METHOD`, `vrmse.mean.METHOD`,
-`vrmse.median.METHOD`, `frames.stationary`, `seam.index`, `sweeps.mean`, `sweeps.max`,
-`mismatch.tolerance`, `halo.messages`, `halo.messages.formula`, `halo.bytes.counted`,
-`halo.bytes.formula`, `halo.messages.tiles`, `halo.bytes.tiles` (as if each tile were a rank),
-`halo.exchanges`,
-`time.surrogate.jump`, `time.simulator.jump`, `time.data`, `time.train`, `breakeven` (a count of
-jumps; infinite = never), `field.sha256`, `spread.skill.leadN`, `crps`, `mae.METHOD`, the
-numbers of a compressor (`experiments/forecast/rates.py`). Any other fact appears in the table.
+Single numbers:
+
+    vrmse.jump1.METHOD, vrmse.jump10.METHOD, vrmse.mean.METHOD, vrmse.median.METHOD, mae.METHOD
+    frames.stationary, seam.index, sweeps.mean, sweeps.max, mismatch.tolerance
+    halo.messages, halo.bytes.counted, halo.exchanges
+    halo.messages.formula, halo.bytes.formula
+    halo.messages.tiles, halo.bytes.tiles       as if each tile were a rank
+    time.surrogate.jump, time.simulator.jump, time.data, time.train
+    breakeven                                   a count of jumps; infinite = never
+    field.sha256, spread.skill.leadN, crps, and the numbers of a compressor (`rates.py`)
+
+Any other fact appears in the table of all facts.
 """
 
 from __future__ import annotations
@@ -69,78 +73,79 @@ from scaled_mpi.report.series import Numbers, Series, milestones, quantity
 
 
 def cards(contents: Contents) -> str:
-    """The few numbers to remember, each beside what it must be compared with."""
+    """Return the headline numbers, each beside its reference."""
     numbers = contents.numbers
-    found = []
+    shown = []
     for jump in (1, 10):
         own = numbers.value(f"vrmse.jump{jump}.surrogate")
         if own is not None:
-            others = ", ".join(
+            baselines = ", ".join(
                 f"{name} {quantity(value)}"
                 for name in ("persistence", "linear", "quadratic")
                 if (value := numbers.value(f"vrmse.jump{jump}.{name}")) is not None
             )
             plural = "" if jump == 1 else "s"
-            found.append((f"VRMSE, {jump} jump{plural}", quantity(own), others))
+            shown.append((f"VRMSE, {jump} jump{plural}", quantity(own), baselines))
     for name, label, note in (
-        ("seam.index", "seam index", "edge of tiles over their inside; 1 = no seam"),
+        ("seam.index", "seam index", "jumps at tile edges over jumps inside; 1 = no seam"),
         ("sweeps.mean", "sweeps a jump", _most(numbers)),
-        ("breakeven", "break-even", "jumps until training has paid"),
+        ("breakeven", "break-even", "jumps until training is paid back"),
         ("time.surrogate.jump", "time a jump", _beside(numbers)),
     ):
         value = numbers.value(name)
         if value is not None:
             unit = {"breakeven": "jumps", "time.surrogate.jump": "s"}.get(name, "")
-            found.append((label, quantity(value, unit) if unit else f"{value:.3f}", note))
+            shown.append((label, quantity(value, unit) if unit else f"{value:.3f}", note))
     inner = "".join(
         f'<div class="card{" first" if place == 0 else ""}"><span>{escape(label)}</span>'
         f"<b>{escape(value)}</b><small>{escape(note)}</small></div>"
-        for place, (label, value, note) in enumerate(found)
+        for place, (label, value, note) in enumerate(shown)
     )
-    return f'<div class="cards">{inner}</div>' if found else ""
+    return f'<div class="cards">{inner}</div>' if shown else ""
 
 
 def accuracy(contents: Contents) -> str:
-    """VRMSE by lead of every method."""
+    """Return the VRMSE by lead of every method."""
     series = contents.numbers.series("vrmse.lead", "lead")
     series = {key: line for key, line in series.items() if any(y > 0 for y in line[1])}
     if not series:
         return ""
     note = (
-        "VRMSE = root mean square error over the standard deviation of the truth "
-        "(epsilon 1e-7 in the variance), mean over channels; 1 is as good as the mean field."
+        "VRMSE is the root mean square error over the standard deviation of the truth "
+        "(epsilon 1e-7 in the variance), as mean over channels. The mean field has VRMSE 1."
     )
     still = contents.numbers.value("frames.stationary")
     if still:
-        note += f" {quantity(still)} stationary frames are left out of means and medians."
+        note += f" Means and medians leave out {quantity(still)} stationary frames."
     drawn = figures.by_lead(series, "accuracy", "VRMSE", contents.labels, level=1.0)
     return section(
         "How far it can be trusted",
-        "Error of the whole domain by how far ahead one looks; the grey lines cost "
-        "nothing, the green ones are the simulator made cheaper.",
+        "The lines show the error of the whole domain by lead. Grey lines are baselines that cost "
+        "nothing; green lines are the simulator at a lower cost.",
         drawn,
         note,
     )
 
 
 def uncertain(contents: Contents) -> str:
-    """Ensembles: calibration and scores."""
+    """Return calibration and scores of ensembles."""
     drawn = uncertainty.calibration(contents.numbers, contents.labels)
     if not drawn:
         return ""
     scored = uncertainty.scores(contents.numbers, contents.labels)
     return section(
         "Does it know how wrong it is?",
-        "Left, what the members differ by over what their mean is wrong by: 1 is calibrated, the "
-        "band is 10 % to either side. Right, where the truth stands among the members: flat is "
-        "calibrated, a hump is too much spread, a bowl too little.",
+        "The left figure shows the spread of the members over the error of their mean: 1 is "
+        "calibrated, the band is 10 % to either side. The right figure shows the rank of the "
+        "truth among the members. A flat histogram is calibrated, a hump has too much spread, a "
+        "bowl too little.",
         drawn + scored,
         uncertainty.summary(contents.numbers),
     )
 
 
 def coupling(contents: Contents) -> str:
-    """Convergence of the sweeps and what they bought."""
+    """Return the convergence of the sweeps and their gain in accuracy."""
     numbers = contents.numbers
     mismatch = numbers.series("mismatch", "sweep", by="jump")
     sweeps = numbers.series("sweeps.jump", "jump", by=None).get("", ([], []))[1]
@@ -149,15 +154,15 @@ def coupling(contents: Contents) -> str:
     drawn = figures.convergence(mismatch, sweeps, numbers.value("mismatch.tolerance"))
     return section(
         "Do the tiles agree?",
-        "What neighbouring tiles assume of each other's future, less what it then "
-        "became, after each sweep.",
+        "The mismatch is the difference between the future that a tile assumes of its neighbour "
+        "and the neighbour's result. The figure shows it after each sweep.",
         drawn,
         _gap(numbers),
     )
 
 
 def spectra(contents: Contents) -> str:
-    """Radial spectra at a few leads."""
+    """Return radial spectra at a few leads."""
     numbers = contents.numbers
     chosen = {
         lead: series
@@ -168,29 +173,29 @@ def spectra(contents: Contents) -> str:
         return ""
     return section(
         "Is the texture right?",
-        "Power by scale: where a line falls below the truth the prediction is too "
-        "smooth, where it rises above it makes up detail.",
+        "The lines show power by scale. A prediction below the truth is too smooth; a prediction "
+        "above the truth invents detail.",
         figures.spectra(chosen, contents.labels),
-        "Welch's estimate over the tiles with a Hann window, summed over rings of "
-        "equal wavenumber.",
+        "Power is Welch's estimate over the tiles with a Hann window, summed over rings of equal "
+        "wavenumber.",
     )
 
 
 def seams(contents: Contents) -> str:
-    """Seam index by lead."""
+    """Return the seam index by lead."""
     series = contents.numbers.series("seam.lead", "lead")
     if not series:
         return ""
     return section(
         "Can the tiles be seen?",
-        "Mean jump across tile edges over the mean jump one cell inside: 1 means "
-        "that no seam can be told from the field itself.",
+        "The seam index is the mean jump across tile edges over the mean jump one cell inside. 1 "
+        "means that seams do not differ from the field itself.",
         figures.by_lead(series, "seams", "seam index", contents.labels, log=False, level=1.0),
     )
 
 
 def cost(contents: Contents) -> str:
-    """Accuracy against time, break-even, and where the job's time went."""
+    """Return accuracy against time, break-even, and the seconds of the stages."""
     numbers = contents.numbers
     times, series = numbers.by_method("time.jump"), numbers.series("vrmse.lead", "lead")
     errors = {key: dict(zip(*line, strict=True)).get(1.0, 0.0) for key, line in series.items()}
@@ -199,22 +204,22 @@ def cost(contents: Contents) -> str:
         parts.append(figures.cost(times, errors, contents.labels))
     if times:
         parts.append(_price_list(times, series, contents.labels))
-    if said := _breakeven(numbers):
-        parts.append(f"<p><strong>{said}</strong></p>")
+    if sentence := _breakeven(numbers):
+        parts.append(f"<p><strong>{sentence}</strong></p>")
     if spent := seconds_of_stages(numbers):
         parts.append(stage_bars(spent))
     if not parts:
         return ""
-    sentence = "Seconds on this machine"
+    lead = "The bars show seconds on this machine."
     if any(errors.get(key, 0) > 0 for key in times):
-        sentence = "Accuracy against time on this machine; nearer to the lower left is better"
+        lead = "The points show accuracy against time on this machine; lower left is better."
         if "simulator" in times:
-            sentence += ", and left of the line is cheaper than the simulator"
-    return section("What it costs", sentence + ".", "".join(parts))
+            lead += " Points left of the line are cheaper than the simulator."
+    return section("What it costs", lead, "".join(parts))
 
 
 def traffic(contents: Contents) -> str:
-    """Halo messages and bytes."""
+    """Return halo messages and bytes."""
     content = tables.halo(contents.numbers)
     if not content:
         return ""
@@ -222,13 +227,13 @@ def traffic(contents: Contents) -> str:
     how_often = f" in {quantity(exchanges)} exchanges" if exchanges is not None else ""
     return section(
         "What crossed between ranks",
-        "Counted by the halo while the domain was "
-        f"coupled{how_often}, beside what the geometry says it must be.",
+        f"The table shows the traffic counted by the halo during the coupling{how_often}, beside "
+        "the traffic that the geometry predicts.",
         content,
     )
 
 
-def _price_list(times: Mapping[str, float], series: Series, labels: dict[str, str]) -> str:
+def _price_list(times: Mapping[str, float], series: Series, labels: Mapping[str, str]) -> str:
     """A row a method, the cheapest first: time a jump and VRMSE at a few leads."""
     leads = milestones(sorted({int(x) for line in series.values() for x in line[0]}), (1, 5, 10))
     rows = []
@@ -256,7 +261,7 @@ def _beside(numbers: Numbers) -> str:
 
 
 def _gap(numbers: Numbers) -> str:
-    """How much of the gap between no sweep and a halo that covers the reach was closed."""
+    """The share of the gap between no sweep and a halo that covers the reach, closed by sweeps."""
     without, full, own = (
         numbers.value(f"vrmse.jump1.{name}") for name in ("nosweep", "halo8", "surrogate")
     )
@@ -307,7 +312,7 @@ SECTIONS = (
 
 
 def page(experiment: ForecastExperiment, done: Found) -> Page:
-    """The page of a forecast."""
+    """Return the page of a forecast."""
     names = {"compress": "compressor", "fit": "surrogate"}
     trainings = {
         name: done[stage].path
@@ -340,7 +345,7 @@ def _labels(experiment: ForecastExperiment) -> dict[str, str]:
 
 
 def _pictures(experiment: ForecastExperiment, done: Found) -> list[Pictures]:
-    """The large domain, beside it the largest domain of the training."""
+    """The large domain, with the largest domain of the training to scale."""
     if "couple" not in done or "surrogate" not in trajectory_names(done["couple"].path):
         return []
     trained = None
@@ -357,7 +362,7 @@ def _pictures(experiment: ForecastExperiment, done: Found) -> list[Pictures]:
 
 
 def _maps(experiment: ForecastExperiment, done: Found) -> list[Panel]:
-    """The last lead of the surrogate's members, where there are several."""
+    """The last lead of the surrogate's members, if there are several."""
     if "couple" not in done:
         return []
     folder = done["couple"].path

@@ -7,14 +7,13 @@ block. Lengths are in cells and times in simulator steps, one entry an axis wher
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from scaled_mpi import compressors, datasets, simulators, surrogates
-from scaled_mpi.config import InputError, Spec, parse, undecisive
+from scaled_mpi.config import InputError, Spec, choice, parse, undecisive
 from scaled_mpi.engine.settings import ExperimentSpec
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 from scaled_mpi.simulators.contract import require
@@ -42,14 +41,6 @@ FAMILIES = {
     "compressor": "identity",
     "surrogate": "stepper",
 }
-
-
-def _choice(members: Mapping[str, type[Spec]]) -> Any:
-    """The type of a block that is one of a family's members."""
-    classes = tuple(members.values())
-    if len(classes) == 1:
-        return classes[0]
-    return Annotated[Union[classes], Field(discriminator="kind")]  # noqa: UP007
 
 
 class Domain(Spec):
@@ -118,14 +109,14 @@ class ForecastExperiment(ExperimentSpec):
 
     kind: Literal["forecast"] = "forecast"
     launch: Literal["local"] = "local"
-    simulator: _choice(simulators.MEMBERS) | None = None  # type: ignore[valid-type]
-    dataset: _choice(datasets.MEMBERS) | None = None  # type: ignore[valid-type]
+    simulator: choice(simulators.MEMBERS) | None = None  # type: ignore[valid-type]
+    dataset: choice(datasets.MEMBERS) | None = None  # type: ignore[valid-type]
     domain: Domain = Domain()
     data: Data = Data()
     test: Test = Test()
-    compressor: _choice(compressors.MEMBERS) = compressors.MEMBERS["identity"]()  # type: ignore
-    surrogate: _choice(surrogates.MEMBERS) = surrogates.MEMBERS["stepper"]()  # type: ignore
-    rivals: dict[str, _choice(surrogates.MEMBERS)] = {}  # type: ignore[valid-type]
+    compressor: choice(compressors.MEMBERS) = compressors.MEMBERS["identity"]()  # type: ignore
+    surrogate: choice(surrogates.MEMBERS) = surrogates.MEMBERS["stepper"]()  # type: ignore
+    rivals: dict[str, choice(surrogates.MEMBERS)] = {}  # type: ignore[valid-type]
     coupling: Coupling = Coupling()
     evaluation: Evaluation = Evaluation()
 

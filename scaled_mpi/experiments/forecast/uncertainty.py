@@ -1,11 +1,11 @@
-"""Sections on ensembles: is the spread the error, is the truth one of the members, where is it?"""
+"""Sections on ensembles: calibration of the spread, rank of the truth, maps of both."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,12 +14,15 @@ from scaled_mpi.report.palette import INK, in_order, method
 from scaled_mpi.report.pictures import Frames, field_limits, image, scale
 from scaled_mpi.report.series import Numbers
 
+if TYPE_CHECKING:
+    from scaled_mpi.report.figures import Figure
+
 SPREAD = "magma"
 QUANTILES = (0.1, 0.9)
 
 
-def calibration(numbers: Numbers, labels: dict[str, str]) -> str:
-    """Spread over skill by lead, and the rank histogram at the first and the last lead."""
+def calibration(numbers: Numbers, labels: Mapping[str, str]) -> str:
+    """Return spread over skill by lead, and rank histograms at the first and the last lead."""
     ratios = numbers.series("spread.skill.lead", "lead")
     if not ratios:
         return ""
@@ -29,8 +32,8 @@ def calibration(numbers: Numbers, labels: dict[str, str]) -> str:
         for lead in sorted({leads[0], leads[-1]})
     }
 
-    def paint(figure: Any) -> None:
-        first, *others = figure.subplots(1, 1 + len(ranks), width_ratios=[1.5, *[1] * len(ranks)])
+    def paint(figure: Figure) -> None:
+        first, *panels = figure.subplots(1, 1 + len(ranks), width_ratios=[1.5, *[1] * len(ranks)])
         first.axhspan(0.9, 1.1, color="#8a8a8a", alpha=0.18, linewidth=0)
         first.axhline(1.0, color=INK, linewidth=0.8)
         for key in in_order(list(ratios)):
@@ -38,7 +41,7 @@ def calibration(numbers: Numbers, labels: dict[str, str]) -> str:
         first.set_xlabel("jumps ahead")
         first.set_ylabel("spread over skill")
         first.set_ylim(0, max(1.5, min(first.get_ylim()[1], 3)))
-        for axes, (lead, series) in zip(others, ranks.items(), strict=True):
+        for axes, (lead, series) in zip(panels, ranks.items(), strict=True):
             axes.axhline(1.0, color=INK, linewidth=0.8)
             for key in in_order(list(series)):
                 style, (x, y) = method(key, labels), series[key]
@@ -57,8 +60,8 @@ def calibration(numbers: Numbers, labels: dict[str, str]) -> str:
     return figures.draw(paint, "calibration", 3.8)
 
 
-def scores(numbers: Numbers, labels: dict[str, str]) -> str:
-    """Fair CRPS of ensembles and the mean absolute error of single forecasts, by lead."""
+def scores(numbers: Numbers, labels: Mapping[str, str]) -> str:
+    """Return the fair CRPS of ensembles and the error of single forecasts, by lead."""
     fair = numbers.series("crps.lead", "lead")
     if not fair:
         return ""
@@ -72,25 +75,25 @@ def scores(numbers: Numbers, labels: dict[str, str]) -> str:
 
 
 def summary(numbers: Numbers) -> str:
-    """One sentence: the two numbers that the section is about."""
-    own, other = numbers.value("crps"), numbers.value("mae.deterministic")
+    """Return a sentence with the fair CRPS and the energy scores."""
+    own, single = numbers.value("crps"), numbers.value("mae.deterministic")
     best = numbers.by_method("crps.mean").get("reference")
     parts = []
-    if own is not None and other:
+    if own is not None and single:
         parts.append(
-            f"Over all leads the fair CRPS is {own:.4f}, {100 * own / other:.0f} % of "
-            f"the deterministic network's error ({other:.4f})"
+            f"Over all leads the fair CRPS is {own:.4f}, {100 * own / single:.0f} % of "
+            f"the deterministic network's error ({single:.4f})"
         )
     if best is not None:
         parts.append(f"the simulator's own ensemble has {best:.4f}")
-    energy = [
+    borders, inside = (
         numbers.series(f"energy.score.{place}", "lead").get("surrogate")
         for place in ("borders", "inside")
-    ]
-    if all(energy):
+    )
+    if borders and inside:
         parts.append(
-            "energy score of patches across tile borders over that inside tiles, at the "
-            f"last lead {energy[0][1][-1] / energy[1][1][-1]:.2f}"
+            "at the last lead the energy score of patches across tile borders is "
+            f"{borders[1][-1] / inside[1][-1]:.2f} times the score inside tiles"
         )
     return "; ".join(parts) + "." if parts else ""
 
@@ -114,12 +117,12 @@ class MapsPanel:
     @property
     def sentence(self) -> str:
         return (
-            f"{len(self.members)} members after {self.lead} jumps; where the spread is large "
-            "the error of the mean should be, and nowhere else."
+            f"The maps show {len(self.members)} members after {self.lead} jumps. In a calibrated "
+            "ensemble the error of the mean is large only where the spread is large."
         )
 
     def content(self) -> str:
-        """One strip of six pictures; nothing where the grid has not two axes."""
+        """Return a strip of six pictures; "" unless the grid has two axes."""
         fields = np.stack([np.asarray(run.read(self.lead - 1))[-1] for run in self.members])
         if fields.ndim != 3:
             return ""

@@ -1,10 +1,11 @@
 """Generate Gaussian fields of a large domain from the denoisers of its tiles, and judge them.
 
-Facts, with the place `method` (crop, average, window, collage, and `coarse`: crop with the coarse
-score correction): `cov.error.tiled.2d.exponential.l16` and `variance.ratio.2d.exponential.l16`
-of each domain, kernel and correlation length; without a place `cov.error.tiled` and
-`variance.ratio`, the worst of the corrected ones, and `coarse.block.2d.l16`, cells an axis.
-`generated.h5` holds the covariance by distance and samples, all methods from the same noise.
+The place `method` is crop, average, window, collage, or `coarse`: crop with the coarse score
+correction. Facts with this place, of each domain, kernel and correlation length:
+`cov.error.tiled.2d.exponential.l16` and `variance.ratio.2d.exponential.l16`. Facts without it:
+`cov.error.tiled` and `variance.ratio`, the worst of the corrected cases, and
+`coarse.block.2d.l16`, cells an axis. `generated.h5` holds the covariance by distance and samples,
+all methods from the same noise.
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from scaled_mpi.coupling.generation import CoarseCorrection, TiledDenoiser
 from scaled_mpi.coupling.responses import Impulses, compare, curve_of, symmetry
 from scaled_mpi.engine.context import Context
-from scaled_mpi.experiments.gaussian.settings import Large
+from scaled_mpi.experiments.gaussian.settings import GaussianExperiment, Large
 from scaled_mpi.learning.gaussian import (
     StationaryDenoiser,
     WindowDenoiser,
@@ -29,7 +29,7 @@ from scaled_mpi.learning.gaussian import (
 from scaled_mpi.learning.samplers import CellNoise, Denoise, sample
 from scaled_mpi.parallel.arrays import save_arrays
 from scaled_mpi.parallel.blocks import Blocks
-from scaled_mpi.parallel.comm import quiet_barrier
+from scaled_mpi.parallel.comm import Comm, quiet_barrier
 from scaled_mpi.parallel.halo import gather_field
 from scaled_mpi.parallel.streams import cell_indices
 
@@ -38,13 +38,13 @@ ARRAYS = "generated.h5"
 
 @dataclass
 class Worst:
-    """The corrected case that is furthest from the truth."""
+    """The largest differences from the truth among the corrected cases."""
 
     error: float = 0.0
     ratio: float = 1.0
 
     def take(self, error: float, ratio: float) -> None:
-        """Keep what is worse."""
+        """Keep the larger differences from a relative error of 0 and a variance ratio of 1."""
         self.error = max(self.error, error)
         self.ratio = max(self.ratio, ratio, key=lambda r: abs(r - 1.0))
 
@@ -54,10 +54,10 @@ class Case:
 
     def __init__(
         self,
-        context: Context,
+        context: Context[GaussianExperiment],
         domain: Large,
         blocks: Blocks,
-        comm: Any,
+        comm: Comm,
         kernel: str,
         length: float,
     ) -> None:
@@ -70,7 +70,7 @@ class Case:
         self.windows: dict[tuple[int, ...], Denoise] = {}
 
     def denoiser(self, method: str) -> Denoise:
-        """The fused denoiser; `coarse` is crop corrected."""
+        """Return the denoiser of the whole; `coarse` is crop with the coarse score correction."""
         local = TiledDenoiser(
             self.blocks,
             self.comm,
@@ -85,15 +85,18 @@ class Case:
         small = block_covariance(self.covariance, self.block)
         return CoarseCorrection(local, StationaryDenoiser(small, self.schedule, noise), self.block)
 
-    def generate(self, denoise: Denoise, noise: Callable[[int], np.ndarray]) -> np.ndarray:
-        """The whole field on rank 0, None elsewhere; collective."""
-        made = sample(
+    def generate(self, denoise: Denoise, noise: Callable[[int], np.ndarray]) -> np.ndarray | None:
+        """Return the fields (n, *shape) of a sample on rank 0, None elsewhere; collective.
+
+        `noise(k)` gives standard normals or impulses (n, *block.size).
+        """
+        fields = sample(
             denoise, noise, self.schedule, self.generation.steps, self.generation.sampler
         )
-        return gather_field(self.blocks, self.comm, np.ascontiguousarray(made))
+        return gather_field(self.blocks, self.comm, np.ascontiguousarray(fields))
 
     def noise(self) -> CellNoise:
-        """The same for every method and number of ranks."""
+        """Return the noise of the sample, the same for every method and number of ranks."""
         block = self.blocks.block(self.comm.rank)
         return CellNoise(self.seed, cell_indices(block, self.domain.shape))
 
@@ -103,9 +106,10 @@ class Case:
         return self.windows[extent]
 
 
-def work(context: Context) -> None:
-    """All domains, kernels and lengths; on rank 0 the facts and `generated.h5`."""
-    worst, arrays = Worst(), {}
+def work(context: Context[GaussianExperiment]) -> None:
+    """Measure all domains, kernels and lengths; rank 0 writes `generated.h5`. Collective."""
+    worst = Worst()
+    arrays: dict[str, np.ndarray] = {}
     for domain in context.experiment.generation.domains:
         blocks, comm = context.blocks(domain.grid, domain.tile)
         if comm is not None:
@@ -128,10 +132,14 @@ def work(context: Context) -> None:
 
 
 def _measure(
-    context: Context, case: Case, length: float, worst: Worst, arrays: dict[str, np.ndarray]
+    context: Context[GaussianExperiment],
+    case: Case,
+    length: float,
+    worst: Worst,
+    arrays: dict[str, np.ndarray],
 ) -> None:
-    """Covariance of every method; samples where the field is correlated the furthest."""
-    domain, root = case.domain, case.comm.rank == 0
+    """Covariance of every method; samples at the largest correlation length."""
+    domain = case.domain
     which = symmetry(domain.shape, domain.tile)
     methods = domain.fusions if length in (domain.compared or domain.lengths) else ()
     context.facts.record(f"coarse.block.{len(domain.shape)}d.l{length:g}", case.block, "cells")
@@ -140,23 +148,23 @@ def _measure(
         begun = time.perf_counter()
         denoise = case.denoiser(method)
         responses = case.generate(denoise, Impulses(which, case.blocks.block(case.comm.rank)))
-        if root:
-            found = compare(responses, case.covariance, which)
-            for name, value in (("cov.error.tiled", found.error), ("variance.ratio", found.ratio)):
+        if responses is not None:
+            law = compare(responses, case.covariance, which)
+            for name, value in (("cov.error.tiled", law.error), ("variance.ratio", law.ratio)):
                 context.facts.record(f"{name}.{case.label}", value, method=method)
-            arrays[f"{case.label}.curve.{method}"] = found.curve
+            arrays[f"{case.label}.curve.{method}"] = law.curve
             context.say(
-                f"  {case.label} {method}: covariance error {found.error:.3f}, variance "
-                f"{found.ratio:.3f}, {time.perf_counter() - begun:.1f} s"
+                f"  {case.label} {method}: covariance error {law.error:.3f}, variance "
+                f"{law.ratio:.3f}, {time.perf_counter() - begun:.1f} s"
             )
             if method == "coarse":
-                worst.take(found.error, found.ratio)
+                worst.take(law.error, law.ratio)
         if length == max(domain.lengths):
-            made = case.generate(denoise, case.noise())
-            if root:
-                arrays[f"{case.label}.sample.{method}"] = made[0].astype(np.float32)
-    if length == max(domain.lengths) and root:
+            fields = case.generate(denoise, case.noise())
+            if fields is not None:
+                arrays[f"{case.label}.sample.{method}"] = fields[0].astype(np.float32)
+    if length == max(domain.lengths) and case.comm.rank == 0:
         exact = StationaryDenoiser(case.covariance, case.schedule)
         noise = CellNoise(case.seed, np.arange(np.prod(domain.shape)).reshape(domain.shape))
-        made = sample(exact, noise, case.schedule, case.generation.steps, case.generation.sampler)
-        arrays[f"{case.label}.sample.truth"] = made[0].astype(np.float32)
+        true = sample(exact, noise, case.schedule, case.generation.steps, case.generation.sampler)
+        arrays[f"{case.label}.sample.truth"] = true[0].astype(np.float32)

@@ -23,6 +23,7 @@ def _generate_part(experiment: GaussianExperiment, ranks: int) -> dict[str, Any]
 
 
 def describe(experiment: GaussianExperiment, ranks: int) -> list[str]:
+    """Return the lines of a dry run."""
     lines = []
     for domain in experiment.generation.domains:
         blocks = make_blocks(domain.grid, domain.tile, ranks)

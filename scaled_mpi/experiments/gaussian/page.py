@@ -1,4 +1,4 @@
-"""Sections for generated fields: what each fusion of tiles keeps of the covariance, samples."""
+"""Sections for generated Gaussian fields: covariance of each fusion of tiles, and samples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from scaled_mpi.report.pictures import field_limits, row
 from scaled_mpi.report.sections import facts, origin, panels, spent
 from scaled_mpi.report.series import number
 
+if TYPE_CHECKING:
+    from scaled_mpi.report.figures import Figure
+
 
 @dataclass(frozen=True)
 class TablePanel:
@@ -30,26 +33,26 @@ class TablePanel:
     facts: Sequence[Mapping[str, Any]]
     heading: str = "Does the whole keep the statistics?"
     sentence: str = (
-        "Error of the covariance of all pairs of cells (Frobenius norm, relative), and in "
-        "brackets the variance over the true one; both exact, without sampling. l is the "
-        "correlation length in cells."
+        "The table shows the relative error of the covariance of all pairs of cells (Frobenius "
+        "norm) and, in brackets, the variance over the true variance. Both are exact, without "
+        "sampling. The correlation length l is in cells."
     )
 
     def content(self) -> str:
-        """A row a domain, kernel and length."""
-        found: dict[str, dict[str, list[float]]] = {}
+        """Return a table: a row a domain, kernel and length."""
+        cases: dict[str, dict[str, list[float]]] = {}
         for name in ("cov.error.tiled.", "variance.ratio."):
             for fact in self.facts:
                 if fact["name"].startswith(name):
-                    case = found.setdefault(fact["name"].removeprefix(name), {})
+                    case = cases.setdefault(fact["name"].removeprefix(name), {})
                     case.setdefault(fact["method"], []).append(number(fact["value"]))
-        used = [m for m in FUSED if any(m in case for case in found.values())]
+        used = [m for m in FUSED if any(m in case for case in cases.values())]
         rows = [
             [
                 escape(label.replace("_", " ").replace(".", ", ")),
                 *("{:.3f} ({:.3f})".format(*case[m]) if m in case else "" for m in used),
             ]
-            for label, case in found.items()
+            for label, case in cases.items()
         ]
         head = ("case", *(FUSED[m][0] for m in used))
         return tables.table(head, rows, [False] + [True] * len(used))
@@ -57,7 +60,7 @@ class TablePanel:
 
 @dataclass(frozen=True)
 class FieldPanel:
-    """One case: covariance by distance and, where there are any, samples from the same noise."""
+    """One case: covariance by distance and, if stored, samples from the same noise."""
 
     label: str
     tile: Sequence[int]
@@ -65,22 +68,22 @@ class FieldPanel:
 
     @property
     def heading(self) -> str:
-        """Axes, kernel and correlation length."""
+        """The number of axes, kernel and correlation length."""
         return self.label.replace("_", " ").replace(".", ", ")
 
     @property
     def sentence(self) -> str:
-        """What is shown."""
+        """The description of the figures."""
         tile = " × ".join(map(str, self.tile))
         return (
-            f"Covariance by distance along an axis, tiles of {tile} cells; below, one sample "
-            "of each from the same noise."
+            f"The curves show the covariance by distance along an axis; a tile has {tile} cells. "
+            "One sample of each method, all from the same noise, stands below."
         )
 
     def content(self) -> str:
-        """Curves and samples."""
+        """Return curves and samples."""
         drawn = figures.draw(self._curves, f"covariance {self.label}")
-        planes = self._found("sample")
+        planes = self._by_method("sample")
         if not planes:
             return drawn
         if all(plane.ndim == 1 for plane in planes.values()):
@@ -90,13 +93,13 @@ class FieldPanel:
             [(FUSED[name][0], plane, low, high, images.FIELD) for name, plane in planes.items()]
         )
 
-    def _found(self, kind: str) -> dict[str, np.ndarray]:
+    def _by_method(self, kind: str) -> dict[str, np.ndarray]:
         prefix = f"{self.label}.{kind}."
         return {m: self.arrays[prefix + m] for m in FUSED if prefix + m in self.arrays}
 
-    def _curves(self, figure: Any) -> None:
+    def _curves(self, figure: Figure) -> None:
         axes = figure.add_subplot()
-        for name, curve in self._found("curve").items():
+        for name, curve in self._by_method("curve").items():
             label, colour, dash = FUSED[name]
             axes.plot(curve, color=colour, linestyle=dash, label=label)
         for edge in range(self.tile[0], len(curve), self.tile[0]):
@@ -105,9 +108,9 @@ class FieldPanel:
         axes.set_ylabel("covariance")
         axes.legend()
 
-    def _lines(self, figure: Any) -> None:
+    def _lines(self, figure: Figure) -> None:
         axes = figure.add_subplot()
-        for name, line in self._found("sample").items():
+        for name, line in self._by_method("sample").items():
             label, colour, dash = FUSED[name]
             axes.plot(line, color=colour, linestyle=dash, linewidth=1.0, label=label)
         axes.set_xlabel("cell")
@@ -116,7 +119,7 @@ class FieldPanel:
 
 
 def page(experiment: GaussianExperiment, done: Found) -> Page:
-    """The page of a generation of Gaussian fields."""
+    """Return the page of a generation of Gaussian fields."""
     shown = _panels(done["generate"].path) if "generate" in done else []
     return Page((panels, spent, facts, origin), panels=shown)
 

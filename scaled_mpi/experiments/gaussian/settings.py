@@ -2,9 +2,9 @@
 
     generate -> report
 
-Gaussian fields have a covariance in closed form and exact denoisers. So the effect of a fusion of
-tiles on the statistics of the whole stands alone: no network, no training, no sampling error.
-Every block is a key.
+Gaussian fields have a covariance in closed form and exact denoisers. So the experiment measures
+the effect of a fusion of tiles on the statistics of the whole alone: without a network, training
+or sampling error. Every block is a key.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Kernel = Literal["squared_exponential", "exponential"]
 class Large(Spec):
     """One periodic domain: its shape, tiles and windows, and the correlation lengths, in cells.
 
-    `halo` belongs to the fusion crop, `overlap` to the others. Each of `fusions` is measured
-    without a coarse level at the lengths `compared` (none given: at all).
+    `halo` belongs to the fusion crop, `overlap` to the other fusions. Each of `fusions` is
+    measured without a coarse level at the lengths `compared` (empty: at all lengths).
     """
 
     shape: tuple[PositiveInt, ...] = (512,)
     tile: tuple[PositiveInt, ...] = (64,)
     halo: NonNegativeInt = 16
     overlap: NonNegativeInt = 32
-    lengths: tuple[PositiveFloat, ...] = Field((8.0, 16.0, 32.0, 64.0), min_length=1)
+    lengths: tuple[PositiveFloat, ...] = Field(default=(8.0, 16.0, 32.0, 64.0), min_length=1)
     fusions: tuple[Fusion, ...] = ("crop", "average", "window", "collage")
     compared: tuple[PositiveFloat, ...] = ()
 
@@ -45,18 +45,18 @@ class Large(Spec):
         for length in self.compared:
             if length not in self.lengths:
                 raise InputError(
-                    f"generation.compared: {length:g} given; of lengths "
-                    f"{', '.join(f'{one:g}' for one in self.lengths)}"
+                    f"generation.compared: {length:g} is not allowed: it is not in lengths. "
+                    f"Allowed: {', '.join(f'{allowed:g}' for allowed in self.lengths)}"
                 )
         return self
 
     @property
     def grid(self) -> Grid:
-        """The periodic domain."""
+        """Grid of the periodic domain."""
         return Grid(self.shape)
 
     def block(self, length: float) -> int:
-        """Cells an axis of a coarse block: the largest divisor of the tile <= length / 4."""
+        """Return cells an axis of a coarse block: the largest divisor of tile <= length / 4."""
         fits = [
             n
             for n in range(1, min(self.tile) + 1)
@@ -66,10 +66,12 @@ class Large(Spec):
 
 
 class Generation(Spec):
-    """What is generated and how. `kernels`: covariances; `sampler`: deterministic ones only."""
+    """Domains, covariances (`kernels`) and sampler of the fields; samplers are deterministic."""
 
-    domains: tuple[Large, ...] = Field((Large(),), min_length=1)
-    kernels: tuple[Kernel, ...] = Field(("squared_exponential", "exponential"), min_length=1)
+    domains: tuple[Large, ...] = Field(default=(Large(),), min_length=1)
+    kernels: tuple[Kernel, ...] = Field(
+        default=("squared_exponential", "exponential"), min_length=1
+    )
     sampler: Literal["ddim", "euler", "heun"] = "heun"
     steps: Annotated[int, Field(ge=2)] = 40
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scaled_mpi.learning.networks.bottlenecks import BOTTLENECKS
+from scaled_mpi.learning.networks.bottlenecks import bottlenecks
 from scaled_mpi.learning.networks.convolution import CONVOLUTIONS, POOLS, Block, crop
 from scaled_mpi.learning.reaches import decode_margins, encode_reach, strides
 
@@ -80,7 +80,7 @@ class CodingNetwork(nn.Module):
         for layer in (self.to_latent, self.paint):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        self.bottleneck = BOTTLENECKS[bottleneck](axes, coded, **keys)
+        self.bottleneck = bottlenecks()[bottleneck](axes, coded, **keys)
 
     def encode(self, field: torch.Tensor) -> torch.Tensor:
         """(N, channels, *(cells + 2 encode_reach)) to (N, latent, *(cells / factor))."""

@@ -15,6 +15,7 @@ some latent of the step was.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from scaled_mpi.learning.networks.convolution import CONVOLUTIONS
+from scaled_mpi.plugins import members, missing
 
 EPSILON = 1e-5  # Laplace smoothing of the codes' counts
 OFFERED = 64  # latents a micro-batch offers to dead codes
@@ -191,3 +193,13 @@ BOTTLENECKS: dict[str, Callable[..., Identity]] = {
     "kl": Gaussian,
     "vq": Quantiser,
 }
+
+
+@functools.cache
+def bottlenecks() -> dict[str, Callable[..., Identity]]:
+    """Return every bottleneck by name: those of BOTTLENECKS, then those of installed packages."""
+    return members("scaled_mpi.bottlenecks", BOTTLENECKS, _violations)
+
+
+def _violations(member: object) -> list[str]:
+    return missing(member, ("forward", "code", "start", "after_step", "bits"))

@@ -25,7 +25,6 @@ from scaled_mpi.learning.networks.convolution import crop, gather, spread
 from scaled_mpi.learning.networks.unet import Condition, UNet
 from scaled_mpi.learning.samplers import sample
 from scaled_mpi.learning.schedules import Schedule
-from scaled_mpi.learning.sizes import Blocks, Levels
 
 NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "local": BlockNetwork}
 UNKNOWN = 1.0  # stands where the future is not known
@@ -45,34 +44,41 @@ class Known(NamedTuple):
     future_mask: Tensor | None = None
 
 
+class JumpShape(NamedTuple):
+    """What a jump reads: C channels of `memory` frames, `reach` cells an axis around a tile.
+
+    `change` holds the spread of one jump's change, C numbers. `factor` cells an axis are gathered
+    into channels, `conditions` counts the scalars.
+    """
+
+    channels: int
+    memory: int
+    reach: Sequence[int]
+    change: Sequence[float]
+    factor: int
+    conditions: int
+
+
 class ConditionalJump(nn.Module):
-    """Samples of a field one jump on, given the past; `change` is (C,), `reach` in cells."""
+    """Samples of a field one jump on, given the past."""
 
     def __init__(
-        self,
-        channels: int,
-        memory: int,
-        reach: Sequence[int],
-        change: Sequence[float],
-        *,
-        size: Levels | Blocks,
-        schedule: Schedule,
-        parametrization: str,
-        factor: int,
-        conditions: int,
+        self, shape: JumpShape, size: Any, schedule: Schedule, parametrization: str
     ) -> None:
         super().__init__()
-        self.reach, self.factor, axes = tuple(reach), factor, len(reach)
-        cells = factor**axes
-        network = NETWORKS[size.kind](
-            axes,
-            channels * cells,
-            size,
-            fields=(memory * channels + channels + 2) * cells,
-            scalars=conditions,
-        )
+        self.reach, self.factor, axes = tuple(shape.reach), shape.factor, len(shape.reach)
+        cells = shape.factor**axes
+        read = {
+            "fields": ((shape.memory + 1) * shape.channels + 2) * cells,
+            "scalars": shape.conditions,
+        }
+        channels = shape.channels * cells
+        if size.kind in NETWORKS:
+            network = NETWORKS[size.kind](axes, channels, size, **read)
+        else:  # of an installed package
+            network = size.build(axes, channels, **read)
         self.denoiser = Denoiser(network, schedule, parametrization)
-        scale = torch.tensor(tuple(change), dtype=torch.float32)
+        scale = torch.tensor(tuple(shape.change), dtype=torch.float32)
         self.register_buffer("scale", scale.view(-1, *(1,) * axes), persistent=False)
 
     def condition(self, known: Known) -> Condition:

@@ -17,7 +17,7 @@ ring; instead of shrinking, fields are padded, and all that was spent is cut off
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,17 @@ class LocalDenoiser(nn.Module):
         return self.body(torch.cat((x, condition), 1), torch.cat((angles.sin(), angles.cos()), 1))
 
 
+class DrawingSize(NamedTuple):
+    """Size of the denoiser, how it is parametrised, and its sampler of `steps` steps."""
+
+    coarsen: int
+    width: int
+    depth: int
+    parametrization: str
+    sampler: str
+    steps: int
+
+
 class DrawingNetwork(nn.Module):
     """A trained coding network and the denoiser of what it leaves open.
 
@@ -75,29 +86,32 @@ class DrawingNetwork(nn.Module):
     def __init__(
         self,
         coder: CodingNetwork,
-        *,
         channels: int,
         latent: int,
-        coarsen: int,
-        width: int,
-        depth: int,
+        size: DrawingSize,
         schedule: Schedule,
-        parametrization: str,
-        sampler: str,
-        steps: int,
     ) -> None:
         super().__init__()
-        self.coder, self.sampler, self.steps = coder.requires_grad_(False), sampler, steps
+        self.coder, self.sampler, self.steps = (
+            coder.requires_grad_(False),
+            size.sampler,
+            size.steps,
+        )
         self.factor, self.encode_reach = coder.factor, coder.encode_reach
         axes = len(self.factor)
-        self.reach = (coarsen * depth,) * axes
+        cells = size.coarsen * size.depth
+        self.reach = (cells,) * axes
         network = LocalDenoiser(
-            channels, channels + latent, self.reach, factor=coarsen, width=width, depth=depth
+            channels,
+            channels + latent,
+            self.reach,
+            factor=size.coarsen,
+            width=size.width,
+            depth=size.depth,
         )
-        self.denoiser = Denoiser(network, schedule, parametrization)
+        self.denoiser = Denoiser(network, schedule, size.parametrization)
         self.register_buffer("spread", torch.ones(channels, *(1,) * axes))
-        cells = coarsen * depth
-        self.beyond = latents_spent(applications(sampler, steps) * cells, self.factor)
+        self.beyond = latents_spent(applications(size.sampler, size.steps) * cells, self.factor)
         self.once = latents_spent(cells, self.factor)
         self.decode_reach = tuple(
             d + b for d, b in zip(coder.decode_reach, self.beyond, strict=True)

@@ -129,7 +129,7 @@ def test_finished_weights_take_the_place_of_a_training(finished, tmp_path, capsy
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("patterns.presets=[wavs]", "patterns.presets: 'wavs' given"),
+        ("patterns.presets=[wavs]", "patterns.presets: 'wavs' is not allowed"),
         ("score.training.batch=64", "training.batch: 64 is larger than the data set"),
         ("score.kernels=[3, 4]", "score.kernels: [3, 4] given"),
         ("score.dilations=[1]", "score.dilations: [1] given; one for each of the 2 widths"),
@@ -137,7 +137,7 @@ def test_finished_weights_take_the_place_of_a_training(finished, tmp_path, capsy
         ("score.weights=nowhere", "nowhere/waves.score.safetensors is not there"),
         ("flow.probes=3", "flow.probes: 3 given"),
         ("kernels.sizes=[2]", "kernels.sizes: [2] given"),
-        ("evaluation.samples=9", "evaluation.samples: 9 given"),
+        ("evaluation.samples=9", "evaluation.samples: 9 is not allowed"),
         ("score={kind: diffusion, tau: 100, training: {batch: 8}}", "score.tau: 100 given"),
     ],
 )

@@ -72,16 +72,25 @@ def test_a_surrogate_of_another_system_is_refused(tmp_path):
     assert stages.artefacts(kind_of(experiment), experiment, tmp_path, 1)["solve"].name != first
     told = experiment.implicit
     blocks = make_blocks(told.simulator.grid((32, 32)), (16, 16), 1)
-    with pytest.raises(InputError, match="learned with F = 0.018; 0.029 is needed"):
+    with pytest.raises(InputError, match="trained with F = 0.018. Allowed: 0.029"):
         Forecaster(told, blocks, SerialComm())
 
 
 @pytest.mark.parametrize(
     "override, words",
     [
-        ("implicit.guess={kind: surrogate}", "path: None given with kind surrogate"),
-        ("implicit.guess={kind: none, path: here}", "given with kind none"),
-        ("implicit.dts=[10.5]", "multiples of the simulator's step, 1"),
+        (
+            "implicit.guess={kind: surrogate}",
+            "path: None is not allowed: a guess of kind surrogate needs a stepper",
+        ),
+        (
+            "implicit.guess={kind: none, path: here}",
+            "here is not allowed: a guess of kind none has no stepper",
+        ),
+        (
+            "implicit.dts=[10.5]",
+            "10.5 is not allowed: it is no whole number of the simulator's steps. Allowed: multiples of 1",
+        ),
         ("implicit.scheme=euler", "implicit.scheme"),
     ],
 )

@@ -56,7 +56,7 @@ def test_boxes_without_a_pattern_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         main([str(SMOKE), "--outputs", str(tmp_path), "simulator.start=uniform"])
     assert caught.value.code == 2
-    assert "boxes.steps: 300 given; fewer are allowed" in capsys.readouterr().err
+    assert "boxes.steps: 300 is not allowed: all boxes are uniform" in capsys.readouterr().err
     assert not list(tmp_path.glob("artefacts/fit-*/provenance.json"))
 
 
@@ -97,18 +97,27 @@ def test_any_ranks_learn_and_make_the_same(mpi_tmp_path, kept):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("boxes.held_out=16", "boxes.held_out: 16 given; fewer than the 16 samples"),
+        (
+            "boxes.held_out=16",
+            "boxes.held_out: 16 is not allowed: no box is left to train on",
+        ),
         ("windows.training.batch=64", "training.batch: 64 is larger than the data set"),
-        ("generation.block=3", "generation.tile: [16, 16] given with halo 8, block 3"),
+        ("generation.block=3", "generation.tile: [16, 16] with halo 8, block 3 is not allowed"),
         ("generation.halo=17", "generation.halo: 17 given; at most a tile, 16 cells"),
         ("generation.tile=[12, 16]", "tile"),
         (
             "windows.network.widths=[8, 8, 8, 8, 8]",
-            "windows.network.widths: multiples of 32 cells",
+            "windows.network.widths: 5 levels is not allowed: they need multiples of 32 cells",
         ),
-        ("coarse.network.widths=[8, 8, 8, 8]", "coarse.network.widths: multiples of 8 cells"),
-        ("windows.network.padding=valid", "windows.network.padding: valid given"),
-        ("simulator.boundaries=neumann", "simulator: noise or boundaries"),
+        (
+            "coarse.network.widths=[8, 8, 8, 8]",
+            "coarse.network.widths: 4 levels is not allowed: they need multiples of 8 cells",
+        ),
+        ("windows.network.padding=valid", "windows.network.padding: valid is not allowed"),
+        (
+            "simulator.boundaries=neumann",
+            "simulator: gray_scott with noise or open boundaries is not allowed",
+        ),
         ("generation.sampler=ddpm", "generation.sampler"),
     ],
 )

@@ -222,7 +222,7 @@ def test_test_runs_may_be_longer(tmp_path):
     assert (experiment.frames_of("train"), experiment.frames_of("test")) == (10, 15)
     write_member(experiment, tmp_path, Member("test", 0))
     assert len(Trajectory(tmp_path, "test-0000")) == 15
-    with pytest.raises(InputError, match="3 frames, more than surrogate.memory = 3"):
+    with pytest.raises(InputError, match="it has 3 frames. .* more frames than surrogate.memory = 3"):
         load(SMOKE, [*FEW, "ensemble.test_duration=0.2"])
 
 
@@ -261,6 +261,6 @@ def test_bad_input_is_one_line(wrong, word):
 def test_a_machine_that_is_not_there_is_said(monkeypatch):
     from scaled_mpi.engine.launch import read_machine
 
-    with pytest.raises(InputError, match="machine: 'nowhere' given; .* has local"):
+    with pytest.raises(InputError, match="machine: 'nowhere' is not allowed: .* Allowed: .*local"):
         read_machine("nowhere")
     assert read_machine("oscar").partition == "batch"

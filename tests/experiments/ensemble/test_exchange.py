@@ -91,8 +91,8 @@ def test_a_tree_without_velocities_gets_those_that_moved_the_particles(made, tre
         np.savez(path, positions=old["positions"], times=old["times"])
     found = read_member(experiment_of(tree), Member("train", 2))
     kept, _ = load_arrays(stages["simulate"] / "train-0002.particles.h5")
-    np.testing.assert_allclose(found["velocities"][1:], kept["velocities"][1:], atol=1e-12)
-    assert np.array_equal(found["positions"], kept["positions"])
+    np.testing.assert_allclose(found.velocities[1:], kept["velocities"][1:], atol=1e-12)
+    assert np.array_equal(found.positions, kept["positions"])
 
 
 def spoiled(tree, what):
@@ -120,11 +120,11 @@ def spoiled(tree, what):
 @pytest.mark.parametrize(
     "what,word",
     [
-        ("missing", r"train_005/density.npz is not there; ensemble.training = 8"),
+        ("missing", r"train_005/density.npz is missing. Needed: ensemble.training = 8"),
         ("cut", "train_005/density.npz: damaged. Needed: a readable NPZ"),
         ("json", "metadata.json: not JSON"),
-        ("pickled", r"density.npz:config: pickled, .*scaled_mpi.datasets.plain"),
-        ("shape", r"rho \[10, 8, 16\]; \[10, 16, 16\]"),
+        ("pickled", r"density.npz:config: it is pickled, .*scaled_mpi.datasets.plain"),
+        ("shape", r"rho is \[10, 8, 16\]. Needed: \[10, 16, 16\]"),
         ("nan", "not finite"),
         ("key", "rho: not there"),
     ],

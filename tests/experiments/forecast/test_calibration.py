@@ -94,7 +94,7 @@ def test_patches_across_an_edge_and_inside_are_those_cells():
     [
         ("simulator.noise=0", "test.members: 4 given; 0 is allowed"),
         ("coupling.halo=4", "coupling.halo: 4 given; at least 8"),
-        ("surrogate.jump=15", "surrogate.jump: 15 steps; with noise multiples of 10"),
+        ("surrogate.jump=15", "surrogate.jump: 15 is not allowed: noise acts every 10 steps"),
         (
             "rivals.surrogate={kind: stepper, jump: 20}",
             "rivals.surrogate: a name of small letters",

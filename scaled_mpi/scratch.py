@@ -1,0 +1,26 @@
+"""Folders for results that nobody asked to keep."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+
+from scaled_mpi.parallel.comm import Comm
+from scaled_mpi.parallel.root import on_root
+
+
+def scratch_folder(folder: str | Path | None, comm: Comm) -> Path:
+    """Return `folder`, made if need be, or a new one that is removed when Python ends. Collective.
+
+    Rank 0 makes it; all ranks must see the file system of its temporary folder.
+    """
+    if folder is None:
+        path = Path(on_root(comm, lambda: tempfile.mkdtemp(prefix="scaled_mpi-")))
+        if comm.rank == 0:
+            atexit.register(shutil.rmtree, path, ignore_errors=True)
+        return path
+    path = Path(folder)
+    on_root(comm, lambda: path.mkdir(parents=True, exist_ok=True))
+    return path
