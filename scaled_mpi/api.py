@@ -31,7 +31,11 @@ from scaled_mpi.coupling.encoding import TrainingPlace, encode_runs, fit_compres
 from scaled_mpi.engine.jobs import job_of
 from scaled_mpi.experiments import from_tree, kind_of
 from scaled_mpi.experiments import load as load_experiment
-from scaled_mpi.experiments.forecast.settings import HISTORY, ForecastExperiment
+from scaled_mpi.experiments.forecast.settings import (
+    HISTORY,
+    ForecastExperiment,
+    is_forecast,
+)
 from scaled_mpi.facts import EventLog
 from scaled_mpi.labelled import Describing, as_dataset, as_runs, fields_of
 from scaled_mpi.learning.given_weights import TrainedPart
@@ -267,7 +271,7 @@ def load(source: str | Path, rival: str | None = None, device: str | None = None
     """
     folder = weight_folder(str(source))
     experiment = load_experiment(folder / "config.yaml")
-    if not isinstance(experiment, ForecastExperiment):
+    if not is_forecast(experiment):
         raise InputError(
             f"{folder}: a {experiment.kind} has no surrogate of fields. Needed: a forecast."
         )
@@ -307,7 +311,7 @@ def _model(
     )
     if simulator is not None:
         span = member.jump * simulator.time_step
-        grid = grid_of(simulator, experiment.domain.shape)
+        grid = grid_of(simulator, experiment.shape)
         known = Describing(tuple(simulator.channels), grid, condition_of(simulator))
     else:
         truth = Trajectory(folder / "simulate", "test-0000")
