@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,8 +38,7 @@ from scaled_mpi.experiments.forecast.settings import (
 )
 from scaled_mpi.facts import EventLog
 from scaled_mpi.labelled import Describing, as_dataset, as_runs, fields_of
-from scaled_mpi.learning.given_weights import TrainedPart
-from scaled_mpi.learning.settings import with_steps_of
+from scaled_mpi.learning.given_weights import Part, with_counted_steps
 from scaled_mpi.model import Coupled, Model
 from scaled_mpi.opening import Outputs, open_outputs
 from scaled_mpi.parallel.blocks import handy_tile, make_blocks
@@ -60,8 +59,6 @@ if TYPE_CHECKING:
     import xarray
 
     from scaled_mpi.labelled import Fields
-
-Part = TypeVar("Part", bound=TrainedPart)
 
 TEST = int(FirstRun.TEST)  # the first run of a seed that no training sees
 
@@ -322,10 +319,8 @@ def _model(
 
 def _with_steps(part: Part, run: Trajectory, runs: int) -> Part:
     """A block to train with its epochs as steps over `runs` runs like `run`."""
-    if part.epochs() is None:
-        return part
     periodic = [edge.periodic for edge in run.grid.boundary]
-    return with_steps_of(part, part.sample_count(runs, len(run), run.grid.shape, periodic))
+    return with_counted_steps(part, runs, len(run), run.grid.shape, periodic)
 
 
 def _made(folder: Path, comm: Comm) -> Path:

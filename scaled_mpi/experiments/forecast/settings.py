@@ -16,7 +16,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from scaled_mpi import compressors, datasets, simulators, surrogates
 from scaled_mpi.config import InputError, Spec, choice, parse, undecisive
 from scaled_mpi.engine.settings import ExperimentSpec
-from scaled_mpi.learning.settings import with_steps_of
+from scaled_mpi.learning.given_weights import Part, with_counted_steps
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 from scaled_mpi.simulators.contract import require
 from scaled_mpi.simulators.running import check_steps, grid_of, noisy
@@ -161,10 +161,8 @@ class ForecastExperiment(ExperimentSpec):
         periodic = [edge.periodic for edge in grid.boundary]
         latent = [n // f for n, f in zip(grid.shape, self.factor, strict=True)]
 
-        def resolved(part: Any, shape: Sequence[int]) -> Any:
-            if part.epochs() is None:
-                return part
-            return with_steps_of(part, part.sample_count(runs, frames, shape, periodic))
+        def resolved(part: Part, shape: Sequence[int]) -> Part:
+            return with_counted_steps(part, runs, frames, shape, periodic)
 
         return self.model_copy(
             update={
