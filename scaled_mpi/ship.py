@@ -16,6 +16,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import cast
 
 from scaled_mpi.config import InputError, to_yaml
 from scaled_mpi.experiments import load
@@ -73,7 +74,9 @@ def main() -> int:
     folder = parser.parse_args().results
     try:
         experiment = load(folder / "config.yaml")
-        for name, source in networks(folder, experiment).items():
+        if experiment.kind != "forecast":
+            raise InputError(f"{folder}: its kind is {experiment.kind}. Needed: a forecast")
+        for name, source in networks(folder, cast(ForecastExperiment, experiment)).items():
             ship(name, source, to_yaml(experiment), numbers(folder))
     except InputError as error:
         print(f"scaled_mpi: {error}", file=sys.stderr)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -24,7 +24,10 @@ from scaled_mpi.simulators.gray_scott import GrayScott
 
 FAMILIES = {"problem": "poisson", "local_solver": "learned"}
 Problem = Annotated[Poisson | Darcy, Field(discriminator="kind")]
-AnyLocalSolver = choice(local_solvers.MEMBERS)
+if TYPE_CHECKING:
+    from scaled_mpi.local_solvers.solvers import LocalSolverSpec as AnyLocalSolver
+else:
+    AnyLocalSolver = choice(local_solvers.MEMBERS)
 
 
 class TileCounts(Spec):
@@ -135,7 +138,7 @@ class EllipticExperiment(ExperimentSpec):
     learn_from: tuple[Problem, ...] = ()
     domain: TileCounts = TileCounts()
     harvest: Harvest = Harvest()
-    local_solver: AnyLocalSolver = local_solvers.MEMBERS["learned"]()  # type: ignore
+    local_solver: AnyLocalSolver = local_solvers.MEMBERS["learned"]()
     solving: Solving = Solving()
     comparison: Comparison = Comparison()
     implicit: Implicit | None = None
