@@ -13,13 +13,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
-from tests.drive import SETTINGS
+from tests.journal import RANK, SETTINGS, TASK
 
 LAUNCHED = "OMPI_COMM_WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ
-RANK = int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK", "0")))
+_cleaned = False  # MPI writes into the environment once, when it starts
 
 
 @pytest.hookimpl(tryfirst=True)  # before the plugins that read these options
@@ -73,8 +74,11 @@ def pytest_runtest_setup(item):
     A process that no launcher started becomes a launcher of one rank; its variables, which
     os.environ does not show, would make every mpirun below it fail without a word.
     """
-    if LAUNCHED or "mpi4py.MPI" not in sys.modules:
+    global _cleaned
+    mpi = sys.modules.get("mpi4py.MPI")
+    if LAUNCHED or _cleaned or mpi is None or not mpi.Is_initialized():
         return
+    _cleaned = True
     inherited = subprocess.run(["env", "-0"], capture_output=True, text=True, check=True).stdout
     for name in {line.partition("=")[0] for line in inherited.split("\0")} - set(os.environ):
         if name.startswith(("OMPI_", "PMIX_", "ORTE_")):
@@ -99,3 +103,28 @@ def mpirun():
         )
 
     return run
+
+
+@pytest.fixture
+def kept(tmp_path_factory):
+    """kept(name, make) -> folder that make(folder) has filled, once for all runs of the driver.
+
+    For references that one rank computes alone: they are the same beside any number of ranks.
+    """
+
+    def find(name, make):
+        if TASK not in os.environ:
+            root = tmp_path_factory.mktemp("kept")
+        else:
+            root = Path(os.environ[TASK].split(os.pathsep)[-1]).parent / "kept"
+        if not (root / name).exists():
+            root.mkdir(exist_ok=True)
+            made = Path(tempfile.mkdtemp(dir=root))
+            make(made)
+            try:
+                made.rename(root / name)
+            except OSError:  # another run was faster
+                shutil.rmtree(made)
+        return root / name
+
+    return find

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # of a script it is the script's folder
 
-from tests.journal import CLAIMS, TASK, claim_of, file_of  # noqa: E402
+from tests.journal import CLAIMS, SETTINGS, TASK, claim_of, file_of  # noqa: E402
 from tests.verdict import Ledger, table  # noqa: E402
 
 REPORTS = ROOT / "build" / "tests"
@@ -46,9 +46,14 @@ class Run:
     def name(self) -> str:
         return f"{self.ranks} rank{'s' * (self.ranks > 1)}" if self.ranks else "serial"
 
-    def cores(self, machine: int) -> int:
-        """How many of the machine's cores one process of the run takes."""
-        return machine if self.alone else min(max(self.ranks, 1), machine)
+    def cores(self, machine: int, tasks: int = 1) -> int:
+        """How many of the machine's cores its processes take; one serial worker counts as none.
+
+        Serial tests often wait, for a process or a limit, and one more worker fills that time.
+        """
+        if not self.ranks:
+            return max(tasks - 1, 0)
+        return tasks * (machine if self.alone else min(self.ranks, machine))
 
 
 RUNS = (
@@ -65,14 +70,6 @@ A_TEST = 300  # seconds for one test under mpirun: a hung rank is ended with its
 GRACE = 15  # seconds after a stack was written within which the process must have ended
 # Files that take longest, first, where no seconds.txt of an earlier call says it.
 SLOW = ("test_turing", "test_ensemble", "test_stepper", "test_resume", "test_stages")
-SETTINGS = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "OMPI_MCA_rmaps_base_oversubscribe": "1",
-    "OMPI_MCA_hwloc_base_binding_policy": "none",
-    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-    "OMP_NUM_THREADS": "1",
-}
 
 
 def slow_first(files: list[str], seconds: Path) -> list[str]:
@@ -231,17 +228,22 @@ class Schedule:
         self.pending = self.order()
 
     def order(self) -> list[Progress]:
-        """A serial worker, runs that leave a core free, the other workers, the large runs."""
+        """Two serial workers, runs that leave a core free, the other workers, the large runs."""
         serial = [one for one in self.progress if not one.run.ranks]
         ranks = [one for one in self.progress if one.run.ranks]
         small = [one for one in ranks if one.run.cores(self.cores) < self.cores]
-        more = [one for one in serial for _ in range(min(self.cores, WORKERS, len(one.tests)) - 1)]
-        return serial + small + more + [one for one in ranks if one not in small]
+        workers = [
+            one for one in serial for _ in range(min(self.cores + 1, WORKERS, len(one.tests)))
+        ]
+        return workers[:2] + small + workers[2:] + [one for one in ranks if one not in small]
 
-    def free(self) -> int:
-        return self.cores - sum(
-            one.run.cores(self.cores) * len(one.tasks) for one in self.progress
-        )
+    def fits(self, one: Progress) -> bool:
+        """Whether one more process of a run finds a core; a large run wants all of them."""
+        taken = sum(o.run.cores(self.cores, len(o.tasks)) for o in self.progress)
+        now, then = (one.run.cores(self.cores, len(one.tasks) + more) for more in (0, 1))
+        large = one.run.cores(self.cores) == self.cores > 1
+        others = any(o.tasks for o in self.progress if o is not one)
+        return taken - now + then <= self.cores and not (large and others)
 
     def start(self, one: Progress) -> None:
         now = time.monotonic()
@@ -279,8 +281,7 @@ class Schedule:
         self.scratch = Path(tempfile.mkdtemp(prefix="tests-"))
         try:
             while self.pending or any(one.tasks for one in self.progress):
-                fits = (o for o in self.pending if o.run.cores(self.cores) <= self.free())
-                if (one := next(fits, None)) is not None:
+                if (one := next(filter(self.fits, self.pending), None)) is not None:
                     self.pending.remove(one)
                     self.start(one)
                     continue

@@ -19,6 +19,15 @@ import pytest
 
 TASK = "SCALED_MPI_TEST_TASK"  # folders of the processes above, outermost first, and of this one
 CLAIMS = "SCALED_MPI_TEST_CLAIMS"
+SETTINGS = {  # of every mpirun, unless the environment says otherwise
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    "OMPI_MCA_hwloc_base_binding_policy": "none",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "OMPI_MCA_mpi_yield_when_idle": "1",  # ranks that wait leave the core to other tests
+    "OMP_NUM_THREADS": "1",
+}
 RANK = int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK", "0")))
 RANKS = int(os.environ.get("OMPI_COMM_WORLD_SIZE", os.environ.get("PMI_SIZE", "1")))
 STACK_BEFORE = 3.0  # seconds before a test's limit, so that all ranks show where they are

@@ -158,9 +158,9 @@ def test_a_core_is_left_to_no_one_and_large_runs_come_last(tmp_path, monkeypatch
         (tmp_path / "tests" / f"test_{name}.py").write_text("# mark.mpi mark.ranks6")
     runs = tuple(run for run in drive.RUNS if run.ranks < 64)
     for cores, expected in [
-        (2, "0 1 0 2 3 4 6"),
-        (1, "0 1 2 3 4 6"),
-        (4, "0 1 2 3 0 0 4 6"),
+        (2, "0 0 1 0 2 3 4 6"),
+        (1, "0 0 1 2 3 4 6"),
+        (4, "0 0 1 2 3 0 4 6"),
     ]:
         schedule = drive.Schedule(runs, [], tmp_path / "reports", cores)
         assert " ".join(str(one.run.ranks) for one in schedule.pending) == expected

@@ -52,7 +52,7 @@ OWNERS = {
     "mpi4py": ["parallel/comm.py"],
     "petsc4py": ["parallel/petsc.py"],
     "h5py": ["parallel/", "datasets/"],
-    "xarray": ["opening.py", "labelled.py", "api.py", "datasets/"],
+    "xarray": ["opening.py", "labelled.py", "model.py", "api.py", "datasets/"],
     "yaml": ["config.py"],
     "tqdm": ["progress.py"],
     "numba": ["simulators/"],

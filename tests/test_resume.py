@@ -15,7 +15,7 @@ from scaled_mpi.parallel.signals import EXIT_REQUEUE
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ROOT / "configs" / "smoke" / "ddm.yaml"
-LONG = ["coupling.jumps=60", "coupling.checkpoint=3"]
+LONG = ["coupling.jumps=24", "coupling.checkpoint=3"]
 
 
 def start(outputs, ranks, *more):

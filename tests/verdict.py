@@ -20,6 +20,7 @@ SKIPS = {
     r"could not import '(distributed|dask_jobqueue)'": "`./run` leaves the extra `ensemble` out",
     r"could not import '(tensorboard|wandb)'": "`./run` leaves the extra `track` out",
     r"apt-get install slurm-wlm munge": "a Slurm needs root and packages that `./run` leaves out",
+    r"Test requires \d+ MPI processes": "another number of ranks runs it",
     r"needs a GPU": "a machine without one",
 }
 _FRAME = ("/_pytest/", "/pluggy/", "/pytest/", "<frozen runpy>")  # of every stack

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from scaled_mpi.engine.present import present
 from scaled_mpi.engine.settings import ExperimentSpec
 from scaled_mpi.engine.stages import artefacts, published, run_stages
 from scaled_mpi.parallel.comm import Comm
+
+PAGE_AGE = 15.0  # seconds, at least, between two pages of a running job
 
 
 @dataclass(frozen=True)
@@ -38,19 +41,30 @@ class Job:
         after each page. Returns the path of the page, None where no stage has shown one. Errors:
         `InputError` for an unknown stage, `Stopped` at a request to stop.
         """
-        page = None
-        stages = run_stages(
+        page, waiting, drawn = None, False, time.monotonic()
+
+        def show(partial: bool) -> Path:
+            path = present(self.kind, self.experiment, self.found, self.folder, comm, partial)
+            if shown is not None:
+                shown(self.folder)
+            return path
+
+        for stage in run_stages(
             self.kind, self.experiment, self.found, comm, upto=upto, redo=redo, say=say
-        )
-        for stage in stages:
+        ):
             complete = stage.name == self.kind.last and upto is None
-            if complete or stage.shows:
-                page = present(
-                    self.kind, self.experiment, self.found, self.folder, comm, not complete
-                )
-                if shown is not None:
-                    shown(self.folder)
-        return page
+            waiting = waiting or stage.shows
+            if complete or (waiting and _is_due(comm, drawn)):
+                page, waiting, drawn = show(not complete), False, time.monotonic()
+        return show(True) if waiting else page
+
+
+def _is_due(comm: Comm, drawn: float) -> bool:
+    """Whether the page of a running job is old enough for another: drawing one takes seconds.
+
+    The clock of rank 0 decides for all ranks; collective.
+    """
+    return bool(comm.bcast(time.monotonic() - drawn > PAGE_AGE, 0))
 
 
 def job_of(kind: Kind, experiment: ExperimentSpec, ranks: int, outputs: Path | None) -> Job:

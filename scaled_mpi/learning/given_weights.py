@@ -32,7 +32,7 @@ class TrainedPart(SparseSpec):
     file: ClassVar[str] = "best.safetensors"
 
     weights: str | None = Field(
-        None, description="finished weights, not trained here: a shipped name or a folder"
+        default=None, description="finished weights, not trained here: a shipped name or a folder"
     )
 
     def take(self, source: Path, folder: Path, seen: Mapping[str, Any] | None = None) -> None:

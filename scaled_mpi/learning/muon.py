@@ -24,7 +24,7 @@ _TINY = 1e-8
 
 
 def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
-    """About U V^T of the singular value decomposition U S V^T of a (rows, columns) matrix."""
+    """Return about U V^T of a matrix U S V^T, an array (m, n)."""
     a, b, c = _QUINTIC
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     x = x / (x.norm() + _TINY)

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from scaled_mpi.config import InputError, Spec
+from scaled_mpi.config import InputError, Spec, undecisive
 from scaled_mpi.engine.settings import ExperimentSpec
 from scaled_mpi.parallel.keys import RUNS_A_GROUP
 from scaled_mpi.simulators.gray_scott import GrayScott
@@ -129,7 +129,7 @@ class DynamicsExperiment(ExperimentSpec):
     """One experiment on patterns, every key typed; `validation` is the held-out part."""
 
     kind: Literal["dynamics"] = "dynamics"
-    launch: Literal["local"] = "local"
+    launch: Literal["local"] = undecisive("local")
     patterns: Snapshots = Snapshots()
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     score: Annotated[SingleNoise | DiffusionScore, Field(discriminator="kind")] = SingleNoise()

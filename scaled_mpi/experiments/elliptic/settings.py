@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from scaled_mpi import local_solvers
-from scaled_mpi.config import InputError, Spec, choice
+from scaled_mpi.config import InputError, Spec, choice, undecisive
 from scaled_mpi.coupling.solving import Coarse, Harvest, Solving
 from scaled_mpi.engine.artefacts import PROVENANCE
 from scaled_mpi.engine.settings import ExperimentSpec
@@ -133,7 +133,7 @@ class EllipticExperiment(ExperimentSpec):
     """`learn_from`: the problems whose residuals train the local solver, one after another."""
 
     kind: Literal["elliptic"] = "elliptic"
-    launch: Literal["local"] = "local"
+    launch: Literal["local"] = undecisive("local")
     problem: Problem
     learn_from: tuple[Problem, ...] = ()
     domain: TileCounts = TileCounts()

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from scaled_mpi.config import InputError, Spec
+from scaled_mpi.config import InputError, Spec, undecisive
 from scaled_mpi.coupling.generation import Fusion, check_fusion, window_extents
 from scaled_mpi.engine.settings import ExperimentSpec
 from scaled_mpi.learning.schedules import AnySchedule, VariancePreserving
@@ -89,7 +89,7 @@ class EnlargementExperiment(ExperimentSpec):
     """
 
     kind: Literal["enlargement"] = "enlargement"
-    launch: Literal["local"] = "local"
+    launch: Literal["local"] = undecisive("local")
     simulator: GrayScott
     boxes: Boxes = Boxes()
     generation: Enlargement = Enlargement()

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from scaled_mpi.compressors.pod import Pod
-from scaled_mpi.config import InputError, Spec
+from scaled_mpi.config import InputError, Spec, undecisive
 from scaled_mpi.engine.settings import ExperimentSpec
 from scaled_mpi.parallel.keys import FirstRun
 from scaled_mpi.simulators.vicsek import Vicsek
@@ -106,7 +106,7 @@ class EnsembleExperiment(ExperimentSpec):
     """One ensemble experiment, every key typed. `launch` and `machine` never enter a hash."""
 
     kind: Literal["ensemble"] = "ensemble"
-    launch: Literal["local", "dask", "slurm", "pbs", "htcondor"] = "local"
+    launch: Literal["local", "dask", "slurm", "pbs", "htcondor"] = undecisive("local")
     simulator: Vicsek = Vicsek()
     ensemble: Members = Members()
     density: DensityMap = DensityMap()

@@ -108,7 +108,7 @@ class ForecastExperiment(ExperimentSpec):
     """
 
     kind: Literal["forecast"] = "forecast"
-    launch: Literal["local"] = "local"
+    launch: Literal["local"] = undecisive("local")
     simulator: choice(simulators.MEMBERS) | None = None  # type: ignore[valid-type]
     dataset: choice(datasets.MEMBERS) | None = None  # type: ignore[valid-type]
     domain: Domain = Domain()

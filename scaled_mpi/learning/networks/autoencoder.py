@@ -25,6 +25,7 @@ from torch import nn
 from scaled_mpi.learning.networks.bottlenecks import bottlenecks
 from scaled_mpi.learning.networks.convolution import CONVOLUTIONS, POOLS, Block, crop
 from scaled_mpi.learning.reaches import decode_margins, encode_reach, strides
+from scaled_mpi.parallel.comm import Comm
 
 TRANSPOSED: dict[int, type[nn.Module]] = {
     1: nn.ConvTranspose1d,
@@ -91,7 +92,7 @@ class CodingNetwork(nn.Module):
         coded, penalty = self.bottleneck(self._features(field))
         return self.decode(self._with_means(field, coded)), penalty
 
-    def after_step(self, comm: Any) -> None:
+    def after_step(self, comm: Comm) -> None:
         """What the bottleneck does once the gradients of a step are used. Collective."""
         self.bottleneck.after_step(comm)
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from scaled_mpi.learning.networks.convolution import CONVOLUTIONS
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.plugins import members, missing
 
 EPSILON = 1e-5  # Laplace smoothing of the codes' counts
@@ -48,7 +49,7 @@ class Identity(nn.Module):
     def start(self, z: Tensor) -> None:
         """Begin with the latents (B, c, *cells) that the linear start gives."""
 
-    def after_step(self, comm: Any) -> None:
+    def after_step(self, comm: Comm) -> None:
         """Nothing follows the latents by other means than gradients."""
 
     @property
@@ -135,7 +136,7 @@ class Quantiser(Identity):
         return math.log2(self.codes)
 
     @torch.no_grad()
-    def after_step(self, comm: Any) -> None:
+    def after_step(self, comm: Comm) -> None:
         """Move the codes by what all ranks saw in one step. Collective, the same bits anywhere."""
         parts = [[part.cpu().numpy() for part in seen] for seen in self._seen]
         self._seen.clear()

@@ -45,7 +45,7 @@ def gather(x: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 def spread(x: torch.Tensor, factor: int) -> torch.Tensor:
-    """The inverse of `gather`."""
+    """Return the fine field (B, C, *cells) of `gather`'s coarse one."""
     axes = x.ndim - 2
     coarse = x.shape[2:]
     x = x.reshape(x.shape[0], -1, *(factor,) * axes, *coarse)
@@ -57,7 +57,7 @@ def spread(x: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 def crop(x: torch.Tensor, widths: Sequence[int]) -> torch.Tensor:
-    """Without `widths` cells at both ends of each of the last axes."""
+    """Return (..., *cells) without `widths` cells at both ends of each of the last axes."""
     for axis, width in enumerate(widths, x.ndim - len(widths)):
         if width:
             x = x.narrow(axis, width, x.shape[axis] - 2 * width)

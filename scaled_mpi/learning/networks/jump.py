@@ -59,7 +59,7 @@ class JumpNetwork(nn.Module):
         self.reach, self.masked = tuple(reach), masked
         inputs = memory * channels
         self.network = LocalNetwork(inputs + masked + noises, channels, reach, **network)
-        self.agreement = None
+        self.agreement: LocalNetwork | None = None
         if masked:
             self.agreement = LocalNetwork(
                 inputs + channels + 2, channels, reach, **{**network, "width": agreement}
@@ -98,6 +98,7 @@ class JumpNetwork(nn.Module):
         seen = nn.functional.pad(own.detach(), ring) + future * future_mask
         where = nn.functional.pad(torch.ones_like(own[:, :1]), ring) + future_mask
         known = torch.cat((self._past(window) * mask, mask, seen, where), 1)
+        assert self.agreement is not None
         return own + AGREEMENT * self.scale * self.agreement(known, condition)
 
     def _past(self, window: torch.Tensor) -> torch.Tensor:

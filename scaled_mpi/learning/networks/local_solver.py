@@ -151,8 +151,9 @@ class _Cycle(nn.Module):
         )
         self.out = transposed(widths[0], 1, 4, stride=2, padding=1, bias=False)
 
-    def forward(self, x: Tensor, gates: Gates) -> Tensor:
-        x, skips, halves = self.lift(x), [], [gate.chunk(2, 1) for gate in gates]
+    def forward(self, x: Tensor, gates: list[Tensor]) -> Tensor:
+        skips: list[Tensor] = []
+        x, halves = self.lift(x), [gate.chunk(2, 1) for gate in gates]
         for level, block in enumerate(self.before):
             x = 2 * self.down[level - 1](x) if level else x
             x = block(x, halves[level][0])

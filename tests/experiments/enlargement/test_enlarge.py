@@ -114,23 +114,25 @@ def test_boxes_without_a_pattern_are_refused(tmp_path, capsys):
     assert not list(tmp_path.glob("artefacts/fit-*/provenance.json"))
 
 
+def alone(folder):
+    """All stages but the last, by one rank."""
+    experiment = load(SMOKE)
+    kind = kind_of(experiment)
+    found = stages.artefacts(kind, experiment, folder, 1)
+    for _ in stages.run_stages(kind, experiment, found, SerialComm(), upto="generate", say=str):
+        pass
+
+
 @pytest.mark.mpi
-def test_any_ranks_learn_and_make_the_same(mpi_tmp_path):
+def test_any_ranks_learn_and_make_the_same(mpi_tmp_path, kept):
     comm, root = world(), Path(mpi_tmp_path)
     whole = [str(SMOKE), "--outputs", str(root / "together"), "--stage", "generate"]
     assert main(whole) == 0
     if comm.rank == 0:
         experiment = load(SMOKE)
-        found = stages.artefacts(kind_of(experiment), experiment, root / "alone", 1)
-        for _ in stages.run_stages(
-            kind_of(experiment), experiment, found, SerialComm(), upto="generate", say=str
-        ):
-            pass
+        folders = (root / "together" / "artefacts", kept("smoke-patterns", alone))
         fits, made = (
-            [
-                next(folder.glob(f"{stage}-*"))
-                for folder in (root / "together" / "artefacts", root / "alone")
-            ]
+            [next(folder.glob(f"{stage}-*")) for folder in folders]
             for stage in ("fit", "generate")
         )
         for name in ("windows/best.safetensors", "coarse/best.safetensors", "scales.h5"):
