@@ -181,8 +181,8 @@ def _contest(
     experiment = context.experiment
     device = pick_device(experiment.score.training, SerialComm())
     return Contest(
-        load_score(experiment.score, context.inputs["score"] / preset, device),
-        load_flow(experiment.flow, context.inputs["flow"] / preset, device),
+        load_score(experiment.score, context.inputs["score"] / preset, str(device)),
+        load_flow(experiment.flow, context.inputs["flow"] / preset, str(device)),
         lesson,
         test,
         experiment.kernels.sizes,

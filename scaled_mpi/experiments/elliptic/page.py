@@ -68,8 +68,8 @@ def _paint_iterations(axes: Axes, counted: Mapping[str, ByTiles], counts: Sequen
             (n, value) for n, value in sorted(counted[kind].items()) if not isinstance(value, str)
         ]
         if points:
-            style = {"color": colour, "linestyle": dash, "marker": "o", "label": label}
-            axes.plot(*zip(*points, strict=True), **style)
+            tiles, values = zip(*points, strict=True)
+            axes.plot(tiles, values, color=colour, linestyle=dash, marker="o", label=label)
     axes.set_xscale("log", base=2)
     axes.set_xticks(counts, [str(n) for n in counts])
     top = 1.12 * axes.get_ylim()[1]
@@ -78,7 +78,7 @@ def _paint_iterations(axes: Axes, counted: Mapping[str, ByTiles], counts: Sequen
         for n in (n for n, value in counted[kind].items() if isinstance(value, str)):
             axes.plot(n, top, "^", color=colour, clip_on=False)
             axes.annotate(
-                counted[kind][n],
+                str(counted[kind][n]),
                 (n, top),
                 xytext=(-8, -4),
                 fontsize=9,
