@@ -16,11 +16,10 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import cast
 
 from scaled_mpi.config import InputError, to_yaml
 from scaled_mpi.experiments import load
-from scaled_mpi.experiments.forecast.settings import ForecastExperiment
+from scaled_mpi.experiments.forecast.settings import ForecastExperiment, is_forecast
 from scaled_mpi.facts import read_facts
 from scaled_mpi.files import plain_name, sha256, write_text
 from scaled_mpi.shipped import SHIPPED, WEIGHTS
@@ -74,9 +73,9 @@ def main() -> int:
     folder = parser.parse_args().results
     try:
         experiment = load(folder / "config.yaml")
-        if experiment.kind != "forecast":
-            raise InputError(f"{folder}: its kind is {experiment.kind}. Needed: a forecast")
-        for name, source in networks(folder, cast(ForecastExperiment, experiment)).items():
+        if not is_forecast(experiment):
+            raise InputError(f"{folder}: a {experiment.kind}. Needed: a forecast")
+        for name, source in networks(folder, experiment).items():
             ship(name, source, to_yaml(experiment), numbers(folder))
     except InputError as error:
         print(f"scaled_mpi: {error}", file=sys.stderr)

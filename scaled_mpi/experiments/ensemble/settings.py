@@ -17,6 +17,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from scaled_mpi.compressors.pod import Pod
 from scaled_mpi.config import InputError, Spec, undecisive
 from scaled_mpi.engine.settings import ExperimentSpec
+from scaled_mpi.learning.settings import with_steps_of
 from scaled_mpi.parallel.keys import FirstRun
 from scaled_mpi.simulators.vicsek import Vicsek
 from scaled_mpi.surrogates.mvar import Mvar
@@ -128,6 +129,15 @@ class EnsembleExperiment(ExperimentSpec):
         source = str(root / self.ensemble.source)
         ensemble = self.ensemble.model_copy(update={"source": source})
         return self.model_copy(update={"ensemble": ensemble})
+
+    def with_steps(self) -> EnsembleExperiment:
+        """Return the experiment with the epochs of its rival as steps."""
+        rival = self.rival
+        if rival is None or rival.epochs() is None:
+            return self
+        wraps = [self.simulator.boundaries == "periodic"] * 2
+        count = rival.sample_count(self.ensemble.training, self.frames, self.density.shape, wraps)
+        return self.model_copy(update={"rival": with_steps_of(rival, count)})
 
     @property
     def frames(self) -> int:

@@ -62,6 +62,8 @@ class JumpShape(NamedTuple):
 class ConditionalJump(nn.Module):
     """Samples of a field one jump on, given the past."""
 
+    scale: Tensor
+
     def __init__(
         self, shape: JumpShape, size: Any, schedule: Schedule, parametrization: str
     ) -> None:
