@@ -8,9 +8,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "scaled_mpi"
 ROLES = {"__init__", "settings", "page", "kind"}  # files that every kind's folder may have
 FORMER = {"experiment.py", "launch.py"}  # names of version 0.1, kept for one release
 PATHS = [
-    path
-    for path in sorted(PACKAGE.rglob("*.py"))
-    if str(path.relative_to(PACKAGE)) not in FORMER
+    path for path in sorted(PACKAGE.rglob("*.py")) if str(path.relative_to(PACKAGE)) not in FORMER
 ]
 
 
