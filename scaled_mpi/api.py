@@ -38,6 +38,7 @@ from scaled_mpi.experiments.forecast.settings import (
 )
 from scaled_mpi.facts import EventLog
 from scaled_mpi.labelled import Describing, as_dataset, as_runs, fields_of
+from scaled_mpi.learning.given_weights import Part, with_counted_steps
 from scaled_mpi.model import Coupled, Model
 from scaled_mpi.opening import Outputs, open_outputs
 from scaled_mpi.parallel.blocks import handy_tile, make_blocks
@@ -120,7 +121,7 @@ def fit(
     comm = comm or world()
     place = scratch_folder(folder, comm)
     stored = fields_of(runs, _made(place / "runs", comm), "run", comm)
-    compressor = compressor or COMPRESSORS["identity"]()
+    compressor = _with_steps(compressor or COMPRESSORS["identity"](), stored[0], len(stored))
     rooms = {name: _made(place / name, comm) for name in ("compress", "fit")}
     spots = {
         name: TrainingPlace(
@@ -133,6 +134,7 @@ def fit(
     encode_runs(coder, stored, rooms["compress"], comm)
     comm.Barrier()
     latent = [Trajectory(rooms["compress"], run.name) for run in stored]
+    surrogate = _with_steps(surrogate, latent[0], len(latent))
     fit_surrogate("surrogate", surrogate, latent, spots["fit"])
     run = stored[0]
     span = float(run.times[1] - run.times[0]) if len(run) > 1 else None
@@ -313,6 +315,12 @@ def _model(
         span = float(truth.times[1] - truth.times[0])
         known = Describing(truth.channels, truth.grid, truth.attributes.get("condition", {}))
     return Model(operator, coder, member.jump, span, how, known, experiment.seed)
+
+
+def _with_steps(part: Part, run: Trajectory, runs: int) -> Part:
+    """A block to train with its epochs as steps over `runs` runs like `run`."""
+    periodic = [edge.periodic for edge in run.grid.boundary]
+    return with_counted_steps(part, runs, len(run), run.grid.shape, periodic)
 
 
 def _made(folder: Path, comm: Comm) -> Path:

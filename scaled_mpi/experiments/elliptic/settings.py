@@ -19,6 +19,7 @@ from scaled_mpi.config import InputError, Spec, choice, undecisive
 from scaled_mpi.coupling.solving import Coarse, Harvest, Solving
 from scaled_mpi.engine.artefacts import PROVENANCE
 from scaled_mpi.engine.settings import ExperimentSpec
+from scaled_mpi.learning.settings import check_steps_known
 from scaled_mpi.problems import Darcy, Poisson
 from scaled_mpi.simulators.gray_scott import GrayScott
 
@@ -153,6 +154,16 @@ class EllipticExperiment(ExperimentSpec):
             )
         for problem in (self.problem, *self.learn_from):
             problem.grid(self.shape(1))  # refuses boundaries of another number of axes
+        return self
+
+    def with_steps(self) -> EllipticExperiment:
+        """Return the experiment; the number of residuals is known after the run alone.
+
+        Errors: `InputError` for epochs.
+        """
+        training = getattr(self.local_solver, "training", None)
+        if training is not None:
+            check_steps_known(training)
         return self
 
     @property

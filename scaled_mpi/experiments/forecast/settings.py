@@ -7,6 +7,7 @@ block. Lengths are in cells and times in simulator steps, one entry an axis wher
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeGuard
 
@@ -15,6 +16,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from scaled_mpi import compressors, datasets, simulators, surrogates
 from scaled_mpi.config import InputError, Spec, choice, parse, undecisive
 from scaled_mpi.engine.settings import ExperimentSpec
+from scaled_mpi.learning.given_weights import Part, with_counted_steps
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 from scaled_mpi.simulators.contract import require
 from scaled_mpi.simulators.running import check_steps, grid_of, noisy
@@ -149,6 +151,33 @@ class ForecastExperiment(ExperimentSpec):
         }
         dataset = self.dataset.model_copy(update=files)
         return self.model_copy(update={"dataset": dataset})
+
+    def with_steps(self) -> ForecastExperiment:
+        """Return the experiment with epochs as steps: of the compressor, surrogate and rivals."""
+        parts = [self.compressor, self.surrogate, *self.rivals.values()]
+        if all(part.epochs() is None for part in parts):
+            return self
+        runs, frames, grid = self._learned_runs()
+        periodic = [edge.periodic for edge in grid.boundary]
+        latent = [n // f for n, f in zip(grid.shape, self.factor, strict=True)]
+
+        def resolved(part: Part, shape: Sequence[int]) -> Part:
+            return with_counted_steps(part, runs, frames, shape, periodic)
+
+        return self.model_copy(
+            update={
+                "compressor": resolved(self.compressor, grid.shape),
+                "surrogate": resolved(self.surrogate, latent),
+                "rivals": {name: resolved(one, latent) for name, one in self.rivals.items()},
+            }
+        )
+
+    def _learned_runs(self) -> tuple[int, int, Grid]:
+        """Number of training runs, frames and grid of one; those of files like the first."""
+        if self.dataset is None:
+            return self.data.runs, self.data.frames, self.training_grid()
+        runs, _ = self.dataset.plan()
+        return len(runs), len(runs[0].frames), runs[0].grid
 
     @property
     def system(self) -> AnySimulator:
