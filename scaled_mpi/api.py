@@ -150,10 +150,9 @@ def couple(
 ) -> xarray.Dataset:
     """Return the forecast of a model over the tiles of a domain; collective.
 
-    `truth`: fields of the domain, dims (time, [z,] [y,] x); the forecast begins at frame `start`
-    (default: the third, or the model's memory) and takes `jumps` jumps (default: to the last
-    frame). `coupled` are keys of `Coupled`: tile, halo, sweeps, tolerance, fixed. Errors:
-    `InputError`.
+    `truth`: fields of the domain, dims (time, [z,] [y,] x). The forecast begins at frame `start`
+    (default: the third, or the model's memory). It has `jumps` jumps (default: to the last frame).
+    `coupled` are keys of `Coupled`: tile, halo, sweeps, tolerance, fixed. Errors: `InputError`.
     """
     comm = comm or world()
     place = scratch_folder(folder, comm)

@@ -143,10 +143,10 @@ def fields_of(
     """Return the trajectories that hold `fields`; collective.
 
     A whole dataset of `as_dataset` or `as_runs` gives the trajectories behind it. Other fields are
-    written to `folder` as float32: a dataset with dims ([run,] time, [z,] [y,] x) or ([z,] [y,]
-    x), a data array with a dimension `channel` besides, or an array (C, *cells) or (T, C, *cells)
-    of a grid that `known` describes. Every rank passes the same fields and writes its own block.
-    Errors: `InputError` for other dims, and for values that are not finite.
+    written to `folder` as float32. Allowed are a dataset with dims ([run,] time, [z,] [y,] x) or
+    ([z,] [y,] x), and a data array with a further dimension `channel`. So are arrays (C, *cells)
+    or (T, C, *cells) of a grid that `known` describes. Every rank passes the same fields and
+    writes its own block. Errors: `InputError` for other dims, and for values that are not finite.
     """
     known = known or Describing()
     if not isinstance(fields, np.ndarray):

@@ -18,8 +18,6 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "scaled_mpi"
 LONGEST = 25  # words of a sentence
-# Files move between these rooms while one kind of experiment becomes one folder; they count as one
-TOP = ("pipeline", "report", "engine", "experiments", "api.py")
 
 _ARRAY = re.compile(r"\b(ndarray|NDArray|ArrayLike|Tensor)\b")
 _END = re.compile(
@@ -42,14 +40,6 @@ class Finding(NamedTuple):
     path: str
     line: int
     text: str
-
-    @property
-    def room(self) -> str:
-        """The folder of the package, `top` for the rooms of TOP and for files at the root."""
-        parts = Path(self.path).parts
-        if parts[0] != PACKAGE:
-            return parts[0]
-        return "top" if len(parts) == 2 or parts[1] in TOP else parts[1]
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.text}"

@@ -1,9 +1,9 @@
 """Autoencoder: a field coded `factor` times coarser by a network that can be cut anywhere.
 
-The network (`learning/networks/autoencoder.py`) is a local operator both ways: a tile with
-`encode_reach` cells around it gives the latent that the whole domain gives there, and so does the
-decoder with `decode_reach` latent cells; there are no seams to blend. Fields are normalised by
-channel, and so are latents, so that what learns on them meets mean 0 and spread 1.
+The network (`learning/networks/autoencoder.py`) is a local operator both ways. A tile with
+`encode_reach` cells around it has the latent of the whole domain. The decoder needs `decode_reach`
+latent cells; there are no seams to blend. Fields are normalised by channel, and so are latents: a
+network that learns on them meets mean 0 and spread 1.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TERMS = ("gradient", "spectrum", "residual")
 
 
 class Bottleneck(Spec):
-    """What stands between encoder and decoder; see `learning/networks/bottlenecks.py`.
+    """The bottleneck between encoder and decoder; see `learning/networks/bottlenecks.py`.
 
     `codes`, `decay` and `commitment` are of vq, `weight` (of the divergence) of kl.
     """

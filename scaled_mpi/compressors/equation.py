@@ -16,10 +16,10 @@ FRAMES = 4  # of each run, from which the spread of the rates is taken
 
 
 def system_of(runs: Sequence[Trajectory], scale: Any) -> Any:
-    """The `learning.reconstruction.System` of the simulator that made `runs`.
+    """The `learning.reconstruction.System` of the simulator that computed `runs`.
 
-    `scale` (`learning.patches.Scale`) is how their fields are normalised. Errors: `InputError`
-    for runs that tell no equation that is known here, or not all the same.
+    `scale` (`learning.patches.Scale`) normalises their fields. Errors: `InputError` for runs of no
+    known equation, or of different ones.
     """
     from scaled_mpi.learning.reconstruction import System
 

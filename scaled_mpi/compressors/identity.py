@@ -20,7 +20,7 @@ FILE, FORMAT = "identity.json", "scaled_mpi identity coder"
 
 
 class Identity(Compressor):
-    """The compressor of factor 1; it has nothing to learn."""
+    """The compressor of factor 1, without a training."""
 
     file: ClassVar[str] = FILE
 
@@ -47,7 +47,7 @@ class Identity(Compressor):
 
 
 class IdentityCoder(Coder):
-    """Returns what it is given, (C, *cells); factor 1, reach 0 on every axis."""
+    """Returns its input, (C, *cells); factor 1, reach 0 on every axis."""
 
     def __init__(self, axes: int) -> None:
         self.factor = (1,) * axes

@@ -17,7 +17,7 @@ FILE = "coder.safetensors"
 
 
 def seeded(seed: int, build: Callable[[], Any]) -> Any:
-    """What `build` makes with torch's random numbers from `seed` on; they are then put back."""
+    """Return `build()` with torch's random numbers from `seed` on; they are then put back."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -26,7 +26,7 @@ def seeded(seed: int, build: Callable[[], Any]) -> Any:
 
 
 def network_of(meta: Mapping[str, Any], seed: int) -> Any:
-    """The network that `meta` tells, its first weights decided by `seed`."""
+    """The network of the metadata `meta`, its first weights decided by `seed`."""
     return seeded(seed, lambda: NETWORKS[meta["kind"]](meta))
 
 
@@ -74,9 +74,10 @@ NETWORKS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 class NetworkCoder(Coder):
     """A trained autoencoder, applied one tile a call: one shape, one thread, always the same bits.
 
-    `factor` (cells an axis of one latent cell), `encode_reach` (cells of the field) and
-    `decode_reach` (cells of the latent field) are tuples, one entry an axis. `noises` channels of
-    white noise, which `seed` decides, enter a decoded field; 0 for coders that draw nothing.
+    `factor`, `encode_reach` and `decode_reach` are tuples, one entry an axis. `factor` and
+    `encode_reach` count cells of the field, `decode_reach` cells of the latent field. `noises`
+    channels of white noise, which `seed` decides, enter a decoded field; 0 for coders that draw
+    nothing.
     """
 
     def __init__(self, path: Path, device: str) -> None:
@@ -138,8 +139,8 @@ class NetworkCoder(Coder):
     def decode(self, latent: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
         """(latents, *(tile / factor + 2 decode_reach)) to (C, *tile), in the type of `latent`.
 
-        A coder of `noises` > 0 draws what it decodes: out of standard normals (noises, *cells),
-        cells those of the latent given times factor; without them, what is in their middle.
+        A coder of `noises` > 0 decodes from standard normals (noises, *cells). These cells are
+        those of the latent times factor. Without normals it starts from their middle, 0.
         """
         values = [latent * self._latent_spread + self._latent_mean]
         if noise is not None:

@@ -8,13 +8,13 @@ and the orthonormal modes Phi (n, r) of largest variance (Lumley 1967; Sirovich 
 The latent field has r channels and one cell a tile, so that a POD of the whole domain is the case
 of one tile. Modes of snapshots of equal mass sum to zero: then every decoded field has that mass,
 to rounding. With `transform` = sqrt the code is of sqrt(x + 1e-10), which keeps densities positive
-but not their mass; `mass` restores it: rescale (by a factor) or simplex (the nearest field that is
-not negative and has the mass; Duchi et al. 2008, https://doi.org/10.1145/1390156.1390191). With
-`align` periodic the code is of the field moved onto a reference, and the first latent channels say
-how far (`alignment.py`).
+but not their mass. `mass` restores it: rescale (by a factor) or simplex. The latter is the nearest
+field that is not negative and has the mass (Duchi et al. 2008,
+https://doi.org/10.1145/1390156.1390191). With `align` periodic the code is of the field moved onto
+a reference. The first latent channels then hold its shift (`alignment.py`).
 
-The shorter side of the snapshot matrix decides: with fewer snapshots than cells the cells are
-spread over the ranks (method of snapshots), else the snapshots; neither is ever gathered.
+The shorter side of the snapshot matrix decides. With fewer snapshots than cells the cells are
+spread over the ranks (method of snapshots), else the snapshots. Neither is ever gathered.
 """
 
 from __future__ import annotations

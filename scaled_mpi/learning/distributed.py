@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What all ranks know after the gradients of one step."""
+    """Losses and stop request of one step, equal on all ranks."""
 
     losses: np.ndarray  # (micro_batches,) float32, in the order of their index
     stop: bool  # some rank was asked to stop
@@ -87,7 +87,7 @@ class Micro:
         self.cast = spec.precision == "bf16"
 
     def loss(self, model: Any, step: int, micro: int) -> torch.Tensor:
-        """Scalar loss, with whatever the model draws keyed by (seed, step, micro) alone."""
+        """Scalar loss; every random number of the model is keyed by (seed, step, micro) alone."""
         batch = move(self.task.sample(step, micro, self.size), self.device)
         key = np.random.SeedSequence((self.seed % 2**63, step, micro))
         number = int(key.generate_state(1, np.uint64)[0] >> 1)
@@ -99,7 +99,7 @@ class Micro:
             return self.task.loss(model, batch)
 
     def explain(self, step: int, micro: int) -> str | None:
-        """Says so if the samples themselves are not finite."""
+        """Error line if the samples themselves are not finite, else None."""
         for tensor in _tensors(self.task.sample(step, micro, self.size)):
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 return f"data: the samples of step {step} hold values that are not finite"
@@ -131,8 +131,8 @@ def _tensors(batch: Any) -> Iterator[torch.Tensor]:
 class Ordered:
     """Gradients gathered and added in the order of the micro-batches: any ranks, same bits.
 
-    A micro-batch's gradient is one row of float32 numbers; behind it travel its loss and the wish
-    to stop, so that a step costs a single Allgatherv.
+    A micro-batch's gradient is one row of float32 numbers. Its loss and its stop request follow in
+    the same row, so a step costs a single Allgatherv.
     """
 
     def __init__(self, model: torch.nn.Module, micro: Micro, spec: Training, comm: Comm) -> None:

@@ -1,7 +1,7 @@
-"""Random patches of stored runs: what a network that steps in time is trained and judged on.
+"""Random patches of stored runs: training and validation samples of a network that steps in time.
 
-Which run, which moment, which place and which symmetry a sample shows depends on (seed, step,
-index in the step) alone, so that the same samples are drawn however the work is dealt to ranks.
+Run, moment, place and symmetry of a sample depend on (seed, step, index in the step) alone. So the
+samples are the same for any number of ranks.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from scaled_mpi.parallel.streams import uniform
 
 @dataclass(frozen=True)
 class Scale:
-    """Mean and spread of each channel (C,), of its change from frame to frame in units of the
-    spread, and of each condition (n,)."""
+    """Normalisation of fields: mean and spread of each channel (C,).
+
+    Also the spread of a channel's change from frame to frame, in units of its spread, and mean and
+    spread of each condition (n,).
+    """
 
     mean: np.ndarray
     spread: np.ndarray
@@ -33,7 +36,10 @@ class Scale:
 
 
 def condition_names(runs: Sequence[Trajectory]) -> tuple[str, ...]:
-    """Conditions that differ between runs. Errors: `InputError` where runs tell different ones."""
+    """Names of the conditions that differ between runs.
+
+    Errors: `InputError` where the runs store conditions of different names.
+    """
     told = [run.attributes.get("condition", {}) for run in runs]
     if any(one.keys() != told[0].keys() for one in told):
         raise InputError("condition: the runs tell different names; the same in every run needed")
@@ -41,13 +47,13 @@ def condition_names(runs: Sequence[Trajectory]) -> tuple[str, ...]:
 
 
 def conditions(runs: Sequence[Trajectory], names: Sequence[str]) -> np.ndarray:
-    """(runs, n) float64."""
+    """Values of the named conditions of every run, (runs, n) float64."""
     rows = [[float(run.attributes["condition"][name]) for name in names] for run in runs]
     return np.array(rows, np.float64).reshape(len(runs), len(names))
 
 
 def measure(runs: Sequence[Trajectory], names: Sequence[str]) -> Scale:
-    """The scale of some runs, in float64 and one run at a time."""
+    """The scale of training runs, in float64 and one run at a time."""
     first, second, change = [], [], []
     for run in runs:
         frames = run.read(slice(None)).astype(np.float64)

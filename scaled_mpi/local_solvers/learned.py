@@ -35,8 +35,8 @@ class Learned(LocalSolverSpec):
     """A V-cycle of convolutions under gates that see the coefficients, linear in the residual.
 
     `widths`: channels a level, finest (half the resolution) first. `passes`: V-cycles, with the
-    local residual taken between them. `features`: channels of the network that makes the gates.
-    `held_out`: last solves, kept for validation. `device`: where it is applied, for example cuda.
+    local residual computed between them. `features`: channels of the gates' network. `held_out`:
+    last solves, kept for validation. `device`: where it is applied, for example cuda.
     """
 
     kind: Literal["learned"] = "learned"
@@ -97,7 +97,7 @@ class Learned(LocalSolverSpec):
 
 
 def make_network(meta: Mapping[str, Any], seed: int) -> Any:
-    """A network of the shape that `meta` tells, its first weights decided by `seed`."""
+    """A network of the shape in `meta`, its first weights decided by `seed`."""
     import torch
 
     from scaled_mpi.learning.networks.local_solver import LocalSolverNetwork
@@ -127,7 +127,7 @@ def relative_defects(model: Any, batch: Mapping[str, Any]) -> Any:
 
 
 class Lesson:
-    """Samples of some files; see `learning.settings.Task`."""
+    """Training samples of residual files; see `learning.settings.Task`."""
 
     def __init__(self, problems: Residuals, seed: int) -> None:
         self.problems, self.seed = problems, seed
@@ -169,7 +169,10 @@ class LearnedSolver(LocalSolver):
         self.chunk = CHUNK if device == "cpu" else MANY
 
     def prepare(self, operators: TileOperators) -> None:
-        """Make the gates of all tiles. InputError where the axes are not those learned."""
+        """Compute the gates of all tiles.
+
+        Errors: `InputError` where the number of axes is not that of the training.
+        """
         import torch
 
         from scaled_mpi.learning.networks.local_solver import scaled

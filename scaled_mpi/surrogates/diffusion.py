@@ -1,17 +1,17 @@
 """Conditional diffusion: samples of the field one jump on, drawn by a denoiser.
 
-The denoiser (`learning/networks/conditional.py`) sees a tile and `reach` cells around it: past
-frames, the parameters, and what is known of the halo one jump on. In training the halo has a width
-drawn from `halos`, and with probability `told` its future is known, so that Schwarz sweeps can
-couple tiles: in the first sweep each tile draws its sample alone, in the next it draws the same
-sample (the noise of a cell is that of its place in the domain) knowing what its neighbours drew.
+The denoiser (`learning/networks/conditional.py`) reads a tile and `reach` cells around it: past
+frames, the parameters, and the known part of the halo one jump on. In training the halo has a
+width drawn from `halos`. With probability `told` its future is known, so that Schwarz sweeps can
+couple tiles. In the first sweep each tile draws its sample alone. In the next it draws the same
+sample with the neighbours' samples known; the noise of a cell depends on its place in the domain.
 
-What is uncertain about a jump is often far less than what happens in it: a sixth, say. A few steps
-even in the noise, as along straight lines, end far above that spread and give back two thirds of
-it, even with a perfect denoiser; steps even in the root of the noise give it back within 8 %, from
-a twelfth of the change on. And the noise has to begin where nothing of the jump is left in it: in
-the mean over a tile white noise of spread 4 has a spread of a fifth, so that a denoiser learns to
-read the jump there, and then finds in pure noise a jump that is not.
+The uncertainty of a jump is often far less than its change: a sixth, for example. A few steps even
+in the noise, as along straight lines, end far above that spread. They reproduce two thirds of it,
+even with a perfect denoiser. Steps even in the root of the noise reproduce it within 8 %, from a
+twelfth of the change on. The noise has to begin where it hides the jump completely. In the mean
+over a tile white noise of spread 4 has a spread of a fifth. A denoiser then learns to read the
+jump there, and finds a false jump in pure noise.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Diffusion(JumpSpec):
 
 
 def network_of(meta: Mapping[str, Any], seed: int) -> Any:
-    """A network of the shape that `meta` tells, its first weights decided by `seed`."""
+    """A network of the shape in `meta`, its first weights decided by `seed`."""
     import torch
 
     from scaled_mpi.learning.networks.conditional import ConditionalJump, JumpShape
@@ -235,14 +235,14 @@ class DiffusionLesson:
 
 
 def noise_channels(sampler: str, steps: int, channels: int) -> int:
-    """Channels of white noise that one sample takes: its start, and each step of a random walk."""
+    """Channels of white noise of one sample: its start, and each step of a random walk."""
     from scaled_mpi.learning.samplers import STOCHASTIC
 
     return channels * (steps if sampler in STOCHASTIC else 1)
 
 
 class DiffusionOperator(JumpOperator):
-    """A trained one, applied one tile a call; white noise in `noises` channels makes a sample."""
+    """A trained sampler, applied one tile a call to white noise of `noises` channels."""
 
     kind = "diffusion"
     stochastic = True

@@ -1,7 +1,7 @@
-"""Finished weights in place of a training: what a file says of itself, and whether it may serve.
+"""Finished weights in place of a training: the metadata of a file, and whether it may serve.
 
-Whoever wrote the file, what it holds is checked before a network is built from it, and a mistake
-is one line that names the file.
+The content of a file is checked before a network is built from it, whoever wrote the file. A
+mistake is one line that names the file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Told(Spec):
-    """What the metadata of a learned jump say; `stepper` holds the keys it was trained with."""
+    """Metadata of a learned jump; `stepper` holds the keys of its training."""
 
     kind: str
     stepper: dict[str, Any]
@@ -62,7 +62,7 @@ def read_jump(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def agree(spec: Any, meta: Mapping[str, Any], seen: Mapping[str, Any] | None, path: Path) -> None:
-    """Whether weights fit the keys of a surrogate and the fields it is to advance.
+    """Check that weights fit the keys of a surrogate and the fields it is to advance.
 
     `seen`: axes and channels of the fields, and the names of the conditions; None: unknown.
     Errors: `InputError` with the first difference.

@@ -1,7 +1,7 @@
-"""What all surrogates that learn a jump from stored runs share: keys, training, operator.
+"""Common parts of all surrogates that learn a jump from stored runs: keys, training, operator.
 
-A member says which network it trains (`_network`), on which samples and by which loss (`_lesson`),
-and its operator how the network makes a tile (`_made`); all else stands here.
+A member defines its network (`_network`), and its samples and loss (`_lesson`). Its operator
+defines how the network computes a tile (`_made`). All else stands here.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ JUDGED = 16  # patches that a validation looks at
 class JumpSpec(Surrogate):
     """Keys that every learned jump has; lengths are in cells of its own grid.
 
-    `architecture` names those that finished weights have to share.
+    `architecture` names the keys that finished weights have to share.
     """
 
     optional: ClassVar[tuple[str, ...]] = ()  # hashes of jumps have always had the weights
@@ -244,10 +244,11 @@ class JumpOperator(Operator):
     ) -> np.ndarray:
         """The tile one jump later, (C, *tile), in the type of `window`.
 
-        window (M, C, *(tile + 2 reach)), newest last; mask (*(tile + 2 reach)), 1 where known;
-        condition (n,) as `condition` gives it; future: value (C, *(tile + 2 reach)) and mask of
-        what is known one jump on; noise (noises, *(tile + 2 reach)) where `stochastic`.
-        Errors: `InputError` for a tile that the network cannot take.
+        `window` (M, C, *(tile + 2 reach)), newest last. `mask` (*(tile + 2 reach)) is 1 where the
+        window is known. `condition` (n,) is from the method `condition`. `future` holds the value
+        (C, *(tile + 2 reach)) one jump on and the mask of its known cells. `noise` (noises, *(tile
+        + 2 reach)), where `stochastic`. Errors: `InputError` for a tile that the network cannot
+        take.
         """
         import torch
 

@@ -1,8 +1,8 @@
 """MVAR: a linear surrogate of latent fields; `autoregression.py` has its equations.
 
-On a POD of the whole domain it is the multivariate autoregression of the Oscar system; on a POD of
-tiles with `reach` 1 it is a linear 3 x 3 convolution on the lattice of tiles, and couples over a
-decomposed domain as any other surrogate does, one exchange a jump. With `rank` only the leading
+On a POD of the whole domain it is the multivariate autoregression of the Oscar system. On a POD of
+tiles with `reach` 1 it is a linear 3 x 3 convolution on the lattice of tiles. It then couples over
+a decomposed domain as any other surrogate does, one exchange a jump. With `rank` only the leading
 latent channels are modelled; the others are forecast as their training mean.
 """
 
@@ -34,8 +34,8 @@ class Mvar(Surrogate):
     """A ridge autoregression. `memory` frames are known before a forecast, at most as many lags.
 
     `selection` chooses rank, lag and alpha on held-out training runs; without it `rank` (None:
-    all), `memory` and `alpha` are taken. `bound` shrinks all eigenvalues until the companion
-    matrix has at most this spectral radius.
+    all), `memory` and `alpha` count. `bound` shrinks all eigenvalues until the companion matrix
+    has at most this spectral radius.
     """
 
     file: ClassVar[str] = FILE

@@ -13,7 +13,7 @@ from scaled_mpi.config import InputError, Spec, parse, read_yaml
 
 @dataclass(frozen=True)
 class FinishedForecast:
-    """A finished forecast of a simulator: its simulator, its surrogate, where the weights lie."""
+    """A finished forecast of a simulator: simulator, surrogate and place of the weights."""
 
     simulator: Any
     surrogate: Any

@@ -1,4 +1,4 @@
-"""The score model of patterns: what it is, how it is trained, how it is loaded.
+"""The score model of patterns: its kinds, its training, its loading.
 
 Kinds `single` (one level of noise, `alpha`) and `diffusion` (the DDPM of the paper: 100 linear
 levels, v-prediction, score at level tau = 10). See `learning/scores.py`.
@@ -194,7 +194,7 @@ class SnapshotLesson:
 def train_on(model: Any, lesson: SnapshotLesson, training: Training, session: Session) -> Result:
     """Train on snapshots (N, C, *cells); collective over the session's ranks.
 
-    The snapshots lie on the device of the model, and a batch is only the numbers of some.
+    The snapshots lie on the device of the model, and a batch is a list of their numbers.
     """
     import torch
 
@@ -229,7 +229,7 @@ def train_on(model: Any, lesson: SnapshotLesson, training: Training, session: Se
 
 
 def seeded(build: Any, seed: int) -> Any:
-    """What `build` makes, its first weights decided by `seed`."""
+    """Return `build()`, its first weights decided by `seed`."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -247,7 +247,7 @@ def load_model(model: Any, folder: Path, device: Any) -> Any:
 
 
 def without_checkpoints(spec: Spec) -> dict[str, Any]:
-    """A spec as plain data without what decides no weight: equal weights, equal files."""
+    """A spec as plain data without keys that decide no weight: equal weights, equal files."""
     told = decisive(spec)
     del told["weights"]
     return told

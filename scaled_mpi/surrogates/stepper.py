@@ -1,12 +1,12 @@
-"""Stepper: a network that takes a field `jump` simulator steps further in one application.
+"""Stepper: a network that advances a field by `jump` simulator steps in one application.
 
 The network (`learning/networks/convolution.py`) is a local operator: it reads a tile and `reach`
 cells around it, and pads nothing. Trained with `masked`, it also knows narrower halos (cells
-beyond are 0 under a mask of 0) and takes what is known of the halo one jump on, so that Schwarz
+beyond are 0 under a mask of 0). It then reads the known part of the halo one jump on. So Schwarz
 sweeps can couple tiles whose halo is narrower than the reach (`learning/losses.py`).
 
-With diffusion D a jump of time T sees about erfcinv(tolerance) sqrt(4 D T) around a cell, which is
-what `reach` has to cover; 8 cells do for 50 steps of Gray-Scott at D = 0.16.
+With diffusion D a jump of time T sees about erfcinv(tolerance) sqrt(4 D T) around a cell. `reach`
+has to cover this; 8 cells suffice for 50 steps of Gray-Scott at D = 0.16.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Stepper(JumpSpec):
 
 
 def network_of(meta: Mapping[str, Any], seed: int) -> Any:
-    """A network of the shape that `meta` tells, its first weights decided by `seed`."""
+    """A network of the shape in `meta`, its first weights decided by `seed`."""
     import torch
 
     from scaled_mpi.learning.networks.jump import JumpNetwork
@@ -181,7 +181,7 @@ class Lesson:
         }
 
     def loss(self, model: Any, batch: Mapping[str, Any]) -> Any:
-        """Mean square error, normalised, of what the batch asks for; a scalar tensor."""
+        """Mean square error, normalised, of the jumps or sweeps of a batch; a scalar tensor."""
         frames = batch["frames"]
         if self.spec.noise:
             import torch

@@ -75,12 +75,12 @@ class Test(Spec):
 
 
 class Coupling(Spec):
-    """How the tiles are coupled. `halo` is in cells of the surrogate's grid.
+    """Coupling of the tiles. `halo` is in cells of the surrogate's grid.
 
     With a halo under the surrogate's reach each jump is swept until the interface mismatch is
-    below `tolerance`, at most `sweeps` times; `fixed` takes all of them. The march is saved every
-    `checkpoint` jumps. Variants are compared over the first `compare` jumps. A stochastic
-    surrogate makes `members` forecasts, `untiled` of them also in one piece.
+    below `tolerance`. There are at most `sweeps` sweeps; with `fixed` all of them run. The march
+    is saved every `checkpoint` jumps. Variants are compared over the first `compare` jumps. A
+    stochastic surrogate makes `members` forecasts, `untiled` of them also in one piece.
     """
 
     halo: NonNegativeInt | tuple[NonNegativeInt, ...] = 4
@@ -198,7 +198,10 @@ class ForecastExperiment(ExperimentSpec):
 
 
 def check(experiment: ForecastExperiment) -> None:
-    """What no single block can know. Errors: `InputError` with key, value, what is allowed."""
+    """Check the blocks of an experiment against each other.
+
+    Errors: `InputError` with key, value, and the allowed values.
+    """
     if (experiment.simulator is None) == (experiment.dataset is None):
         raise InputError(
             "simulator, dataset: exactly one of them is needed; a simulator makes the data, "
@@ -279,7 +282,7 @@ def _check_rivals(experiment: ForecastExperiment) -> None:
 
 
 def check_tiles(experiment: ForecastExperiment, shape: tuple[int, ...]) -> None:
-    """Whether the tiles divide a domain of this shape."""
+    """Check that the tiles divide a domain of this shape. Errors: `InputError`."""
     tile = experiment.domain.tile
     if len(shape) != len(tile) or any(n % t for n, t in zip(shape, tile, strict=True)):
         raise InputError(
