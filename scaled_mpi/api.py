@@ -80,7 +80,10 @@ def simulate(
     many = isinstance(simulator, Sequence)
     systems = list(simulator) if isinstance(simulator, Sequence) else [simulator] * (runs or 1)
     if runs is not None and runs != len(systems) or not systems:
-        raise InputError(f"runs: {runs} is not allowed. Allowed: {len(systems)} or 1 and more.")
+        raise InputError(
+            f"runs: {runs} is not allowed: there are {len(systems)} simulators. Allowed: "
+            f"{len(systems)}"
+        )
     for system in systems:
         require(system)
     place, grid = scratch_folder(folder, comm), grid_of(systems[0], shape)
@@ -158,12 +161,15 @@ def couple(
     place = scratch_folder(folder, comm)
     runs = fields_of(truth, place, "truth", comm, model.known)
     if len(runs) != 1:
-        raise InputError(f"truth: {len(runs)} runs are not allowed. Allowed: one run.")
+        raise InputError(
+            f"truth: {len(runs)} runs are not allowed: a forecast follows one. Allowed: one run."
+        )
     start = max(HISTORY, model.memory) - 1 if start is None else start
     left = len(runs[0]) - start - 1
     if jumps is None and left < 1:
         raise InputError(
-            f"jumps: missing: frame {start} of {len(runs[0])} is the last one. Allowed: 1 or more."
+            f"jumps: None is not allowed: frame {start} of {len(runs[0])} is the last one. "
+            "Allowed: 1 or more."
         )
     return model.march(runs[0], start, jumps or left, place, comm, member, coupled)
 
@@ -319,8 +325,9 @@ def _known(given: Mapping[str, int], allowed: Sequence[str]) -> dict[str, int]:
     unknown = [key for key in given if key not in allowed]
     if unknown or "frames" not in given:
         raise InputError(
-            f"{unknown[0] if unknown else 'frames'}: "
-            f"{'not allowed: unknown' if unknown else 'missing'}. Allowed: {', '.join(allowed)}."
+            f"recording: {', '.join(given) or 'no key'} is not allowed: "
+            f"{unknown[0] + ' is unknown' if unknown else 'frames is missing'}. "
+            f"Allowed: {', '.join(allowed)}."
         )
     return dict(given)
 

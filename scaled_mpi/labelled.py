@@ -209,8 +209,8 @@ def _labelled(fields: Fields, known: Describing) -> xarray.Dataset:
     space = [dim for dim in ("z", "y", "x") if dim in fields.dims]
     if set(fields.dims) - {"run", "time", *space} or not space:
         raise InputError(
-            f"fields: dims {list(map(str, fields.dims))} are not allowed. Allowed: run, time, z, "
-            "y, x."
+            f"fields: dims {list(map(str, fields.dims))} are not allowed: other names, or "
+            "no axis of cells. Allowed: run, time, z, y, x."
         )
     if "time" not in fields.dims:
         fields = fields.expand_dims("time")
@@ -228,14 +228,14 @@ def _from_array(values: np.ndarray, known: Describing) -> xarray.Dataset:
         values = values[None]
     if values.ndim != axes + 2:
         raise InputError(
-            f"fields: an array of {values.ndim} dimensions is not allowed. Allowed: (C, *cells) "
-            f"or (T, C, *cells) with {axes} axes of cells."
+            f"fields: an array of {values.ndim} dimensions is not allowed: the grid has "
+            f"{axes} axes of cells. Allowed: (C, *cells) or (T, C, *cells)."
         )
     channels = known.channels or [f"c{number}" for number in range(values.shape[1])]
     if len(channels) != values.shape[1]:
         raise InputError(
-            f"fields: {values.shape[1]} channels are not allowed. Allowed: {len(channels)}, "
-            f"{', '.join(channels)}."
+            f"fields: {values.shape[1]} channels are not allowed: not those of the "
+            f"training. Allowed: {len(channels)}, {', '.join(channels)}."
         )
     dims = ("time", *axis_names(axes))
     return xarray.Dataset(

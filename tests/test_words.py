@@ -28,6 +28,11 @@ def test_sentences_are_short_and_arrays_have_shapes(found):
     assert not faults, "\n".join(faults)
 
 
+def test_lines_of_bad_input_say_what_is_allowed_or_needed(found):
+    odd = [str(finding) for finding in found if finding.sort == "forms"]
+    assert not odd, "\n".join(odd)
+
+
 def test_a_sentence_is_counted_in_words():
     assert words_of("Cells of `a + b` in (C, [Z,] Y, X) = 2.") == 6
     text = "Short one. W" + "word " * 25 + "end. Then e.g. This one.\n\n- " + "listed " * 30
@@ -62,7 +67,7 @@ def test_arrays_are_found_in_annotations_and_messages_in_errors():
     assert not takes_arrays(ast.parse("def f(n: int) -> None: ...").body[0])
     text = 'raise InputError(f"{key}: {value!r} is not allowed: odd. Allowed: " + names)'
     (message,) = error_lines(ast.parse(text))
-    assert message == (1, "X: X is not allowed: odd. Allowed: X")
-    assert regular(message[1])
+    assert message == ("InputError", 1, "X: X is not allowed: odd. Allowed: X")
+    assert regular(message[2])
     assert regular("X: no such file. Needed: a results folder")
     assert not regular("X given; Y are allowed")

@@ -55,13 +55,14 @@ class Adversarial(Autoencoder):
         least = self.critic.patch
         if self.patch < least:
             raise InputError(
-                f"compressor.critic.depth: {self.critic.depth} layers judge {least} cells; "
-                f"compressor.patch ({self.patch}) must be at least that"
+                f"compressor.critic.depth: {self.critic.depth} is not allowed: its patch of "
+                f"{least} cells exceeds compressor.patch. Allowed: patches of at most "
+                f"{self.patch} cells"
             )
         if self.begin >= self.training.steps:
             raise InputError(
-                f"compressor.critic.start: {self.critic.start} given; less than training.steps "
-                f"({self.training.steps}) is allowed"
+                f"compressor.critic.start: {self.critic.start} is not allowed: the training "
+                f"ends before. Allowed: less than training.steps ({self.training.steps})"
             )
         return self
 

@@ -65,13 +65,15 @@ class DiffusionAutoencoder(Autoencoder):
         factors = self.factor if isinstance(self.factor, tuple) else (self.factor,)
         if any(f % self.decoder.coarsen for f in factors):
             raise InputError(
-                f"compressor.decoder.coarsen: {self.decoder.coarsen} given; a divisor of the "
-                f"factor on every axis {list(factors)} is allowed"
+                f"compressor.decoder.coarsen: {self.decoder.coarsen} is not allowed: it does "
+                f"not divide the factor {list(factors)}. Allowed: divisors of the factor on "
+                "every axis"
             )
         if self.decoder.parametrization == "epsilon" and self.decoder.schedule.zero_terminal_snr:
             raise InputError(
-                "compressor.decoder.parametrization: epsilon with zero_terminal_snr; x0, v, flow "
-                "and edm are allowed"
+                "compressor.decoder.parametrization: epsilon is not allowed: with "
+                "zero_terminal_snr the noise alone does not determine the data. Allowed: x0, "
+                "v, flow, edm"
             )
         return self
 

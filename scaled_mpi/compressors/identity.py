@@ -36,7 +36,9 @@ class Identity(Compressor):
     ) -> None:
         """Note the number of axes in `folder`. Collective over `comm`."""
         if not trajectories:
-            raise InputError("data: no run is given; the compressor needs at least one")
+            raise InputError(
+                "data: 0 runs are not allowed: the compressor reads their axes. Allowed: 1 or more"
+            )
         path = Path(folder) / FILE
         text = seal({"format": FORMAT, "axes": trajectories[0].grid.axes})
         on_root(comm, lambda: write_text(path, text))

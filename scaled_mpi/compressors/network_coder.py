@@ -90,13 +90,14 @@ class NetworkCoder(Coder):
         tensors, meta = load_weights(path)
         if meta.get("kind") not in list(NETWORKS):
             known = ", ".join(NETWORKS)
-            raise InputError(f"{path}: weights of a {meta.get('kind')}; {known} are allowed")
+            raise InputError(f"{path}: weights of a {meta.get('kind')}. Needed: {known}")
         try:
             self.network = network_of(meta, 0)
             self._tell(meta)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(
-                f"{path}: no coder can be built from what it tells ({type(error).__name__})"
+                f"{path}: its metadata do not describe a coder ({type(error).__name__}). "
+                "Needed: weights of a compressor"
             ) from error
         load_into(self.network, tensors, str(path))
         self.device = torch.device(device)
@@ -122,7 +123,10 @@ class NetworkCoder(Coder):
     def channels(self, fields: int) -> int:
         """Latent channels for `fields` channels, which must be those of the training."""
         if fields != self.fields:
-            raise InputError(f"compressor: trained on {self.fields} channels, {fields} given")
+            raise InputError(
+                f"compressor: {fields} channels are not allowed: it was trained on others. "
+                f"Allowed: {self.fields}"
+            )
         return self.latents
 
     def encode(self, field: np.ndarray) -> np.ndarray:
@@ -130,8 +134,8 @@ class NetworkCoder(Coder):
         tile = [n - 2 * r for n, r in zip(field.shape[1:], self.encode_reach, strict=True)]
         if any(n <= 0 or n % f for n, f in zip(tile, self.factor, strict=True)):
             raise InputError(
-                f"domain.tile: {tile} cells for the compressor; multiples of its factor "
-                f"{list(self.factor)} are allowed"
+                f"domain.tile: {tile} cells are not allowed: the compressor's factor does not "
+                f"divide them. Allowed: multiples of {list(self.factor)}"
             )
         made = self._apply(self.network.encode, (field - self._mean) / self._spread)
         return ((made - self._latent_mean) / self._latent_spread).astype(field.dtype)

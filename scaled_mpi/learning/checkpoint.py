@@ -87,8 +87,8 @@ class Checkpoint:
         tensors, meta = load_weights(self.path)
         if meta.get("fingerprint") != self.mark:
             raise InputError(
-                f"{self.path}: state of another training (other settings, seed or network); "
-                "give another folder or remove the file"
+                f"{self.path}: it holds the state of another training (other settings, seed or "
+                "network). Needed: another folder, or this file removed"
             )
         return Account(**meta["account"]), tensors
 

@@ -103,12 +103,14 @@ def check_parametrization(kind: str, schedule: Schedule) -> None:
     """
     if kind not in PARAMETRIZATIONS:
         raise InputError(
-            f"parametrization: {kind!r} given; {', '.join(PARAMETRIZATIONS)} are allowed"
+            f"parametrization: {kind!r} is not allowed: unknown. Allowed: "
+            f"{', '.join(PARAMETRIZATIONS)}"
         )
     if kind == "epsilon" and schedule.zero_terminal_snr:
         raise InputError(
-            "parametrization: epsilon with zero_terminal_snr, where noise alone does not tell the "
-            "data; x0, v, flow or edm, or zero_terminal_snr false, is allowed"
+            "parametrization: epsilon is not allowed: with zero_terminal_snr the noise "
+            "alone does not determine the data. Allowed: x0, v, flow, edm; or "
+            "zero_terminal_snr false"
         )
 
 

@@ -59,7 +59,10 @@ def _device_kind(spec: Training) -> str:
         return next(kind for kind, here in present.items() if here)
     if not present[spec.device]:
         have = ", ".join(kind for kind, here in present.items() if here)
-        raise InputError(f"training.device: {spec.device} is not on this machine; it has {have}")
+        raise InputError(
+            f"training.device: {spec.device} is not allowed: this machine has none. "
+            f"Allowed: {have}"
+        )
     return spec.device
 
 
@@ -207,8 +210,8 @@ class Replicated:
     def __init__(self, model: torch.nn.Module, micro: Micro, spec: Training, comm: Comm) -> None:
         if spec.micro_batches % comm.size:
             raise InputError(
-                f"training.micro_batches: {spec.micro_batches} in mode ddp on {comm.size} ranks; "
-                "a multiple of the ranks is allowed"
+                f"training.micro_batches: {spec.micro_batches} is not allowed: mode ddp runs on "
+                f"{comm.size} ranks. Allowed: multiples of the ranks"
             )
         self.comm = comm
         self.mine = shares(spec.micro_batches, comm.size)[comm.rank]

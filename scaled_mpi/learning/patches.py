@@ -42,7 +42,10 @@ def condition_names(runs: Sequence[Trajectory]) -> tuple[str, ...]:
     """
     told = [run.attributes.get("condition", {}) for run in runs]
     if any(one.keys() != told[0].keys() for one in told):
-        raise InputError("condition: the runs tell different names; the same in every run needed")
+        raise InputError(
+            "condition: runs of different names are not allowed: a surrogate reads all of "
+            "them. Allowed: the same names in every run"
+        )
     return tuple(name for name in told[0] if len({float(one[name]) for one in told}) > 1)
 
 
@@ -64,7 +67,10 @@ def measure(runs: Sequence[Trajectory], names: Sequence[str]) -> Scale:
     mean = np.mean(first, 0)
     spread = np.sqrt(np.maximum(np.mean(second, 0) - mean**2, 0.0))
     if not np.isfinite(spread).all():
-        raise InputError("data: the training runs hold values that are not finite")
+        raise InputError(
+            "data: values that are not finite are not allowed: the training runs hold "
+            "some. Allowed: finite values"
+        )
     spread = np.where(spread > 0, spread, 1.0)
     moved = np.sqrt(np.mean(change, 0)) / spread
     told = conditions(runs, names)
@@ -99,13 +105,16 @@ class Patches:
         self.runs = [_normalised(run, moments, halo, scale) for run in runs]
         shapes = {run.shape[1:] for run in self.runs}
         if len(shapes) > 1:
-            raise InputError("data: the training runs differ in shape; one shape is needed")
+            raise InputError(
+                "data: training runs of different shapes are not allowed: patches have one "
+                "shape. Allowed: one shape"
+            )
         self.shape = grid.shape
         self.starts = [len(run) - frames + 1 for run in self.runs]
         if min(self.starts) < 1:
             raise InputError(
-                f"data.frames: a run of {min(map(len, self.runs))} frames is left to learn from; "
-                f"at least {frames} are needed"
+                f"data.frames: {min(map(len, self.runs))} frames of a run are not allowed: a "
+                f"sample spans {frames}. Allowed: {frames} or more to learn from"
             )
         spread = np.where(scale.condition_spread > 0, scale.condition_spread, 1.0)
         values = (conditions(runs, names) - scale.condition_mean) / spread
@@ -164,7 +173,10 @@ def _normalised(run: Trajectory, moments: slice, halo: Sequence[int], scale: Sca
     shape = (-1, *[1] * len(run.grid.shape))
     result = (frames - scale.mean.reshape(shape)) / scale.spread.reshape(shape)
     if not np.isfinite(result).all():
-        raise InputError(f"data: {run.name} holds values that are not finite")
+        raise InputError(
+            f"data: values that are not finite are not allowed: {run.name} holds some. "
+            "Allowed: finite values"
+        )
     return result.astype(np.float32)
 
 

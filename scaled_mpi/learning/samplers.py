@@ -109,7 +109,9 @@ def applications(kind: str, steps: int) -> int:
 def check_sampler(kind: str) -> None:
     """Check the name of a sampler. Errors: `InputError` for a row that does not exist."""
     if kind not in SAMPLERS:
-        raise InputError(f"sampler: {kind!r} given; {', '.join(SAMPLERS)} are allowed")
+        raise InputError(
+            f"sampler: {kind!r} is not allowed: unknown. Allowed: {', '.join(SAMPLERS)}"
+        )
 
 
 def sample(

@@ -146,13 +146,13 @@ class VarianceExploding(Schedule):
     def _exploding(self) -> VarianceExploding:
         if self.zero_terminal_snr:
             raise InputError(
-                "schedule.zero_terminal_snr: true with kind ve, whose alpha is 1 at every time; "
-                "false, or the kinds vp, cosine, rectified, ddpm are allowed"
+                "schedule.zero_terminal_snr: true is not allowed: alpha of kind ve is 1 at "
+                "every time. Allowed: false, or the kinds vp, cosine, rectified, ddpm"
             )
         if self.sigma_max <= self.sigma_min:
             raise InputError(
-                f"schedule.sigma_max: {self.sigma_max:g} given; more than sigma_min "
-                f"({self.sigma_min:g}) is allowed"
+                f"schedule.sigma_max: {self.sigma_max:g} is not allowed: not above sigma_min. "
+                f"Allowed: more than {self.sigma_min:g}"
             )
         return self
 

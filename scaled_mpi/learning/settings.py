@@ -62,8 +62,8 @@ class Training(SparseSpec):
     def _parts_fit(self) -> Training:
         if self.batch % self.micro_batches:
             raise InputError(
-                f"training.batch: {self.batch} is not a multiple of micro_batches "
-                f"({self.micro_batches}); a multiple is allowed"
+                f"training.batch: {self.batch} is not allowed: no multiple of micro_batches. "
+                f"Allowed: multiples of {self.micro_batches}"
             )
         return self
 
@@ -90,8 +90,8 @@ class Training(SparseSpec):
         """Raise InputError where one batch asks for more samples than the data set has."""
         if self.batch > samples:
             raise InputError(
-                f"training.batch: {self.batch} is larger than the data set; "
-                f"at most its {samples} samples are allowed"
+                f"training.batch: {self.batch} is not allowed: it is larger than the data set. "
+                f"Allowed: at most its {samples} samples"
             )
 
 

@@ -33,13 +33,13 @@ class UNetSize(Spec):
     def _fits(self) -> UNetSize:
         if any(width % self.groups for width in self.widths) or not self.widths:
             raise InputError(
-                f"network.widths: {list(self.widths)} given; multiples of groups ({self.groups}) "
-                "are allowed"
+                f"network.widths: {list(self.widths)} is not allowed: groups does not divide "
+                f"them. Allowed: multiples of {self.groups}"
             )
         if self.padding == "valid" and (self.norm == "group" or self.attention):
             raise InputError(
-                "network.padding: valid with norm group or attention, which see all cells of a "
-                "tile; norm cell without attention is allowed"
+                "network.padding: valid is not allowed: norm group and attention see all cells "
+                "of a tile. Allowed: circular, replicate; or norm cell without attention"
             )
         return self
 

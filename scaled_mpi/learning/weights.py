@@ -53,19 +53,24 @@ def load_weights(path: str | Path) -> tuple[Tensors, dict[str, Any]]:
             head = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; weights in safetensors are needed") from error
+        raise InputError(f"{path}: no such file. Needed: weights in safetensors") from error
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
+        raise InputError(f"{path}: not readable ({error}). Needed: a safetensors file") from error
     if HEAD not in head:
-        raise InputError(f"{path}: safetensors of another program; the entry {HEAD} is needed")
+        raise InputError(f"{path}: the entry {HEAD} is missing. Needed: safetensors of scaled_mpi")
     try:
         told = json.loads(head[HEAD])
         whole = told["sha256"] == _digest(tensors, told["meta"])
         meta = json.loads(told["meta"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: its metadata cannot be read") from error
+        raise InputError(
+            f"{path}: its metadata cannot be read. Needed: weights of scaled_mpi"
+        ) from error
     if not whole or not isinstance(meta, dict):
-        raise InputError(f"{path}: altered or damaged, its SHA-256 does not agree; remove it")
+        raise InputError(
+            f"{path}: altered or damaged, its SHA-256 does not agree. Needed: another copy, "
+            "or this file removed"
+        )
     return tensors, meta
 
 
@@ -80,11 +85,13 @@ def load_into(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], sour
         mine, given = _kind(own.get(name)), _kind(tensors.get(name))
         if mine != given:
             raise InputError(
-                f"{source}: weights of another architecture: {name} is {given}, {mine} is needed"
+                f"{source}: weights of another architecture: {name} is {given}. Needed: {mine}"
             )
     bad = first_not_finite(tensors)
     if bad:
-        raise InputError(f"{source}: {bad} holds values that are not finite")
+        raise InputError(
+            f"{source}: {bad} holds values that are not finite. Needed: finite weights"
+        )
     module.load_state_dict(dict(tensors))
 
 

@@ -62,8 +62,8 @@ class Learned(LocalSolverSpec):
         files = residual_files(Path(source))
         if len(files) <= self.held_out:
             raise InputError(
-                f"local_solver.held_out: {self.held_out} given; fewer than the {len(files)} "
-                "solves are allowed"
+                f"local_solver.held_out: {self.held_out} is not allowed: there are {len(files)} "
+                f"solves. Allowed: fewer than {len(files)}"
             )
         on_team(
             comm, self.training, lambda team: self._train(files, team, Path(folder), events, seed)
@@ -74,11 +74,14 @@ class Learned(LocalSolverSpec):
         from scaled_mpi.learning.weights import load_into, load_weights
 
         if folder is None:
-            raise InputError("local_solver: learned; a folder with its weights is needed")
+            raise InputError(
+                "local_solver: learned is not allowed: no folder has its weights. Allowed: "
+                "learned with a folder"
+            )
         path = Path(folder) / WEIGHTS
         tensors, meta = load_weights(path)
         if meta.get("kind") != self.kind:
-            raise InputError(f"{path}: weights of another kind, not a local solver")
+            raise InputError(f"{path}: weights of another kind. Needed: those of a local solver")
         network = make_network(meta, 0)
         load_into(network, tensors, str(path))
         return LearnedSolver(network, self.device)
@@ -179,7 +182,8 @@ class LearnedSolver(LocalSolver):
 
         if len(operators.window) != self.axes:
             raise InputError(
-                f"domain.tile: {len(operators.window)} axes; the solver learned {self.axes}"
+                f"domain.tile: {len(operators.window)} axes are not allowed: the solver learned "
+                f"others. Allowed: {self.axes}"
             )
         self.prepared = []
         with torch.inference_mode():

@@ -48,7 +48,10 @@ class Residuals:
 
     def __init__(self, files: Sequence[Path]) -> None:
         if not files:
-            raise InputError("residuals: no file; at least one solve is needed")
+            raise InputError(
+                "residuals: 0 files are not allowed: the solver learns from them. Allowed: 1 "
+                "or more"
+            )
         parts: dict[str, list[np.ndarray]] = {}
         tiles = 0
         for path in files:
@@ -60,7 +63,10 @@ class Residuals:
                 parts.setdefault(name, []).append(values)
         shapes = {values.shape[1:] for values in parts["residual"]}
         if len(shapes) > 1:
-            raise InputError(f"residuals: windows of {sorted(shapes)}; one shape is allowed")
+            raise InputError(
+                f"residuals: windows of {sorted(shapes)} are not allowed: a batch has one "
+                "shape. Allowed: one shape"
+            )
         joined = {name: np.concatenate(values) for name, values in parts.items()}
         self.diagonal, self.high = joined["diagonal"], joined["high"]
         self.residual, self.tile = joined["residual"], joined["tile"]

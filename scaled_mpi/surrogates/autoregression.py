@@ -125,13 +125,16 @@ class Sums:
         least = float(np.linalg.eigvalsh(scaled)[0])
         if not least > SINGULAR * len(scaled):
             raise InputError(
-                f"surrogate.alpha: {alpha:g} given; the {self.rows:.0f} windows do not determine "
-                f"{len(self.gram)} weights, a larger alpha (or lower rank or memory) is needed"
+                f"surrogate.alpha: {alpha:g} is not allowed: the {self.rows:.0f} windows do not "
+                f"determine {len(self.gram)} weights. Allowed: a larger alpha, or lower rank or "
+                "memory"
             )
         try:
             weights = solve(scaled, self.cross / size[:, None], assume_a="pos") / size[:, None]
         except (LinAlgError, LinAlgWarning) as error:
-            raise InputError(f"surrogate.alpha: {alpha:g} given; {error}") from error
+            raise InputError(
+                f"surrogate.alpha: {alpha:g} is not allowed: {error}. Allowed: a larger alpha"
+            ) from error
         residual = (
             self.squares
             - weights.T @ self.cross

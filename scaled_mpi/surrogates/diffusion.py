@@ -85,14 +85,15 @@ class Diffusion(JumpSpec):
         reaches = self.reach if isinstance(self.reach, tuple) else (self.reach,)
         if any((self.patch + 2 * r) % unit for r in reaches) or self.network.padding == "valid":
             raise InputError(
-                f"surrogate.patch: {self.patch} with reach {list(reaches)}; patch + 2 reach must "
-                f"be a multiple of {unit} (coarsen, network.widths), network.padding circular or "
-                "replicate"
+                f"surrogate.patch: {self.patch} with reach {list(reaches)} is not allowed: "
+                f"patch + 2 reach is no multiple of {unit} (coarsen, network.widths), or "
+                "network.padding is valid. Allowed: multiples, with network.padding circular "
+                "or replicate"
             )
         if self.parametrization == "epsilon" and self.schedule.zero_terminal_snr:
             raise InputError(
-                "surrogate.parametrization: epsilon with zero_terminal_snr; x0, v, flow and edm "
-                "are allowed"
+                "surrogate.parametrization: epsilon is not allowed: with zero_terminal_snr the "
+                "noise alone does not determine the data. Allowed: x0, v, flow, edm"
             )
         return self
 
@@ -278,6 +279,7 @@ class DiffusionOperator(JumpOperator):
     def _check(self, window: np.ndarray, mask: np.ndarray) -> None:
         if any(n % self.unit for n in window.shape[2:]):
             raise InputError(
-                f"domain.tile: {list(window.shape[2:])} cells with the reach; multiples of "
-                f"{self.unit} (surrogate.coarsen, network.widths) are allowed"
+                f"domain.tile: {list(window.shape[2:])} cells with the reach are not allowed: "
+                f"the network halves them too often. Allowed: multiples of {self.unit} "
+                "(surrogate.coarsen, network.widths)"
             )

@@ -107,14 +107,16 @@ class JumpSpec(Surrogate):
 
     def _check(self, runs: Sequence[Trajectory]) -> None:
         if not runs:
-            raise InputError("data: no run is given; the surrogate needs at least one")
+            raise InputError(
+                "data: 0 runs are not allowed: the surrogate learns from them. Allowed: 1 or more"
+            )
         whole_per_axis("surrogate.reach", self.reach, runs[0].grid.axes, 1)
         for run in runs:
             told = run.attributes.get("jump", self.jump)
             if told != self.jump:
                 raise InputError(
-                    f"surrogate.jump: {self.jump} given; the frames of {run.name} are {told} "
-                    "steps apart"
+                    f"surrogate.jump: {self.jump} is not allowed: the frames of {run.name} have "
+                    f"another spacing. Allowed: {told}"
                 )
 
     def _core(self, shape: Sequence[int], periodic: Sequence[bool]) -> tuple[int, ...]:
@@ -123,7 +125,10 @@ class JumpSpec(Surrogate):
         for cells, wraps in zip(shape, periodic, strict=True):
             core = self.patch if wraps else min(self.patch, cells // unit * unit)
             if core < unit:
-                raise InputError(f"data.shape: {cells} cells; at least {unit} are needed")
+                raise InputError(
+                    f"data.shape: {cells} cells are not allowed: fewer than the smallest patch. "
+                    f"Allowed: {unit} or more"
+                )
             cores.append(core)
         return tuple(cores)
 
@@ -215,7 +220,9 @@ class JumpOperator(Operator):
         from scaled_mpi.learning.weights import load_into
 
         if device == "cuda" and not torch.cuda.is_available():
-            raise InputError("surrogate.device: cuda is not on this machine; cpu is allowed")
+            raise InputError(
+                "surrogate.device: cuda is not allowed: this machine has none. Allowed: cpu"
+            )
         use_one_thread()
         tensors, meta = read_jump(folder / WEIGHTS, self.kind)
         self.meta = meta
@@ -287,6 +294,6 @@ class JumpOperator(Operator):
         tile = [n - 2 * r for n, r in zip(window.shape[2:], self.reach, strict=True)]
         if any(n % self.coarsen or n <= 0 for n in tile):
             raise InputError(
-                f"domain.tile: {tile} cells for the surrogate; multiples of {self.coarsen} "
-                "(surrogate.coarsen) are allowed"
+                f"domain.tile: {tile} cells are not allowed: surrogate.coarsen does not divide "
+                f"them. Allowed: multiples of {self.coarsen}"
             )

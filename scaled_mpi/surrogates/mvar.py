@@ -99,23 +99,26 @@ class Mvar(Surrogate):
 
     def _check(self, runs: Sequence[Trajectory]) -> None:
         if not runs:
-            raise InputError("data: no run is given; the surrogate needs at least one")
+            raise InputError(
+                "data: 0 runs are not allowed: the surrogate learns from them. Allowed: 1 or more"
+            )
         channels = runs[0].shape[1]
         if self.rank is not None and self.rank > channels:
             raise InputError(
-                f"surrogate.rank: {self.rank} given; at most {channels} latent channels are there"
+                f"surrogate.rank: {self.rank} is not allowed: the latents have fewer channels. "
+                f"Allowed: at most {channels}"
             )
         for run in runs:
             if len(run) <= self.memory:
                 raise InputError(
-                    f"surrogate.memory: {self.memory} given; {run.name} has {len(run)} frames, "
-                    "more than the memory are needed"
+                    f"surrogate.memory: {self.memory} is not allowed: {run.name} has {len(run)} "
+                    "frames. Allowed: fewer than its frames"
                 )
             told = run.attributes.get("jump", self.jump)
             if told != self.jump:
                 raise InputError(
-                    f"surrogate.jump: {self.jump} given; the frames of {run.name} are {told} "
-                    "steps apart"
+                    f"surrogate.jump: {self.jump} is not allowed: the frames of {run.name} have "
+                    f"another spacing. Allowed: {told}"
                 )
 
 

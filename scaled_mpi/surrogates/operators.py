@@ -55,7 +55,10 @@ class Operator(Protocol):
         """
         absent = [name for name in self.conditions if name not in known]
         if absent:
-            raise InputError(f"condition: {', '.join(absent)} missing; the surrogate reads it")
+            raise InputError(
+                f"condition: parameters without {', '.join(absent)} are not allowed: the "
+                "surrogate reads it. Allowed: values of all conditions"
+            )
         return np.array([float(known[name]) for name in self.conditions], np.float64)
 
     def advance(

@@ -69,13 +69,13 @@ class Probabilistic(Stepper):
         ]
         if unread:
             raise InputError(
-                f"surrogate.{unread[0]}: given; it is of a stepper with masks, which makes no "
-                "samples; leave it out"
+                f"surrogate.{unread[0]}: a value is not allowed: only a stepper with masks has "
+                "this key. Allowed: none"
             )
         if any(self.patch % scale for scale in self.scales):
             raise InputError(
-                f"surrogate.scales: {list(self.scales)} given; divisors of the patch "
-                f"({self.patch}) are allowed"
+                f"surrogate.scales: {list(self.scales)} is not allowed: they do not divide the "
+                f"patch. Allowed: divisors of {self.patch}"
             )
         return self
 

@@ -38,7 +38,8 @@ def finished_forecast(key: str, folder: str | Path) -> FinishedForecast:
     compressor = tree.get("compressor")
     if simulator is None or surrogate is None or not isinstance(compressor, Mapping):
         raise InputError(
-            f"{key}: {folder}: not a forecast of a simulator; such as outputs/ddm is needed"
+            f"{key}: {folder} is not allowed: not a forecast of a simulator. Allowed: a "
+            "results folder such as outputs/ddm"
         )
     return FinishedForecast(simulator, surrogate, str(compressor.get("kind")), folder)
 

@@ -64,13 +64,13 @@ class SingleNoise(Spec):
         count = len(self.widths)
         if len(self.kernels) != count or any(k % 2 == 0 for k in self.kernels):
             raise InputError(
-                f"score.kernels: {list(self.kernels)} given; odd ones, one for each of the "
-                f"{count} widths, are allowed"
+                f"score.kernels: {list(self.kernels)} is not allowed: even ones, or another "
+                f"number than widths. Allowed: {count} odd ones"
             )
         if self.dilations is not None and len(self.dilations) != count:
             raise InputError(
-                f"score.dilations: {list(self.dilations)} given; one for each of the {count} "
-                "widths is allowed"
+                f"score.dilations: {list(self.dilations)} is not allowed: another number than "
+                f"widths. Allowed: {count} of them"
             )
         return self
 
@@ -80,8 +80,9 @@ class SingleNoise(Spec):
         widest = max(dilation * (kernel - 1) + 1 for kernel, dilation in taps)
         if min(shape) < widest:
             raise InputError(
-                f"patterns.height, width: {list(shape)} given; at least {widest}, the widest of "
-                "score.kernels with its dilation, is allowed"
+                f"patterns.height, width: {list(shape)} is not allowed: a kernel of "
+                "score.kernels, with its dilation, wraps around twice. Allowed: at least "
+                f"{widest}"
             )
 
     def build(self) -> Any:
@@ -126,7 +127,8 @@ class DiffusionScore(Spec):
     def _fits(self) -> DiffusionScore:
         if self.tau >= self.schedule.levels:
             raise InputError(
-                f"score.tau: {self.tau} given; 0 to {self.schedule.levels - 1} is allowed"
+                f"score.tau: {self.tau} is not allowed: no level has this number. Allowed: 0 to "
+                f"{self.schedule.levels - 1}"
             )
         return self
 
@@ -134,8 +136,8 @@ class DiffusionScore(Spec):
         """Errors: `InputError` for a pattern that the U-Net cannot halve often enough."""
         if any(cells % self.network.multiple for cells in shape):
             raise InputError(
-                f"patterns.height, width: {list(shape)} given; multiples of "
-                f"{self.network.multiple}, as score.network.widths asks, are allowed"
+                f"patterns.height, width: {list(shape)} is not allowed: score.network.widths "
+                f"halves it too often. Allowed: multiples of {self.network.multiple}"
             )
 
     def build(self) -> Any:
@@ -273,7 +275,10 @@ def fingerprints(spec: Any, kind: str, presets: Sequence[str]) -> list[str]:
     paths = [path for preset in presets if (path := finished_weights(spec, kind, preset))]
     for path in paths:
         if not path.is_file():
-            raise InputError(f"{kind}.weights: {path} is not there; a folder of weights is needed")
+            raise InputError(
+                f"{kind}.weights: {path} is not allowed: no such file. Allowed: a folder of "
+                "weights"
+            )
     return [sha256(path) for path in paths]
 
 

@@ -48,7 +48,8 @@ def choose(
     folds = [list(range(first, len(runs), spec.folds)) for first in range(spec.folds)]
     if not all(folds):
         raise InputError(
-            f"surrogate.selection.folds: {spec.folds} given; at most {len(runs)} runs are there"
+            f"surrogate.selection.folds: {spec.folds} is not allowed: there are fewer runs. "
+            f"Allowed: at most {len(runs)}"
         )
     jobs = [(fold, lag) for fold in range(spec.folds) for lag in spec.lags if lag <= memory]
     found: dict[Candidate, list[tuple[int, float]]] = {}
@@ -67,8 +68,8 @@ def choose(
     }
     if not means:
         raise InputError(
-            "surrogate.selection: no candidate can be fitted; lower ranks or lags, or a larger "
-            "alpha, are needed"
+            "surrogate.selection: these candidates are not allowed: none can be fitted. "
+            "Allowed: lower ranks or lags, or a larger alpha"
         )
     return max(sorted(means), key=means.__getitem__), means
 

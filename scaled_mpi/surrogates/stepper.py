@@ -83,17 +83,18 @@ class Stepper(JumpSpec):
             unit = self.coarsen * (2 if key == "patch" else 1)
             if any(cells % unit for cells in entries):
                 raise InputError(
-                    f"surrogate.{key}: {list(entries)} given; multiples of {unit} are allowed "
-                    f"(coarsen is {self.coarsen})"
+                    f"surrogate.{key}: {list(entries)} is not allowed: coarsen is {self.coarsen}. "
+                    f"Allowed: multiples of {unit}"
                 )
         if self.rollout > 1 and self.masked:
             raise InputError(
-                f"surrogate.rollout: {self.rollout} given; 1 is allowed where masked is true"
+                f"surrogate.rollout: {self.rollout} is not allowed: masked is true. Allowed: 1"
             )
         if max(self._reaches()) > self.coarsen * self.depth:
             raise InputError(
-                f"surrogate.depth: {self.depth} blocks reach {self.coarsen * self.depth} cells, "
-                f"not {max(self._reaches())}; more blocks, or a smaller reach, are allowed"
+                f"surrogate.depth: {self.depth} is not allowed: its blocks reach "
+                f"{self.coarsen * self.depth} cells, not {max(self._reaches())}. Allowed: more "
+                "blocks, or a smaller reach"
             )
         return self
 
@@ -117,8 +118,9 @@ class Stepper(JumpSpec):
         open_sides = not all(boundary.periodic for boundary in grid.boundary)
         if self.rollout > 1 and (open_sides or any(n % self.coarsen for n in grid.shape)):
             raise InputError(
-                f"surrogate.rollout: {self.rollout} given; 1 is allowed unless the domain "
-                f"{list(grid.shape)} is periodic and a multiple of surrogate.coarsen"
+                f"surrogate.rollout: {self.rollout} is not allowed: the domain "
+                f"{list(grid.shape)} is not periodic, or no multiple of surrogate.coarsen. "
+                "Allowed: 1"
             )
 
     def _network(self, meta: Mapping[str, Any], seed: int) -> Any:

@@ -72,13 +72,13 @@ def kernels(reach: Sequence[int], factor: int, depth: int) -> list[tuple[int, ..
     for cells in reach:
         if cells % factor:
             raise InputError(
-                f"surrogate.reach: {cells} is not a multiple of the resolution ({factor}); "
-                "a multiple is allowed"
+                f"surrogate.reach: {cells} is not allowed: no multiple of the resolution. "
+                f"Allowed: multiples of {factor}"
             )
         if cells > factor * depth:
             raise InputError(
-                f"surrogate.depth: {depth} blocks reach {factor * depth} cells, {cells} are "
-                f"declared; at least {math.ceil(cells / factor)} blocks are allowed"
+                f"surrogate.depth: {depth} is not allowed: its blocks reach {factor * depth} "
+                f"cells, and {cells} are declared. Allowed: {math.ceil(cells / factor)} or more"
             )
     return [
         tuple(3 if block < cells // factor else 1 for cells in reach) for block in range(depth)

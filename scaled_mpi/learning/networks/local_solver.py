@@ -42,7 +42,9 @@ class LocalSolverNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if axes not in CONVOLUTIONS:
-            raise InputError(f"tile: {axes} axes given; 1 to 3 are allowed")
+            raise InputError(
+                f"tile: {axes} axes are not allowed: no convolution has as many. Allowed: 1 to 3"
+            )
         self.axes, self.levels = axes, len(widths)
         self.features = _Features(axes, features, widths, passes)
         self.cycles = nn.ModuleList(_Cycle(axes, widths) for _ in range(passes))

@@ -189,8 +189,8 @@ class UNet(nn.Module):
         core = [n - 2 * r * self.valid for n, r in zip(cells, self.reach, strict=True)]
         if any(n % self.multiple or n <= 0 for n in core):
             raise InputError(
-                f"network.widths: {list(core)} cells for a network of multiple {self.multiple}; "
-                "multiples of it are allowed"
+                f"network.widths: {list(core)} cells are not allowed: the network halves them "
+                f"too often. Allowed: multiples of {self.multiple}"
             )
         return core
 
