@@ -1,8 +1,8 @@
 """MVAR: a linear surrogate of latent fields; `autoregression.py` has its equations.
 
-On a POD of the whole domain it is the multivariate autoregression of the Oscar system; on a POD of
-tiles with `reach` 1 it is a linear 3 x 3 convolution on the lattice of tiles, and couples over a
-decomposed domain as any other surrogate does, one exchange a jump. With `rank` only the leading
+On a POD of the whole domain it is the multivariate autoregression of the Oscar system. On a POD of
+tiles with `reach` 1 it is a linear 3 x 3 convolution on the lattice of tiles. It then couples over
+a decomposed domain as any other surrogate does, one exchange a jump. With `rank` only the leading
 latent channels are modelled; the others are forecast as their training mean.
 """
 
@@ -34,8 +34,8 @@ class Mvar(Surrogate):
     """A ridge autoregression. `memory` frames are known before a forecast, at most as many lags.
 
     `selection` chooses rank, lag and alpha on held-out training runs; without it `rank` (None:
-    all), `memory` and `alpha` are taken. `bound` shrinks all eigenvalues until the companion
-    matrix has at most this spectral radius.
+    all), `memory` and `alpha` count. `bound` shrinks all eigenvalues until the companion matrix
+    has at most this spectral radius.
     """
 
     file: ClassVar[str] = FILE
@@ -99,23 +99,26 @@ class Mvar(Surrogate):
 
     def _check(self, runs: Sequence[Trajectory]) -> None:
         if not runs:
-            raise InputError("data: no run is given; the surrogate needs at least one")
+            raise InputError(
+                "data: 0 runs are not allowed: the surrogate learns from them. Allowed: 1 or more"
+            )
         channels = runs[0].shape[1]
         if self.rank is not None and self.rank > channels:
             raise InputError(
-                f"surrogate.rank: {self.rank} given; at most {channels} latent channels are there"
+                f"surrogate.rank: {self.rank} is not allowed: the latents have fewer channels. "
+                f"Allowed: at most {channels}"
             )
         for run in runs:
             if len(run) <= self.memory:
                 raise InputError(
-                    f"surrogate.memory: {self.memory} given; {run.name} has {len(run)} frames, "
-                    "more than the memory are needed"
+                    f"surrogate.memory: {self.memory} is not allowed: {run.name} has {len(run)} "
+                    "frames. Allowed: fewer than its frames"
                 )
             told = run.attributes.get("jump", self.jump)
             if told != self.jump:
                 raise InputError(
-                    f"surrogate.jump: {self.jump} given; the frames of {run.name} are {told} "
-                    "steps apart"
+                    f"surrogate.jump: {self.jump} is not allowed: the frames of {run.name} have "
+                    f"another spacing. Allowed: {told}"
                 )
 
 

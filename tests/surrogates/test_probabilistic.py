@@ -115,15 +115,17 @@ def test_data_that_are_not_finite_are_refused(tmp_path):
         return frames
 
     runs = write(tmp_path, (32,), runs=2, frames=24, law=broken)
-    with pytest.raises(InputError, match="data: the training runs hold values that are not fin"):
+    with pytest.raises(InputError, match="data: values that are not finite are not allowed"):
         Probabilistic(**SMALL, training=training(4)).fit(runs, SerialComm(), tmp_path, None, 3)
 
 
 def test_weights_of_another_kind_or_size_are_refused(tmp_path):
     fitted(tmp_path, (32,))
-    with pytest.raises(InputError, match="weights of a probabilistic, not a stepper"):
+    with pytest.raises(InputError, match="weights of a probabilistic. Needed: those of a stepper"):
         MEMBERS["stepper"]().load(tmp_path)
-    with pytest.raises(InputError, match="weights of a probabilistic, not a diffusion"):
+    with pytest.raises(
+        InputError, match="weights of a probabilistic. Needed: those of a diffusion"
+    ):
         MEMBERS["diffusion"]().load(tmp_path)
 
 
