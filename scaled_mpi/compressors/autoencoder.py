@@ -8,6 +8,7 @@ network that learns on them meets mean 0 and spread 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -21,7 +22,7 @@ from scaled_mpi.compressors.lesson import Lesson, Material, Recipe
 from scaled_mpi.compressors.network_coder import FILE, NetworkCoder, coding_network, seeded
 from scaled_mpi.config import InputError, Spec, check_name, decisive
 from scaled_mpi.facts import EventLog
-from scaled_mpi.learning.held_out import hold_out
+from scaled_mpi.learning.held_out import hold_out, learned_frames
 from scaled_mpi.learning.reaches import decode_margins
 from scaled_mpi.learning.settings import Result, Session, Task, Training
 from scaled_mpi.learning.training import on_team, train
@@ -133,6 +134,19 @@ class Autoencoder(Compressor):
         on_team(
             comm, self.training, lambda team: self._train(runs, team, Path(folder), events, seed)
         )
+
+    def sample_count(
+        self, runs: int, frames: int, shape: Sequence[int], periodic: Sequence[bool]
+    ) -> int:
+        """Return the training samples without a cell in common in `runs` runs of `frames` frames.
+
+        `shape`: cells of a run; `periodic` changes nothing.
+        """
+        learned, kept = (runs - self.held_out, frames) if runs > self.held_out else (runs, 0)
+        kept = kept or learned_frames(frames)
+        factor = whole_per_axis("compressor.factor", self.factor, len(shape), 1)
+        cores = [min(self.patch, n // f * f) for n, f in zip(shape, factor, strict=True)]
+        return learned * kept * math.prod(n // c for n, c in zip(shape, cores, strict=True))
 
     def load(self, folder: str | Path, device: str = "cpu") -> NetworkCoder:
         """The coder of a folder that `fit` filled."""

@@ -25,6 +25,13 @@ class ExperimentSpec(Spec):
     launch: str = undecisive("local")
     machine: str | None = undecisive(None)
 
+    def with_steps(self) -> Self:
+        """Return the experiment with every `training.epochs` turned into steps.
+
+        Errors: `InputError` where the number of samples is not known before the run.
+        """
+        return self
+
     def at(self, root: Path) -> Self:
         """Return the experiment with its relative paths of data below `root`."""
         return self

@@ -17,6 +17,7 @@ from torch import nn
 
 from scaled_mpi.learning.networks.convolution import crop
 from scaled_mpi.learning.networks.jump import JumpNetwork
+from scaled_mpi.parallel.blocks import behind
 
 PIECES = 2  # an axis
 
@@ -25,7 +26,7 @@ def box_mask(shape: Sequence[int], border: Sequence[int], like: torch.Tensor) ->
     """Return a mask (1, 1, Y, X), shape = cells: 0 on `border` cells at both ends, else 1."""
     mask = like.new_zeros((1, 1, *shape))
     inside = tuple(slice(b, n - b) for n, b in zip(shape, border, strict=True))
-    mask[(..., *inside)] = 1.0
+    mask[behind(inside)] = 1.0
     return mask
 
 
@@ -129,7 +130,7 @@ def sweep_errors(
     own = own.detach()
     for _ in range(passes - 1):
         whole = frames[:, memory].clone()
-        whole[(..., *core)] = join(made.detach().to(frames.dtype), axes)
+        whole[behind(core)] = join(made.detach().to(frames.dtype), axes)
         made = model.agreed(own, window, condition, mask, cut(whole, reach), ring)
         errors.append(square_error(made, truth))
     return errors

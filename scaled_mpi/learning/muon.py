@@ -12,8 +12,8 @@ in the same steps. The orthogonalisation costs a few per cent of a step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, overload
 
 import torch
 
@@ -53,19 +53,32 @@ class Muon(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        """Apply one step from the gradients of the parameters."""
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Apply one step from the gradients; `closure` first computes them anew."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 turn = self._matrix if parameter.ndim > 1 else self._vector
-                turn(parameter, group)
+                turn(parameter, parameter.grad, group)
+        return loss
 
-    def _matrix(self, parameter: torch.Tensor, group: dict[str, Any]) -> None:
-        state, gradient = self.state[parameter], parameter.grad
+    def _matrix(
+        self, parameter: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]
+    ) -> None:
+        state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"]
@@ -74,8 +87,10 @@ class Muon(torch.optim.Optimizer):
         size = 0.2 * max(ahead.shape) ** 0.5
         parameter.add_(orthogonalise(ahead).view_as(parameter), alpha=-group["lr"] * size)
 
-    def _vector(self, parameter: torch.Tensor, group: dict[str, Any]) -> None:
-        state, gradient = self.state[parameter], parameter.grad
+    def _vector(
+        self, parameter: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]
+    ) -> None:
+        state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros(())
             state["mean"] = torch.zeros_like(parameter)

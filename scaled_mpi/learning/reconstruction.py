@@ -11,6 +11,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
@@ -45,7 +47,7 @@ def gradient(made: Tensor, truth: Tensor, system: System | None = None) -> Tenso
     """
     error = made - truth
     axes = range(2, error.ndim)
-    return sum(error.diff(dim=axis).square().mean() for axis in axes) / len(axes)
+    return reduce(add, (error.diff(dim=axis).square().mean() for axis in axes)) / len(axes)
 
 
 def spectrum(made: Tensor, truth: Tensor, system: System | None = None) -> Tensor:

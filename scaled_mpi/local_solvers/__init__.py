@@ -16,6 +16,8 @@ from scaled_mpi.plugins import joined
 
 BUILT_IN: dict[str, Any] = {"exact": Exact, "learned": Learned}
 
+MEMBERS: dict[str, Any]  # served by `__getattr__`
+
 
 def __getattr__(name: str) -> dict[str, Any]:
     """Serve `MEMBERS`: the built-in members, and those that installed packages add."""

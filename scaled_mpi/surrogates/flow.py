@@ -8,7 +8,7 @@ The learned one is a small isotropic network under the stationarity loss
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
@@ -25,6 +25,9 @@ from scaled_mpi.surrogates.score import (
     train_on,
     without_checkpoints,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Flow(Spec):
@@ -115,6 +118,6 @@ def fit_flow(
     return train_on(model, lesson, spec.training, Session(comm, folder, events, seed))
 
 
-def load_flow(spec: Flow, folder: Path, device: str = "cpu") -> Any:
+def load_flow(spec: Flow, folder: Path, device: str | torch.device = "cpu") -> Any:
     """The trained network on a device, in evaluation."""
     return load_model(spec.build(), folder, device)

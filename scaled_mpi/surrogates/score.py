@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
@@ -26,6 +26,9 @@ from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import integers
 from scaled_mpi.shipped import weight_folder
 from scaled_mpi.surrogates.finished import place_weights
+
+if TYPE_CHECKING:
+    import torch
 
 CHANNELS = 2  # u and v
 WEIGHTS = "best.safetensors"
@@ -172,7 +175,7 @@ def fit_score(
     return train_on(model, lesson, spec.training, Session(comm, folder, events, seed))
 
 
-def load_score(spec: AnyScore, folder: Path, device: str = "cpu") -> Any:
+def load_score(spec: AnyScore, folder: Path, device: str | torch.device = "cpu") -> Any:
     """The trained model on a device, in evaluation."""
     return load_model(spec.build(), folder, device)
 

@@ -16,6 +16,7 @@ from scaled_mpi.config import InputError, Spec, undecisive
 from scaled_mpi.coupling.generation import Fusion, check_fusion, window_extents
 from scaled_mpi.engine.settings import ExperimentSpec
 from scaled_mpi.learning.schedules import AnySchedule, VariancePreserving
+from scaled_mpi.learning.settings import with_steps_of
 from scaled_mpi.parallel.blocks import Blocks, Grid
 from scaled_mpi.simulators.gray_scott import GrayScott
 from scaled_mpi.surrogates.denoiser import FieldDenoiser
@@ -96,6 +97,12 @@ class EnlargementExperiment(ExperimentSpec):
     schedule: AnySchedule = VariancePreserving(zero_terminal_snr=True, sigma_min=0.01)
     windows: FieldDenoiser = FieldDenoiser()
     coarse: FieldDenoiser = FieldDenoiser(coarsen=1, smooth=False)
+
+    def with_steps(self) -> EnlargementExperiment:
+        """Return the experiment with the epochs of both denoisers as steps."""
+        samples = self.boxes.samples - self.boxes.held_out
+        parts = {key: with_steps_of(getattr(self, key), samples) for key in ("windows", "coarse")}
+        return self.model_copy(update=parts)
 
     @model_validator(mode="after")
     def _fits(self) -> EnlargementExperiment:

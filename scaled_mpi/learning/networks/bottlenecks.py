@@ -66,6 +66,7 @@ class Linear(Identity):
         self.map = CONVOLUTIONS[axes](latent, latent, 1)
         with torch.no_grad():
             self.map.weight.copy_(torch.eye(latent).view(latent, latent, *(1,) * axes))
+            assert self.map.bias is not None
             self.map.bias.zero_()
 
     def code(self, z: Tensor) -> Tensor:
@@ -80,6 +81,7 @@ class Gaussian(Identity):
         self.weight = weight
         self.log_variance = CONVOLUTIONS[axes](latent, latent, 1)
         nn.init.zeros_(self.log_variance.weight)
+        assert self.log_variance.bias is not None
         nn.init.constant_(self.log_variance.bias, -6.0)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,6 +94,11 @@ class Gaussian(Identity):
 
 class Quantiser(Identity):
     """The nearest of `codes` vectors; penalty `commitment` |z - code|^2, a mean over numbers."""
+
+    book: Tensor
+    counts: Tensor
+    sums: Tensor
+    offer: Tensor
 
     def __init__(
         self,

@@ -62,6 +62,8 @@ class JumpShape(NamedTuple):
 class ConditionalJump(nn.Module):
     """A sampler of fields one jump on, conditioned on the past."""
 
+    scale: Tensor
+
     def __init__(
         self, shape: JumpShape, size: Any, schedule: Schedule, parametrization: str
     ) -> None:

@@ -18,6 +18,9 @@ respect to the decoded field. So `weight` is the critic's share of the gradient 
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
+
 import torch
 from torch import Tensor, nn
 
@@ -106,4 +109,4 @@ class Judged(nn.Module):
 
         A training of replicas asks for a gradient of every weight.
         """
-        return 0.0 * sum(weight.sum() for weight in self.critic.parameters())
+        return 0.0 * reduce(add, (weight.sum() for weight in self.critic.parameters()))

@@ -37,6 +37,8 @@ class LocalDenoiser(nn.Module):
     The network of a `Denoiser`, whose condition are the `told` fields.
     """
 
+    frequencies: Tensor
+
     def __init__(
         self,
         channels: int,
@@ -82,6 +84,8 @@ class DrawingNetwork(nn.Module):
     Each application of the denoiser reaches `reach` cells of the field, `once` latent ones; all
     applications for a sample reach `beyond` latent cells.
     """
+
+    spread: Tensor
 
     def __init__(
         self,

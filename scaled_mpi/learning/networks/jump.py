@@ -43,6 +43,8 @@ class JumpNetwork(nn.Module):
     of `LocalNetwork`.
     """
 
+    scale: torch.Tensor
+
     def __init__(
         self,
         channels: int,
@@ -124,4 +126,6 @@ class JumpNetwork(nn.Module):
         own = self.alone(window, condition, mask, noise)
         if future is None or future_mask is None or not self.masked:
             return own
+        if mask is None:
+            mask = torch.ones_like(window[:, -1, :1])
         return self.agreed(own, window, condition, mask, future, future_mask)

@@ -132,7 +132,8 @@ class _Features(nn.Module):
             found.append(skip + nn.functional.gelu(block(torch.cat([x, skip], 1))))
         found.reverse()
         return [
-            [1 + head(x) for head, x in zip(heads, found, strict=True)] for heads in self.heads
+            [1 + head(x) for head, x in zip(heads.children(), found, strict=True)]
+            for heads in self.heads
         ]
 
 
