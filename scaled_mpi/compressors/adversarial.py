@@ -117,7 +117,7 @@ class Contest(Lesson):
             return total + model.truce()
         return total + model.contest(made, truth, total)
 
-    def told(self, model: Any, made: Any, truth: Any) -> dict[str, float]:
+    def further_scores(self, model: Any, made: Any, truth: Any) -> dict[str, float]:
         """Loss of the critic: 1 if blind, 0 if right by a margin; made, truth (1, C, *cells)."""
         from scaled_mpi.learning.networks.critic import hinge
 

@@ -127,7 +127,7 @@ class Lesson:
         for field in self.examples(model):
             _, truth, total = self.remade(model, field)
             made = model(field).float()
-            rows.append({"loss": float(total), **self.told(model, made, truth)})
+            rows.append({"loss": float(total), **self.further_scores(model, made, truth)})
             pairs.append((made, truth))
         found = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         if self.recipe.quantised:
@@ -143,7 +143,7 @@ class Lesson:
             fields, _ = self.patches.draw(self.seed, FreeStep.VALIDATION, [number])
             yield torch.from_numpy(np.ascontiguousarray(fields[:, 0])).to(device)
 
-    def told(self, model: Any, made: Any, truth: Any) -> dict[str, float]:
+    def further_scores(self, model: Any, made: Any, truth: Any) -> dict[str, float]:
         """Further scores of one patch, decoded and true, (1, C, *cells) each."""
         return {}
 

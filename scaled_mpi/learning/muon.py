@@ -61,7 +61,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Apply one step from the gradients of the parameters; `closure` computes them first."""
+        """Apply one step from the gradients; `closure` first computes them anew."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -103,7 +103,7 @@ def kicks_of(
 ) -> Callable[[], np.ndarray] | None:
     """Return the noise of `members` from step `steps` on, for `advance_members`.
 
-    Each call gives normal numbers (N, *block.size), one set a member; None without noise.
+    A call returns normal numbers (N, *size) of the N members. None without noise.
     """
     own = getattr(simulator, "kicks", None)
     return None if own is None else own(block, grid, seed, members, steps)

@@ -19,7 +19,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Told(Spec):
+class JumpMetadata(Spec):
     """Metadata of a learned jump; `stepper` holds the keys of its training."""
 
     kind: str
@@ -34,7 +34,7 @@ class Told(Spec):
     condition_spread: tuple[Finite, ...]
 
     @model_validator(mode="after")
-    def _lengths_fit(self) -> Told:
+    def _lengths_fit(self) -> JumpMetadata:
         for name, count in (
             ("mean", self.channels),
             ("spread", self.channels),
@@ -58,12 +58,14 @@ def read_jump(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if meta.get("kind") != kind:
         raise InputError(f"{path}: weights of a {meta.get('kind')}. Needed: those of a {kind}")
     try:
-        told = parse(Told, {key: meta[key] for key in Told.model_fields if key in meta})
+        metadata = parse(
+            JumpMetadata, {key: meta[key] for key in JumpMetadata.model_fields if key in meta}
+        )
     except (InputError, RecursionError) as error:
         raise InputError(
             f"{path}: its metadata do not fit: {error}. Needed: weights of a {kind}"
         ) from error
-    return tensors, plain(told)
+    return tensors, plain(metadata)
 
 
 def agree(spec: Any, meta: Mapping[str, Any], seen: Mapping[str, Any] | None, path: Path) -> None:

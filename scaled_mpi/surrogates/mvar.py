@@ -123,16 +123,19 @@ class Mvar(Surrogate):
 
 
 def save_mvar(
-    folder: Path, model: Linear, covariance: np.ndarray, mean: np.ndarray, told: Mapping[str, Any]
+    folder: Path, model: Linear, covariance: np.ndarray, mean: np.ndarray, meta: Mapping[str, Any]
 ) -> None:
-    """Leave a model in `folder` for `MvarOperator`; `told` has memory, alpha, train_r2,
-    train_rmse and scores, `mean` (latents,) that of every latent channel."""
+    """Write a model to `folder` for `MvarOperator`.
+
+    `covariance` (rank, rank) is that of the one-step residuals, `mean` (latents,) that of every
+    latent channel. `meta` has memory, alpha, train_r2, train_rmse and scores.
+    """
     arrays = {"weights": model.weights, "covariance": covariance, "mean": mean}
     save_arrays(
         folder / FILE,
         arrays,
         {
-            **told,
+            **meta,
             "reach": list(model.reach),
             "lag": model.lag,
             "rank": model.channels,
@@ -184,16 +187,16 @@ class MvarOperator(Operator):
     """A fitted autoregression as a local operator, float64, one tile a call.
 
     Attributes: `reach`, `memory`, `model`, `rank`, `radius`, `covariance` (rank, rank) of the
-    one-step residuals, `mean` (latents,), `told` (everything the fit noted).
+    one-step residuals, `mean` (latents,), `meta` (metadata of the fit).
     """
 
     def __init__(self, path: Path) -> None:
-        arrays, self.told = load_arrays(path)
-        self.reach: tuple[int, ...] = tuple(self.told["reach"])
-        self.memory: int = self.told["memory"]
-        self.rank: int = self.told["rank"]
-        self.radius: float = self.told["radius"]
-        self.model = Linear(arrays["weights"], self.told["lag"], self.reach)
+        arrays, self.meta = load_arrays(path)
+        self.reach: tuple[int, ...] = tuple(self.meta["reach"])
+        self.memory: int = self.meta["memory"]
+        self.rank: int = self.meta["rank"]
+        self.radius: float = self.meta["radius"]
+        self.model = Linear(arrays["weights"], self.meta["lag"], self.reach)
         self.covariance, self.mean = arrays["covariance"], arrays["mean"]
 
     def advance(

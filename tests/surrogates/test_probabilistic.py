@@ -103,7 +103,7 @@ def test_weights_have_the_same_bits_on_any_number_of_ranks(mpi_tmp_path):
 
 def test_a_batch_larger_than_the_data_set_is_refused(tmp_path):
     huge = training(4, batch=4096, micro_batches=4)
-    with pytest.raises(InputError, match="training.batch: 4096 is larger than the data set"):
+    with pytest.raises(InputError, match="training.batch: 4096 is not allowed: it is larger"):
         fitted(tmp_path, (32,), training=huge)
     assert not (tmp_path / "best.safetensors").exists()
 

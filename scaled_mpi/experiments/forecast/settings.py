@@ -193,7 +193,7 @@ class ForecastExperiment(ExperimentSpec):
         """Cells of the large domain. Errors: `InputError` with a dataset, whose files know it."""
         if self.domain.shape is None:
             raise InputError(
-                "domain.shape: None is not allowed: nothing else tells the size of the large "
+                "domain.shape: None is not allowed: nothing else sets the size of the large "
                 "domain. Allowed: its cells, one number an axis"
             )
         return self.domain.shape

@@ -33,13 +33,13 @@ UNKNOWN = 1.0  # stands where the future is not known
 class Known(NamedTuple):
     """Data known before a jump; cells are those of the window, tile + 2 reach.
 
-    window (B, M, C, *cells) newest last and 0 where not known, mask (B, 1, *cells), told (B, n) or
-    None, future (B, C, *cells) and its mask (B, 1, *cells), or None.
+    window (B, M, C, *cells) newest last and 0 where not known, mask (B, 1, *cells). scalars (B, n)
+    or None, future (B, C, *cells) and its mask (B, 1, *cells), or None.
     """
 
     window: Tensor
     mask: Tensor
-    told: Tensor | None = None
+    scalars: Tensor | None = None
     future: Tensor | None = None
     future_mask: Tensor | None = None
 
@@ -93,7 +93,7 @@ class ConditionalJump(nn.Module):
             told = torch.where(where > 0, change, told)
         past = (known.window * known.mask[:, None]).flatten(1, 2)
         fields = torch.cat((past, known.mask, told, where), 1)
-        return Condition(gather(fields, self.factor), known.told)
+        return Condition(gather(fields, self.factor), known.scalars)
 
     def loss(self, known: Known, truth: Tensor, time: Tensor, noise: Tensor) -> Tensor:
         """Denoising loss; truth and noise (B, C, *cells), time (B,) in [0, 1]; a scalar."""
