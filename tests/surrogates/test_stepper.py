@@ -303,7 +303,7 @@ def test_tiles_and_data_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         operator.advance(np.zeros((1, 2, 23), np.float32), np.ones(23), np.zeros(0))
     with pytest.raises(InputError, match="surrogate.jump"):
         Stepper(jump=25).fit(runs, SerialComm(), tmp_path, None, 0)
-    with pytest.raises(InputError, match="no run"):
+    with pytest.raises(InputError, match="data: 0 runs"):
         Stepper().fit([], SerialComm(), tmp_path, None, 0)
     with pytest.raises(InputError, match="frames"):
         Stepper(memory=9, training=TINY).fit(runs, SerialComm(), tmp_path / "b", None, 0)
