@@ -222,7 +222,9 @@ def test_test_runs_may_be_longer(tmp_path):
     assert (experiment.frames_of("train"), experiment.frames_of("test")) == (10, 15)
     write_member(experiment, tmp_path, Member("test", 0))
     assert len(Trajectory(tmp_path, "test-0000")) == 15
-    with pytest.raises(InputError, match="it has 3 frames. .* more frames than surrogate.memory = 3"):
+    with pytest.raises(
+        InputError, match="it has 3 frames. .* more frames than surrogate.memory = 3"
+    ):
         load(SMOKE, [*FEW, "ensemble.test_duration=0.2"])
 
 
