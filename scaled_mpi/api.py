@@ -31,9 +31,14 @@ from scaled_mpi.coupling.encoding import TrainingPlace, encode_runs, fit_compres
 from scaled_mpi.engine.jobs import job_of
 from scaled_mpi.experiments import from_tree, kind_of
 from scaled_mpi.experiments import load as load_experiment
-from scaled_mpi.experiments.forecast.settings import HISTORY, ForecastExperiment
+from scaled_mpi.experiments.forecast.settings import (
+    HISTORY,
+    ForecastExperiment,
+    is_forecast,
+)
 from scaled_mpi.facts import EventLog
 from scaled_mpi.labelled import Describing, as_dataset, as_runs, fields_of
+from scaled_mpi.learning.given_weights import Part, with_counted_steps
 from scaled_mpi.model import Coupled, Model
 from scaled_mpi.opening import Outputs, open_outputs
 from scaled_mpi.parallel.blocks import handy_tile, make_blocks
@@ -116,7 +121,7 @@ def fit(
     comm = comm or world()
     place = scratch_folder(folder, comm)
     stored = fields_of(runs, _made(place / "runs", comm), "run", comm)
-    compressor = compressor or COMPRESSORS["identity"]()
+    compressor = _with_steps(compressor or COMPRESSORS["identity"](), stored[0], len(stored))
     rooms = {name: _made(place / name, comm) for name in ("compress", "fit")}
     spots = {
         name: TrainingPlace(
@@ -129,6 +134,7 @@ def fit(
     encode_runs(coder, stored, rooms["compress"], comm)
     comm.Barrier()
     latent = [Trajectory(rooms["compress"], run.name) for run in stored]
+    surrogate = _with_steps(surrogate, latent[0], len(latent))
     fit_surrogate("surrogate", surrogate, latent, spots["fit"])
     run = stored[0]
     span = float(run.times[1] - run.times[0]) if len(run) > 1 else None
@@ -262,7 +268,7 @@ def load(source: str | Path, rival: str | None = None, device: str | None = None
     """
     folder = weight_folder(str(source))
     experiment = load_experiment(folder / "config.yaml")
-    if not isinstance(experiment, ForecastExperiment):
+    if not is_forecast(experiment):
         raise InputError(
             f"{folder}: a {experiment.kind} has no surrogate of fields. Needed: a forecast."
         )
@@ -302,13 +308,19 @@ def _model(
     )
     if simulator is not None:
         span = member.jump * simulator.time_step
-        grid = grid_of(simulator, experiment.domain.shape)
+        grid = grid_of(simulator, experiment.shape)
         known = Describing(tuple(simulator.channels), grid, condition_of(simulator))
     else:
         truth = Trajectory(folder / "simulate", "test-0000")
         span = float(truth.times[1] - truth.times[0])
         known = Describing(truth.channels, truth.grid, truth.attributes.get("condition", {}))
     return Model(operator, coder, member.jump, span, how, known, experiment.seed)
+
+
+def _with_steps(part: Part, run: Trajectory, runs: int) -> Part:
+    """A block to train with its epochs as steps over `runs` runs like `run`."""
+    periodic = [edge.periodic for edge in run.grid.boundary]
+    return with_counted_steps(part, runs, len(run), run.grid.shape, periodic)
 
 
 def _made(folder: Path, comm: Comm) -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, Union, get_args
 
@@ -73,16 +73,12 @@ def undecisive(default: Any, **keys: Any) -> Any:
     return pydantic.Field(default, json_schema_extra={"decides": False}, **keys)
 
 
-def named(key: str, known: Callable[[], Iterable[str]]) -> Any:
-    """Return the type of a key that names a member of a family; `known()` lists the names."""
-
-    def check(name: str) -> str:
-        if name not in known():
-            allowed = ", ".join(known())
-            raise InputError(f"{key}: {name} is not allowed: unknown. Allowed: {allowed}")
-        return name
-
-    return Annotated[str, pydantic.AfterValidator(check)]
+def check_name(key: str, name: str, known: Iterable[str]) -> str:
+    """Return `name` if it is one of `known`. Errors: `InputError`, naming `key`."""
+    names = tuple(known)
+    if name not in names:
+        raise InputError(f"{key}: {name} is not allowed: unknown. Allowed: {', '.join(names)}")
+    return name
 
 
 def choice(members: Mapping[str, type[Spec]]) -> Any:
@@ -272,6 +268,9 @@ def _one_line(cls: type[Spec], tree: object, error: pydantic.ValidationError) ->
     needed = message.removeprefix("Input should be ")
     if needed != message:
         return f"{key}: {given} is not allowed: {_reason(first['type'])}. Allowed: {needed}"
+    if first["type"] == "string_pattern_mismatch":
+        pattern = first["ctx"]["pattern"]
+        return f"{key}: {given} is not allowed: wrong form. Allowed: text that matches {pattern}"
     return f"{key}: {given} is not allowed: {message[:1].lower()}{message[1:]}"
 
 

@@ -179,7 +179,9 @@ def stored_runs(fields: Any) -> list[Trajectory] | None:
     found = []
     for variable in fields.data_vars.values():
         data = variable.variable._data
-        source = data.array if isinstance(data, LazilyIndexedArray) else None
+        if not isinstance(data, LazilyIndexedArray):
+            return None
+        source = data.array
         if not hasattr(source, "stored") or data.shape != source.shape:
             return None
         whole = [
@@ -264,7 +266,7 @@ def _write(
         for frame, moment in enumerate(np.asarray(dataset["time"].values, np.float64)):
             field = None
             if mine is not None:
-                part = dataset.isel(time=frame, **dict(zip(names, mine, strict=True)))
+                part = dataset.isel({"time": frame, **dict(zip(names, mine, strict=True))})
                 field = np.stack([part[one].values for one in channels]).astype(np.float32)
                 if not np.isfinite(field).all():
                     raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scaled_mpi.compressors.coders import Coder
 from scaled_mpi.config import InputError
@@ -93,7 +93,7 @@ class Model:
         folder: Path,
         comm: Comm,
         member: int = 0,
-        coupled: Mapping[str, object] | None = None,
+        coupled: Mapping[str, Any] | None = None,
     ) -> xarray.Dataset:
         """As `advance`, from frame `start` of a stored trajectory; collective."""
         how = replace(self.coupled, **{k: v for k, v in (coupled or {}).items() if v is not None})

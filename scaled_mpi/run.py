@@ -149,7 +149,7 @@ def _run(job: Job, options: argparse.Namespace, comm: Comm) -> int:
 
     def shown(folder: Path) -> None:
         if options.track and comm.rank == 0:
-            track(folder, given.track)
+            track(folder, options.track)
 
     say(f"{job.experiment.name}: {comm.size} rank{'s' * (comm.size > 1)}")
     last = options.stage or "report"

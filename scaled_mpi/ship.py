@@ -19,7 +19,7 @@ from pathlib import Path
 
 from scaled_mpi.config import InputError, to_yaml
 from scaled_mpi.experiments import load
-from scaled_mpi.experiments.forecast.settings import ForecastExperiment
+from scaled_mpi.experiments.forecast.settings import ForecastExperiment, is_forecast
 from scaled_mpi.fact_names import each_once, old_forms
 from scaled_mpi.facts import read_facts
 from scaled_mpi.files import plain_name, sha256, write_text
@@ -79,6 +79,8 @@ def main() -> int:
     folder = parser.parse_args().results
     try:
         experiment = load(folder / "config.yaml")
+        if not is_forecast(experiment):
+            raise InputError(f"{folder}: a {experiment.kind}. Needed: a forecast")
         for name, source in networks(folder, experiment).items():
             ship(name, source, to_yaml(experiment), numbers(folder))
     except InputError as error:

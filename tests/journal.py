@@ -8,8 +8,10 @@ that share the serial tests, a folder of claims: a file's tests belong to the fi
 from __future__ import annotations
 
 import faulthandler
+import fcntl
 import json
 import os
+import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -78,6 +80,7 @@ class Journal:
         items[:] = [item for item in items if item.nodeid not in done]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
+        compile_in_turn(self.folder.parent / "compiling")
         self.write("collected", [item.nodeid for item in session.items])
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -128,6 +131,24 @@ class Journal:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         self.write("finished", int(exitstatus))
+
+
+def compile_in_turn(lock: Path) -> None:
+    """Lets numba write its cache in one process at a time, or kernels get each other's code.
+
+    Two processes that add a kernel of one function at once can choose the same name of a file.
+    """
+    caching = sys.modules.get("numba.core.caching")
+    if caching is None:
+        return
+    save = caching.IndexDataCacheFile.save
+
+    def alone(*arguments: Any) -> None:
+        with lock.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            save(*arguments)
+
+    caching.IndexDataCacheFile.save = alone
 
 
 class Claims:

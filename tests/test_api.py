@@ -116,6 +116,14 @@ def test_an_experiment_runs_from_a_tree_of_keys(tmp_path):
     assert left.report.is_file() and 0 < left.latest["cov.error.tiled"] < 1
 
 
+def test_epochs_stand_in_place_of_steps(book, tmp_path):
+    training = {"epochs": 1, "batch": 32, "micro_batches": 1, "validate_every": 5, "warmup": 1}
+    net = sm.Stepper(jump=20, reach=8, width=16, patch=16, held_out=1, training=training)
+    sm.fit(net, book[0].isel(time=slice(0, 6)), folder=tmp_path)
+    events = (tmp_path / "fit" / "events.jsonl").read_text().splitlines()
+    assert '"steps": 2' in events[-1]  # 3 runs, 5 jumps, 4 patches: 60 samples
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [

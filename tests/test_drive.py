@@ -167,8 +167,8 @@ def test_a_core_is_left_to_no_one_and_large_runs_come_last(tmp_path, monkeypatch
 
 
 def test_slow_files_of_the_last_call_are_started_first(tmp_path):
-    files = ["tests/test_a.py", "tests/test_b.py", "tests/test_turing.py"]
-    assert drive.slow_first(files, tmp_path / "none")[0] == "tests/test_turing.py"
+    files = ["tests/test_a.py", "tests/test_b.py", "tests/test_stages.py"]
+    assert drive.slow_first(files, tmp_path / "none")[0] == "tests/test_stages.py"
     (tmp_path / "seconds").write_text("all serial file\n 9.0 9.0 tests/test_b.py\n")
     assert drive.slow_first(files, tmp_path / "seconds")[0] == "tests/test_b.py"
 

@@ -15,10 +15,11 @@ from scaled_mpi.parallel.signals import EXIT_REQUEUE
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ROOT / "configs" / "smoke" / "ddm.yaml"
+# Long enough to be killed on its way; what comes after the march is not asked for.
 LONG = ["coupling.jumps=24", "coupling.checkpoint=3"]
 
 
-def start(outputs, ranks, *more):
+def start(outputs, ranks, *more, upto="couple"):
     """The command as a user types it, in a process group of its own."""
     command = [
         sys.executable,
@@ -27,6 +28,8 @@ def start(outputs, ranks, *more):
         str(SMOKE),
         *LONG,
         *more,
+        "--stage",
+        upto,
         "--outputs",
         str(outputs),
     ]
@@ -105,12 +108,12 @@ def test_a_warned_job_saves_itself_and_asks_to_be_requeued(uninterrupted, tmp_pa
 
 def test_a_training_killed_goes_on_to_the_same_weights(uninterrupted, tmp_path):
     more = ["surrogate.training.checkpoint_every=5"]
-    job = start(tmp_path, 1, *more)
+    job = start(tmp_path, 1, *more, upto="fit")
     # Some resumable state of the training is there: any file that the loop has written.
     assert wait_for(job, tmp_path, "fit-*.partial/*state*")
     os.killpg(job.pid, signal.SIGKILL)
     job.wait()
-    code, output = finish(start(tmp_path, 1, *more))
+    code, output = finish(start(tmp_path, 1, *more, upto="fit"))
     assert code == 0, output
     weights = [
         next(root.glob("artefacts/fit-*/best.safetensors")).read_bytes()

@@ -20,10 +20,10 @@ SORTS = ("docstrings", "errors", "readme", "shapes")
 # Faults that a room may still have (`python tests/words.py ROOM` lists them). A number only falls;
 # at 0 its entry is deleted, and with its last entry the room.
 ALLOWED: dict[str, dict[str, int]] = {
-    "compressors": {"docstrings": 9, "shapes": 4},
-    "learning": {"docstrings": 52, "shapes": 24},
-    "local_solvers": {"docstrings": 3, "shapes": 4},
-    "surrogates": {"docstrings": 21, "shapes": 12},
+    "compressors": {"docstrings": 8, "shapes": 1},
+    "learning": {"docstrings": 50, "shapes": 9},
+    "local_solvers": {"docstrings": 1},
+    "surrogates": {"docstrings": 21, "shapes": 2},
     "top": {"docstrings": 29, "errors": 1, "shapes": 19},
 }
 

@@ -25,11 +25,18 @@ class Critic(Spec):
     """The network that tells made fields from true ones; it learns from step `start` on."""
 
     start: NonNegativeInt | None = Field(
-        None, description="steps of the plain autoencoder before it; by default a quarter of all"
+        default=None,
+        description="steps of the plain autoencoder before it; by default a quarter of all",
     )
-    weight: NonNegativeFloat = Field(0.2, description="its share of what moves the field made")
-    width: PositiveInt = Field(16, description="features of its first layer, doubled in the next")
-    depth: PositiveInt = Field(3, description="strided layers; 3 judge patches of 24 cells")
+    weight: NonNegativeFloat = Field(
+        default=0.2, description="its share of what moves the field made"
+    )
+    width: PositiveInt = Field(
+        default=16, description="features of its first layer, doubled in the next"
+    )
+    depth: PositiveInt = Field(
+        default=3, description="strided layers; 3 judge patches of 24 cells"
+    )
 
     @property
     def patch(self) -> int:
@@ -40,7 +47,7 @@ class Critic(Spec):
 class Adversarial(Autoencoder):
     """A convolutional autoencoder with a patch critic; lengths are in cells of the field."""
 
-    kind: Literal["adversarial"] = "adversarial"
+    kind: Literal["adversarial"] = "adversarial"  # type: ignore[assignment]
     critic: Critic = Critic()
 
     @model_validator(mode="after")
@@ -98,7 +105,7 @@ class Contest(Lesson):
         super().__init__(*of)
         self.begin = begin
 
-    def sample(self, step: int, micro: int, size: int) -> dict[str, Any]:
+    def sample(self, step: int, micro: int, size: int) -> Any:
         """Normalised fields (size, C, *(patch + 2 ring)), and the step."""
         return {"fields": super().sample(step, micro, size), "step": step}
 

@@ -8,17 +8,17 @@ is followed (Rowley, Marsden 2000, https://doi.org/10.1016/S0167-2789(00)00042-7
 
 all at once by FFT. The reference is the mean of all frames aligned to the first one: the plain
 mean of what travels round the domain is flat. A shift is periodic, so as a latent it is the two
-numbers (cos, sin)(2 pi s / n) an axis, which turn at a constant speed where the field travels at
-one: an autoregression forecasts them as it does the modes.
+numbers (cos, sin)(2 pi s / n) an axis. They turn at a constant speed where the field travels at
+one, and an autoregression forecasts them as it does the modes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.ordered import ordered_sum, parts_of
 
 
@@ -36,22 +36,22 @@ def moved(field: np.ndarray, shift: Iterable[int]) -> np.ndarray:
 
 
 def aligned(field: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """The field where the reference lies."""
+    """Return the field (C, *cells) moved to where the reference (C, *cells) lies."""
     return moved(field, (-n for n in shift_of(field, reference)))
 
 
-def common_reference(read: Callable[[int], np.ndarray], frames: int, comm: Any) -> np.ndarray:
+def common_reference(read: Callable[[int], np.ndarray], frames: int, comm: Comm) -> np.ndarray:
     """The mean of `read(i)` (C, *cells) of all frames aligned to frame 0; collective."""
     first, parts = read(0), parts_of(frames)
 
     def total(part: int) -> np.ndarray:
-        return sum(aligned(read(frame), first) for frame in parts[part])
+        return np.asarray(sum(aligned(read(frame), first) for frame in parts[part]))
 
     return ordered_sum(comm, len(parts), total) / frames
 
 
 def phases(shift: Sequence[int], shape: Sequence[int]) -> np.ndarray:
-    """(2 axes,): cos and sin of every axis' shift."""
+    """Return cos and sin of every axis' shift, an array (2 axes, )."""
     angles = 2 * np.pi * np.array(shift, np.float64) / np.array(shape)
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).reshape(-1)
 

@@ -8,19 +8,21 @@ channel, and so are latents, so that what learns on them meets mean 0 and spread
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
 from scaled_mpi.compressors.coders import Compressor
 from scaled_mpi.compressors.equation import system_of
 from scaled_mpi.compressors.lesson import Lesson, Material, Recipe
 from scaled_mpi.compressors.network_coder import FILE, NetworkCoder, coding_network, seeded
-from scaled_mpi.config import InputError, Spec, decisive, named
-from scaled_mpi.learning.held_out import hold_out
+from scaled_mpi.config import InputError, Spec, check_name, decisive
+from scaled_mpi.facts import EventLog
+from scaled_mpi.learning.held_out import hold_out, learned_frames
 from scaled_mpi.learning.reaches import decode_margins
 from scaled_mpi.learning.settings import Result, Session, Task, Training
 from scaled_mpi.learning.training import on_team, train
@@ -33,13 +35,8 @@ from scaled_mpi.plugins import names
 FACTORS = (1, 2, 4, 8)
 
 
-_BottleneckName = named(
-    "compressor.bottleneck.kind",
-    lambda: names("scaled_mpi.bottlenecks", ("identity", "linear", "kl", "vq")),
-)
-_TermName = named(
-    "compressor.terms", lambda: names("scaled_mpi.losses", ("gradient", "spectrum", "residual"))
-)
+BOTTLENECKS = ("identity", "linear", "kl", "vq")
+TERMS = ("gradient", "spectrum", "residual")
 
 
 class Bottleneck(Spec):
@@ -48,11 +45,17 @@ class Bottleneck(Spec):
     `codes`, `decay` and `commitment` are of vq, `weight` (of the divergence) of kl.
     """
 
-    kind: _BottleneckName = "identity"  # type: ignore[valid-type]
-    codes: int = Field(512, ge=2)
-    decay: float = Field(0.98, gt=0, lt=1)
+    kind: str = "identity"
+    codes: int = Field(default=512, ge=2)
+    decay: float = Field(default=0.98, gt=0, lt=1)
     commitment: NonNegativeFloat = 0.25
     weight: NonNegativeFloat = 1e-3
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        known = names("scaled_mpi.bottlenecks", BOTTLENECKS)
+        return check_name("compressor.bottleneck.kind", kind, known)
 
 
 class Autoencoder(Compressor):
@@ -64,15 +67,19 @@ class Autoencoder(Compressor):
     factor: PositiveInt | tuple[PositiveInt, ...] = 4
     latent_channels: PositiveInt = 8
     bottleneck: Bottleneck = Bottleneck()
-    conserve: bool = Field(False, description="keep integrals exactly, in channels of their own")
-    width: PositiveInt = Field(32, description="features on the first coarser grid")
-    depth: PositiveInt = Field(1, description="blocks on each grid; each reaches one of its cells")
-    terms: dict[_TermName, NonNegativeFloat] = Field(  # type: ignore[valid-type]
-        {}, description="weights of further terms beside the mean square error"
+    conserve: bool = Field(
+        default=False, description="keep integrals exactly, in channels of their own"
     )
-    patch: PositiveInt = Field(64, description="cells an axis of a training sample")
-    symmetric: bool = Field(True, description="learn all flips and turns (scalar fields)")
-    held_out: PositiveInt = Field(2, description="last runs, kept for validation")
+    width: PositiveInt = Field(default=32, description="features on the first coarser grid")
+    depth: PositiveInt = Field(
+        default=1, description="blocks on each grid; each reaches one of its cells"
+    )
+    terms: dict[str, NonNegativeFloat] = Field(
+        default={}, description="weights of further terms beside the mean square error"
+    )
+    patch: PositiveInt = Field(default=64, description="cells an axis of a training sample")
+    symmetric: bool = Field(default=True, description="learn all flips and turns (scalar fields)")
+    held_out: PositiveInt = Field(default=2, description="last runs, kept for validation")
     training: Training = Training(
         steps=400,
         batch=8,
@@ -82,6 +89,13 @@ class Autoencoder(Compressor):
         ema=0.99,
         validate_every=50,
     )
+
+    @field_validator("terms")
+    @classmethod
+    def _terms_known(cls, terms: dict[str, float]) -> dict[str, float]:
+        for name in terms:
+            check_name("compressor.terms", name, names("scaled_mpi.losses", TERMS))
+        return terms
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Autoencoder:
@@ -103,7 +117,7 @@ class Autoencoder(Compressor):
         trajectories: Sequence[Trajectory],
         comm: Comm,
         folder: str | Path,
-        events: Any,
+        events: EventLog | None,
         seed: int,
     ) -> None:
         """Train on stored runs and leave the coder in `folder`. Collective over `comm`.
@@ -118,6 +132,19 @@ class Autoencoder(Compressor):
         on_team(
             comm, self.training, lambda team: self._train(runs, team, Path(folder), events, seed)
         )
+
+    def sample_count(
+        self, runs: int, frames: int, shape: Sequence[int], periodic: Sequence[bool]
+    ) -> int:
+        """Return the training samples without a cell in common in `runs` runs of `frames` frames.
+
+        `shape`: cells of a run; `periodic` changes nothing.
+        """
+        learned, kept = (runs - self.held_out, frames) if runs > self.held_out else (runs, 0)
+        kept = kept or learned_frames(frames)
+        factor = whole_per_axis("compressor.factor", self.factor, len(shape), 1)
+        cores = [min(self.patch, n // f * f) for n, f in zip(shape, factor, strict=True)]
+        return learned * kept * math.prod(n // c for n, c in zip(shape, cores, strict=True))
 
     def load(self, folder: str | Path, device: str = "cpu") -> NetworkCoder:
         """The coder of a folder that `fit` filled."""
@@ -150,7 +177,12 @@ class Autoencoder(Compressor):
             )
 
     def _train(
-        self, runs: Sequence[Trajectory], comm: Comm, folder: Path, events: Any, seed: int
+        self,
+        runs: Sequence[Trajectory],
+        comm: Comm,
+        folder: Path,
+        events: EventLog | None,
+        seed: int,
     ) -> None:
         from scaled_mpi.learning.patches import measure
         from scaled_mpi.learning.weights import save_weights
@@ -163,7 +195,7 @@ class Autoencoder(Compressor):
         on_root(comm, lambda: save_weights(folder / FILE, network.state_dict(), meta))
 
     def _learn(
-        self, material: Material, comm: Comm, folder: Path, events: Any, seed: int
+        self, material: Material, comm: Comm, folder: Path, events: EventLog | None, seed: int
     ) -> tuple[Any, dict[str, Any]]:
         """The trained network, and all that is told beside its weights. Collective."""
         meta = self._meta(material)

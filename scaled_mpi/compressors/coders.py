@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -82,6 +82,12 @@ class Compressor(TrainedPart):
 
     `weights`: a results folder or a shipped name, in place of a training.
     """
+
+    if TYPE_CHECKING:
+
+        @property
+        def kind(self) -> str:
+            """Name of the member in YAML."""
 
     def fit(
         self,

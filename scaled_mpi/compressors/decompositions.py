@@ -19,11 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from scaled_mpi.parallel import streams
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.ordered import in_order, ordered_sum, share
 
@@ -38,7 +38,7 @@ class Tall:
     Only `rows` travels where the parts are tasks (`parallel/ordered.py`).
     """
 
-    comm: Any
+    comm: Comm
     parts: int
     columns: int
     rows: Callable[[int], np.ndarray]
@@ -92,11 +92,11 @@ def _triangle(matrix: Tall) -> np.ndarray | None:
     rows, joined = matrix.rows, None
 
     def factor(part: int) -> np.ndarray:
-        return np.linalg.qr(rows(part), mode="r")
+        return np.asarray(np.linalg.qr(rows(part), mode="r"))
 
     for triangle in in_order(matrix.comm, matrix.parts, factor):
         if joined is not None:
-            triangle = np.linalg.qr(np.vstack([joined, triangle]), mode="r")
+            triangle = np.asarray(np.linalg.qr(np.vstack([joined, triangle]), mode="r"))
         joined = triangle
     return joined
 

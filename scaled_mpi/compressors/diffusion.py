@@ -41,14 +41,14 @@ class Decoder(Spec):
 
     coarsen: PositiveInt = 2
     width: PositiveInt = 48
-    depth: PositiveInt = Field(3, description="blocks; each reaches one coarse cell")
+    depth: PositiveInt = Field(default=3, description="blocks; each reaches one coarse cell")
     schedule: AnySchedule = Cosine()
     parametrization: Literal["epsilon", "x0", "v", "flow", "edm"] = "edm"
     # On a schedule that keeps variance Euler steps, however few, leave a remainder of spread 1
     # its variance; four of ddim lose half of it.
     sampler: Literal["ddim", "euler", "heun"] = "euler"
     steps: PositiveInt = 4
-    temperature: float = Field(1.0, ge=0, le=1)
+    temperature: float = Field(default=1.0, ge=0, le=1)
 
 
 class DiffusionAutoencoder(Autoencoder):
@@ -57,7 +57,7 @@ class DiffusionAutoencoder(Autoencoder):
     `training` is that of the autoencoder, and then of the denoiser.
     """
 
-    kind: Literal["diffusion"] = "diffusion"
+    kind: Literal["diffusion"] = "diffusion"  # type: ignore[assignment]
     decoder: Decoder = Decoder()
 
     @model_validator(mode="after")
@@ -84,7 +84,7 @@ class DiffusionAutoencoder(Autoencoder):
         return tuple(mean + drawn for mean, drawn in reaches)
 
     def _learn(
-        self, material: Material, comm: Comm, folder: Path, events: Any, seed: int
+        self, material: Material, comm: Comm, folder: Path, events: EventLog | None, seed: int
     ) -> tuple[Any, dict[str, Any]]:
         import torch
 

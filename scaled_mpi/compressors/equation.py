@@ -30,7 +30,7 @@ def system_of(runs: Sequence[Trajectory], scale: Any) -> Any:
 
 
 def _simulator(runs: Sequence[Trajectory]) -> Any:
-    told = [run.attributes.get("equation") for run in runs]
+    told: list[Any] = [run.attributes.get("equation") for run in runs]
     known = [name for name, one in simulators.MEMBERS.items() if hasattr(one, "rates")]
     for run, equation in zip(runs, told, strict=True):
         kind = equation.get("kind") if isinstance(equation, dict) else None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from scaled_mpi.compressors.coders import Coder, Compressor
 from scaled_mpi.config import InputError
+from scaled_mpi.facts import EventLog
 from scaled_mpi.files import seal, unseal, write_text
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.root import on_root
@@ -30,7 +31,7 @@ class Identity(Compressor):
         trajectories: Sequence[Trajectory],
         comm: Comm,
         folder: str | Path,
-        events: Any,
+        events: EventLog | None,
         seed: int,
     ) -> None:
         """Note the number of axes in `folder`. Collective over `comm`."""

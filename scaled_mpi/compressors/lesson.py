@@ -100,8 +100,8 @@ class Lesson:
         fields, _ = self.patches.draw(self.seed, FreeStep.SURVEY, range(SURVEYED))
         return torch.from_numpy(np.ascontiguousarray(fields[:, 0]))
 
-    def sample(self, step: int, micro: int, size: int) -> np.ndarray:
-        """Normalised fields (size, C, *(patch + 2 ring))."""
+    def sample(self, step: int, micro: int, size: int) -> Any:
+        """Return normalised fields (size, C, *(patch + 2 ring))."""
         fields, _ = self.patches.draw(self.seed, step, range(micro * size, (micro + 1) * size))
         return fields[:, 0]
 

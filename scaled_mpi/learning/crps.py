@@ -12,6 +12,8 @@ blocks of cells is a proper score too, and sees that.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 from torch import Tensor
 
@@ -42,4 +44,4 @@ def crps_of_scales(
     for scale in scales:
         made, true = (x if scale == 1 else pool(x, scale) for x in (flat, truth))
         scores.append(almost_fair_crps(made.unflatten(0, (batch, count)), true, alpha))
-    return sum(scores) / len(scores)
+    return reduce(add, scores) / len(scores)

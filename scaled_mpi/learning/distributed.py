@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.distributed
+from torch.nn.parallel import DistributedDataParallel
 
 from scaled_mpi.config import InputError
 from scaled_mpi.parallel.comm import Comm, shares
@@ -214,19 +215,19 @@ class Replicated:
         self.mine = shares(spec.micro_batches, comm.size)[comm.rank]
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.loss: torch.nn.Module = _Loss(model, micro)
+        self.replicas: DistributedDataParallel | None = None
         if comm.size > 1:
             join_group(comm, micro.device)
-            self.loss = torch.nn.parallel.DistributedDataParallel(
-                self.loss, gradient_as_bucket_view=True
-            )
+            self.replicas = DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
+            self.loss = self.replicas
 
     def __call__(self, step: int, stop: bool) -> Outcome:
         for parameter in self.parameters:
             parameter.grad = None
         losses = []
         for micro in self.mine:
-            last = micro == self.mine[-1] or self.comm.size == 1
-            with nullcontext() if last else self.loss.no_sync():
+            last, replicas = micro == self.mine[-1], self.replicas
+            with nullcontext() if last or replicas is None else replicas.no_sync():
                 loss = self.loss(step, micro)
                 (loss / len(self.mine)).backward()
             losses.append(loss.detach())

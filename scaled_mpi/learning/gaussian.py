@@ -100,7 +100,8 @@ class WindowDenoiser:
 
     def __call__(self, x: np.ndarray, t: float) -> np.ndarray:
         lead = x.shape[: x.ndim - len(self.extent)]
-        x, total = x.reshape(-1, *self.extent), 0.0
+        x = x.reshape(-1, *self.extent)
+        total: Any = 0.0
         for (bases, _), matrix in zip(self.parts, self._matrices(t), strict=True):
             part = _project(x, bases, 1)
             made = (part.reshape(len(x), -1) @ matrix).reshape(part.shape)
@@ -198,7 +199,10 @@ def field_covariance(kernel: str, length: float, shape: Sequence[int]) -> np.nda
 
 
 def block_covariance(covariance: np.ndarray, block: int) -> np.ndarray:
-    """Covariance of the means of blocks of `block` cells an axis: first block with every block."""
+    """Return the covariance of block means, first block with every block, (*blocks).
+
+    covariance (*cells); a block has `block` cells an axis.
+    """
     axes = tuple(range(covariance.ndim))
     waves = np.fft.rfftn(covariance, axes=axes)
     box = np.zeros(covariance.shape)

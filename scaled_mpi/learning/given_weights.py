@@ -7,18 +7,20 @@ they lie.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field
 
-from scaled_mpi.config import SparseSpec, decisive
+from scaled_mpi.config import InputError, SparseSpec, decisive
 from scaled_mpi.files import link_or_copy, sha256
+from scaled_mpi.learning.settings import with_steps_of
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.shipped import weight_file
 
+Part = TypeVar("Part", bound="TrainedPart")
 Take = Callable[[Path, Path], None]  # (source, folder)
 
 
@@ -32,8 +34,25 @@ class TrainedPart(SparseSpec):
     file: ClassVar[str] = "best.safetensors"
 
     weights: str | None = Field(
-        None, description="finished weights, not trained here: a shipped name or a folder"
+        default=None, description="finished weights, not trained here: a shipped name or a folder"
     )
+
+    def epochs(self) -> int | None:
+        """Return the passes over the data that the training asks for, None where it has steps."""
+        training = getattr(self, "training", None)
+        return None if training is None else training.epochs
+
+    def sample_count(
+        self, runs: int, frames: int, shape: Sequence[int], periodic: Sequence[bool]
+    ) -> int:
+        """Return the training samples in `runs` runs of `frames` frames of `shape` cells.
+
+        `periodic`: of each axis. Errors: `InputError` where they are not known before the run.
+        """
+        raise InputError(
+            f"training.epochs: {self.epochs()} is not allowed: the number of samples is not known "
+            "here. Allowed: training.steps"
+        )
 
     def take(self, source: Path, folder: Path, seen: Mapping[str, Any] | None = None) -> None:
         """Leave the finished weights `source` in `folder`, as a training would. Serial.
@@ -45,6 +64,18 @@ class TrainedPart(SparseSpec):
 
     def _check_taken(self, folder: Path, source: Path, seen: Mapping[str, Any] | None) -> None:
         """Raise `InputError` where the weights in `folder`, taken from `source`, do not fit."""
+
+
+def with_counted_steps(
+    part: Part, runs: int, frames: int, shape: Sequence[int], periodic: Sequence[bool]
+) -> Part:
+    """Return a part with its epochs as steps over `runs` runs; without epochs, itself.
+
+    Each run has `frames` frames of `shape` cells. Errors: `InputError`.
+    """
+    if part.epochs() is None:
+        return part
+    return with_steps_of(part, part.sample_count(runs, frames, shape, periodic))
 
 
 def weights_of(part: TrainedPart, key: str) -> Path | None:

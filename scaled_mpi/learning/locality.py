@@ -7,6 +7,7 @@ cells within its reach around the tile. The check cuts one window in two.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,8 @@ def _half(array: np.ndarray, reach: int, axes: int, part: int) -> np.ndarray:
     cells = array.shape[-axes]
     half = (cells - 2 * reach) // 2
     span = slice(part * half, part * half + half + 2 * reach)
-    return array[(..., span, *[slice(None)] * (axes - 1))]
+    box: tuple[Any, ...] = (..., span, *[slice(None)] * (axes - 1))
+    return array[box]
 
 
 def _copies(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from scaled_mpi.config import InputError
+from scaled_mpi.facts import EventLog
 from scaled_mpi.learning.checkpoint import Account, Checkpoint, fingerprint, restore
 from scaled_mpi.learning.distributed import MODES, Micro, Outcome, one_thread, pick_device
 from scaled_mpi.learning.optimisers import averaged, learning_rate, make_optimiser, set_rate
@@ -40,7 +40,7 @@ class Loop:
         spec: Training,
         comm: Comm,
         folder: Path,
-        events: Any,
+        events: EventLog | None,
         seed: int,
         should_stop: Callable[[], bool] | None,
     ) -> None:
@@ -101,6 +101,7 @@ class Loop:
             self._announce(device)
 
     def _announce(self, device: torch.device) -> None:
+        assert self.events is not None
         self.events.truncate(self.account.step // self.spec.validate_every)
         if self.account.step == 0:
             weights = sum(parameter.numel() for parameter in self.parameters)
@@ -212,6 +213,7 @@ class Loop:
     def _end(self) -> None:
         """Write the last weights, and mark the training as finished. Collective."""
         account = self.account
+        assert account.last_loss is not None
         self._save_weights(LAST, account.last_loss, {})
         account.finished = True
         on_root(self.comm, lambda: self.state.save(account, {}, None, self.history[:0]))
@@ -223,6 +225,7 @@ class Loop:
     def _result(self) -> Result:
         """The account, and the best weights put into the model."""
         account, spec = self.account, self.spec
+        assert account.best_loss is not None
         tensors, _ = load_weights(self.folder / BEST)
         load_into(self.model, tensors, str(self.folder / BEST))
         self.model.eval()

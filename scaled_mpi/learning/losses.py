@@ -18,20 +18,24 @@ from torch import nn
 
 from scaled_mpi.learning.networks.convolution import crop
 from scaled_mpi.learning.networks.jump import JumpNetwork
+from scaled_mpi.parallel.blocks import behind
 
 PIECES = 2  # an axis
 
 
 def box_mask(shape: Sequence[int], border: Sequence[int], like: torch.Tensor) -> torch.Tensor:
-    """(1, 1, *shape): 1 but for `border` cells at both ends of each axis, where it is 0."""
+    """Return a mask (1, 1, Y, X), shape = cells: 0 on `border` cells at both ends, else 1."""
     mask = like.new_zeros((1, 1, *shape))
     inside = tuple(slice(b, n - b) for n, b in zip(shape, border, strict=True))
-    mask[(..., *inside)] = 1.0
+    mask[behind(inside)] = 1.0
     return mask
 
 
 def cut(field: torch.Tensor, reach: Sequence[int]) -> torch.Tensor:
-    """(B, K, *(patch + 2 reach)) -> (B * pieces, K, *(patch / 2 + 2 reach)), overlapping."""
+    """Cut fields (B, K, *cells) into overlapping pieces, cells = patch + 2 reach.
+
+    A piece has patch / 2 + 2 reach cells an axis; the pieces lie along the first axis.
+    """
     axes = len(reach)
     for axis, r in enumerate(reach, 2):
         piece = (field.shape[axis] - 2 * r) // PIECES
@@ -52,7 +56,7 @@ def join(pieces: torch.Tensor, axes: int) -> torch.Tensor:
 
 
 def square_error(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Mean square error in float32, also where the network ran in another precision."""
+    """Return the mean square error of fields (B, C, Y, X) in float32, whatever the precision."""
     return (prediction.float() - truth.float()).square().mean()
 
 
@@ -62,7 +66,7 @@ def jump_errors(
     """Errors of one jump with the whole reach known, from the model's own states.
 
     frames: (B, M + J, C, *(core + 2 J reach)). The first J - 1 jumps run without gradient, each
-    eating its reach, so that the last starts where a forecast really is; one error is returned.
+    spending its reach. The last starts where a forecast really is; its error is returned.
     """
     window = frames[:, :memory]
     jumps = frames.shape[1] - memory
@@ -124,7 +128,7 @@ def sweep_errors(
     own = own.detach()
     for _ in range(passes - 1):
         whole = frames[:, memory].clone()
-        whole[(..., *core)] = join(made.detach().to(frames.dtype), axes)
+        whole[behind(core)] = join(made.detach().to(frames.dtype), axes)
         made = model.agreed(own, window, condition, mask, cut(whole, reach), ring)
         errors.append(square_error(made, truth))
     return errors

@@ -12,8 +12,8 @@ error of AdamW in the same steps; the orthogonalisation costs a few per cent of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, overload
 
 import torch
 
@@ -24,7 +24,7 @@ _TINY = 1e-8
 
 
 def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
-    """About U V^T of the singular value decomposition U S V^T of a (rows, columns) matrix."""
+    """Return about U V^T of a matrix U S V^T, an array (m, n)."""
     a, b, c = _QUINTIC
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     x = x / (x.norm() + _TINY)
@@ -53,19 +53,32 @@ class Muon(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        """One step from the gradients that stand in the parameters."""
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step from the gradients in the parameters; `closure` first computes them anew."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 turn = self._matrix if parameter.ndim > 1 else self._vector
-                turn(parameter, group)
+                turn(parameter, parameter.grad, group)
+        return loss
 
-    def _matrix(self, parameter: torch.Tensor, group: dict[str, Any]) -> None:
-        state, gradient = self.state[parameter], parameter.grad
+    def _matrix(
+        self, parameter: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]
+    ) -> None:
+        state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"]
@@ -74,8 +87,10 @@ class Muon(torch.optim.Optimizer):
         size = 0.2 * max(ahead.shape) ** 0.5
         parameter.add_(orthogonalise(ahead).view_as(parameter), alpha=-group["lr"] * size)
 
-    def _vector(self, parameter: torch.Tensor, group: dict[str, Any]) -> None:
-        state, gradient = self.state[parameter], parameter.grad
+    def _vector(
+        self, parameter: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]
+    ) -> None:
+        state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros(())
             state["mean"] = torch.zeros_like(parameter)

@@ -6,7 +6,7 @@ Schedules are functions of the step alone, so that a resumed run needs no state 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -100,7 +100,11 @@ def averaged(model: torch.nn.Module, decay: float) -> AveragedModel:
     """
 
     @torch.no_grad()
-    def follow(average: list, current: list, updates: torch.Tensor | int) -> None:
+    def follow(
+        average: Sequence[torch.Tensor],
+        current: Sequence[torch.Tensor],
+        updates: torch.Tensor | int,
+    ) -> None:
         count = int(updates)
         weight = 1.0 - min(decay, (1 + count) / (10 + count))
         torch._foreach_lerp_(list(average), list(current), weight)

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -137,14 +138,19 @@ class Patches:
                 begin = int(share * (cells - core + 1))
                 spans.append(np.arange(begin, begin + core + 2 * ring))
         frames = slice(start, start + self.frames)
-        return self.runs[which][(frames, slice(None), *np.ix_(*spans))]
+        box: tuple[Any, ...] = (frames, slice(None), *np.ix_(*spans))
+        return self.runs[which][box]
 
     def _turn(self, patch: np.ndarray, turn: float, flips: np.ndarray) -> np.ndarray:
         if not self.turns:
             return patch
         order = self.turns[int(turn * len(self.turns))]
         patch = patch.transpose(0, 1, *(2 + axis for axis in order))
-        return patch[(..., *(slice(None, None, -1 if flip < 0.5 else 1) for flip in flips))]
+        box: tuple[Any, ...] = (
+            ...,
+            *(slice(None, None, -1 if flip < 0.5 else 1) for flip in flips),
+        )
+        return patch[box]
 
 
 def _normalised(run: Trajectory, moments: slice, halo: Sequence[int], scale: Scale) -> np.ndarray:

@@ -86,7 +86,7 @@ class Cosine(Schedule):
     """alpha = cos(a t) (Nichol and Dhariwal 2021, arXiv 2102.09672), alpha(1) = `alpha_min`."""
 
     kind: Literal["cosine"] = "cosine"
-    alpha_min: float = Field(1e-2, gt=0, lt=1)
+    alpha_min: float = Field(default=1e-2, gt=0, lt=1)
 
     def _signal(self, t: Any) -> tuple[Any, Any]:
         angle, xp = math.acos(self.alpha_min), namespace(t)
@@ -97,7 +97,7 @@ class Rectified(Schedule):
     """Straight lines from data to noise (Liu et al. 2023, arXiv 2209.03003)."""
 
     kind: Literal["rectified"] = "rectified"
-    alpha_min: float = Field(1e-2, gt=0, lt=1)
+    alpha_min: float = Field(default=1e-2, gt=0, lt=1)
 
     def _signal(self, t: Any) -> tuple[Any, Any]:
         return 1.0 - (1.0 - self.alpha_min) * t, 0.0 * t - (1.0 - self.alpha_min)
@@ -120,7 +120,7 @@ class Powered(Rectified):
     """
 
     kind: Literal["powered"] = "powered"  # type: ignore[assignment]
-    rho: float = Field(2.0, ge=1)
+    rho: float = Field(default=2.0, ge=1)
 
     def _signal(self, t: Any) -> tuple[Any, Any]:
         alpha, rate = super()._signal(t**self.rho)
@@ -182,8 +182,8 @@ class Levels(Schedule):
 
     kind: Literal["ddpm"] = "ddpm"
     levels: PositiveInt = 1000
-    beta_first: float = Field(1e-4, gt=0, lt=1)
-    beta_last: float = Field(2e-2, gt=0, lt=1)
+    beta_first: float = Field(default=1e-4, gt=0, lt=1)
+    beta_last: float = Field(default=2e-2, gt=0, lt=1)
     betas: Literal["linear", "scaled_linear"] = "linear"
 
     def time_of(self, level: int) -> float:

@@ -10,7 +10,7 @@ levels that is asked at one. By Tweedie's formula E[x | x_t] = (x_t + variance s
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -91,8 +91,8 @@ class LevelScore(Score):
     def __init__(self, denoiser: Denoiser, tau: int, clip: float, focus: float = 0.0) -> None:
         super().__init__()
         self.denoiser, self.clip, self.focus = denoiser, clip, focus
-        self.schedule = denoiser.schedule
-        self.time = self.schedule.time_of(tau)
+        schedule: Any = denoiser.schedule  # of discrete levels
+        self.schedule, self.time = schedule, schedule.time_of(tau)
         self.signal = float(self.schedule.alpha(self.time))
         self.variance = 1.0 - self.signal**2
 

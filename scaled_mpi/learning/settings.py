@@ -26,28 +26,36 @@ class Training(SparseSpec):
 
     optional: ClassVar[tuple[str, ...]] = ("epochs",)
 
-    steps: int = Field(2000, ge=1)
-    epochs: PositiveInt | None = Field(None, description="passes over the data, in place of steps")
-    batch: int = Field(16, ge=1, description="samples an optimiser step")
-    micro_batches: int = Field(4, ge=1, description="parts of a batch; at most so many ranks")
+    steps: int = Field(default=2000, ge=1)
+    epochs: PositiveInt | None = Field(
+        default=None, description="passes over the data, in place of steps"
+    )
+    batch: int = Field(default=16, ge=1, description="samples an optimiser step")
+    micro_batches: int = Field(
+        default=4, ge=1, description="parts of a batch; at most so many ranks"
+    )
     mode: Literal["ordered", "ddp"] = "ordered"
     optimizer: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
     betas: tuple[float, float] = (0.9, 0.99)
-    momentum: float = Field(0.9, ge=0, lt=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     scheduler: Literal["cosine", "step", "none"] = "cosine"
-    warmup: int = Field(50, ge=0, description="steps of linear rise, under any scheduler")
-    floor: float = Field(0.01, ge=0, le=1, description="cosine: last rate over the first")
-    decay: float = Field(0.5, gt=0, le=1, description="step: factor of one decay")
-    decay_every: int = Field(500, ge=1, description="step: steps between decays")
-    clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 does not clip")
-    ema: float = Field(0.998, ge=0, lt=1, description="decay of averaged weights; 0 takes none")
+    warmup: int = Field(default=50, ge=0, description="steps of linear rise, under any scheduler")
+    floor: float = Field(default=0.01, ge=0, le=1, description="cosine: last rate over the first")
+    decay: float = Field(default=0.5, gt=0, le=1, description="step: factor of one decay")
+    decay_every: int = Field(default=500, ge=1, description="step: steps between decays")
+    clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0 does not clip")
+    ema: float = Field(
+        default=0.998, ge=0, lt=1, description="decay of averaged weights; 0 takes none"
+    )
     precision: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    validate_every: int = Field(200, ge=1, description="steps of an epoch")
-    patience: int = Field(0, ge=0, description="epochs without progress before an end; 0: never")
-    min_delta: float = Field(0.0, ge=0, description="progress smaller than this is none")
+    validate_every: int = Field(default=200, ge=1, description="steps of an epoch")
+    patience: int = Field(
+        default=0, ge=0, description="epochs without progress before an end; 0: never"
+    )
+    min_delta: float = Field(default=0.0, ge=0, description="progress smaller than this is none")
     checkpoint_every: int = undecisive(200, ge=1, description="steps between resumable states")
 
     @model_validator(mode="after")

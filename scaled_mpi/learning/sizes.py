@@ -65,7 +65,7 @@ class Blocks(Spec):
 
     kind: Literal["local"] = "local"
     width: PositiveInt = 64
-    depth: PositiveInt = Field(4, description="blocks; each sees a cell further")
+    depth: PositiveInt = Field(default=4, description="blocks; each sees a cell further")
 
     @property
     def multiple(self) -> int:

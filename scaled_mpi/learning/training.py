@@ -71,7 +71,8 @@ def training_comm(comm: Comm, spec: Training) -> Comm | None:
         or len(set().union(*(cores for other, cores in hosts if other == name)))
         for name, _ in hosts
     }
-    chosen, used = [], Counter()
+    used: Counter[str] = Counter()
+    chosen = []
     for rank, (name, _) in enumerate(hosts):
         if used[name] < places[name]:
             used[name] += 1

@@ -58,7 +58,7 @@ class Banded:
         self.factor = factor
 
     def solve(self, right: np.ndarray) -> np.ndarray:
-        """A_i^-1 of a flat right-hand side."""
+        """Return A_i^-1 of a flat right-hand side (cells, )."""
         from scipy.linalg.lapack import dpbtrs
 
         return dpbtrs(self.factor, right, lower=1)[0]

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from scaled_mpi.config import InputError, plain
+from scaled_mpi.facts import EventLog
 from scaled_mpi.learning.settings import Session, Task, Training
 from scaled_mpi.learning.training import on_team, train
 from scaled_mpi.local_solvers.residuals import Residuals, residual_files
@@ -33,13 +34,13 @@ MANY = 4096  # the same on a device
 class Learned(LocalSolverSpec):
     """A V-cycle of convolutions under gates that see the coefficients, linear in the residual.
 
-    `widths`: channels a level, finest (half the resolution) first; `passes`: V-cycles, with the
-    local residual taken between them; `features`: channels of the network that makes the gates.
+    `widths`: channels a level, finest (half the resolution) first. `passes`: V-cycles, with the
+    local residual taken between them. `features`: channels of the network that makes the gates.
     `held_out`: last solves, kept for validation. `device`: where it is applied, for example cuda.
     """
 
     kind: Literal["learned"] = "learned"
-    widths: tuple[PositiveInt, ...] = Field((16, 24, 32), min_length=1)
+    widths: tuple[PositiveInt, ...] = Field(default=(16, 24, 32), min_length=1)
     passes: PositiveInt = 2
     features: PositiveInt = 16
     held_out: PositiveInt = 4
@@ -54,7 +55,9 @@ class Learned(LocalSolverSpec):
         checkpoint_every=250,
     )
 
-    def fit(self, source: Path, comm: Comm, folder: Path, events: Any, seed: int) -> None:
+    def fit(
+        self, source: Path, comm: Comm, folder: Path, events: EventLog | None, seed: int
+    ) -> None:
         """Train on the residuals in `source`, leave the weights in `folder`. Collective."""
         files = residual_files(Path(source))
         if len(files) <= self.held_out:
@@ -80,7 +83,9 @@ class Learned(LocalSolverSpec):
         load_into(network, tensors, str(path))
         return LearnedSolver(network, self.device)
 
-    def _train(self, files: list[Path], comm: Comm, folder: Path, events: Any, seed: int) -> None:
+    def _train(
+        self, files: list[Path], comm: Comm, folder: Path, events: EventLog | None, seed: int
+    ) -> None:
         lesson = Lesson(Residuals(files[: -self.held_out]), seed)
         exam = Lesson(Residuals(files[-self.held_out :]), seed)
         told = plain(self)
@@ -128,7 +133,7 @@ class Lesson:
         self.problems, self.seed = problems, seed
 
     def sample(self, step: int, micro: int, size: int) -> dict[str, np.ndarray]:
-        """A batch that its arguments decide."""
+        """Return a batch (size, *window) of local problems that its arguments decide."""
         places = np.arange(micro * size, (micro + 1) * size)
         return self.problems.batch(
             integers(self.seed, step, places, len(self.problems), stream=Stream.LOCAL_PROBLEMS)

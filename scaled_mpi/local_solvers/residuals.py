@@ -29,7 +29,7 @@ def write_residuals(
     residuals: Sequence[np.ndarray],
     tiles: Sequence[int],
 ) -> None:
-    """Write what one solve met, whole or not at all."""
+    """Write the residuals (n, *window) of one solve, whole or not at all."""
     path = folder / f"residuals-{number:04d}.npz"
     draft = path.with_suffix(".draft")
     with open(draft, "wb") as file:
@@ -69,7 +69,7 @@ class Residuals:
         return len(self.residual)
 
     def batch(self, chosen: np.ndarray) -> dict[str, np.ndarray]:
-        """The local problems of some numbers, with their matrices."""
+        """Return local problems (m, *window) by their numbers (m, ), with their matrices."""
         tile = self.tile[chosen]
         return {
             "diagonal": self.diagonal[tile],

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -52,6 +52,12 @@ class LocalSolverSpec(TrainedPart):
 
     `weights`: a results folder or a shipped name, in place of a training.
     """
+
+    if TYPE_CHECKING:
+
+        @property
+        def kind(self) -> str:
+            """Name of the member in YAML."""
 
     def fit(
         self, source: Path, comm: Comm, folder: Path, events: EventLog | None, seed: int

@@ -55,10 +55,21 @@ class Subdomains(NamedTuple):
 class Rows(Protocol):
     """Stencil rows of one rank's block; see `problems.stencil`. Fields are (*block.size)."""
 
-    singular: bool
-    diagonal: np.ndarray
-    low: Sequence[np.ndarray]
-    high: Sequence[np.ndarray]
+    @property
+    def singular(self) -> bool:
+        """Whether constants are the kernel of the matrix."""
+
+    @property
+    def diagonal(self) -> np.ndarray:
+        """Diagonal of the matrix."""
+
+    @property
+    def low(self) -> Sequence[np.ndarray]:
+        """Entries of the lower neighbour, one array an axis."""
+
+    @property
+    def high(self) -> Sequence[np.ndarray]:
+        """Entries of the upper neighbour, one array an axis."""
 
 
 class Lattice:

@@ -18,6 +18,8 @@ BUILT_IN: dict[str, type[Spec]] = {"gray_scott": GrayScott, "vicsek": Vicsek}
 
 __all__ = ["BUILT_IN", "GrayScott", "Vicsek", "warm"]
 
+MEMBERS: dict[str, type[Spec]]  # served by `__getattr__`
+
 
 def __getattr__(name: str) -> dict[str, type[Spec]]:
     """Serve `MEMBERS`: the built-in members, and those that installed packages add."""

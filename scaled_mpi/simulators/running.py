@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from scaled_mpi.config import InputError
-from scaled_mpi.parallel.blocks import Blocks, Grid, make_blocks
+from scaled_mpi.parallel.blocks import Block, Blocks, Grid, make_blocks
 from scaled_mpi.parallel.comm import Comm, SerialComm
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.simulators.contract import Array, Cheaper, Exchange, Simulator
@@ -91,6 +91,19 @@ def advancing(
     noisily: Any = simulator
     kicks = noisily.kicks(blocks.block(comm.rank), blocks.grid, seed, steps=steps)
     return lambda state, count: noisily.advance(state, count, exchange, kicks)
+
+
+def kicks_of(
+    simulator: Simulator,
+    block: Block,
+    grid: Grid,
+    seed: tuple[int, int],
+    members: Sequence[int],
+    steps: int,
+) -> Callable[[], np.ndarray] | None:
+    """The noise of `members` from step `steps` on, for `advance_members`; None without noise."""
+    own = getattr(simulator, "kicks", None)
+    return None if own is None else own(block, grid, seed, members, steps)
 
 
 def advance_members(

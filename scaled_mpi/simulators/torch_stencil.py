@@ -8,6 +8,8 @@ device kind: on a CPU they are the compiled kernel's to 1e-6.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
 from types import EllipsisType
 
 import numpy as np
@@ -110,12 +112,12 @@ def march_periodic(states: torch.Tensor, steps: int, numbers: Sequence[float]) -
 
 def _neighbours(field: torch.Tensor, inner: list[int]) -> torch.Tensor:
     """Sum over the 2 d neighbours of the inner cells, (2, ..., *inner)."""
-    total = None
-    for axis in range(len(inner)):
+
+    def pair(axis: int) -> torch.Tensor:
         low, high = ([1 if a != axis else at for a in range(len(inner))] for at in (0, 2))
-        pair = field[_box(low, inner)] + field[_box(high, inner)]
-        total = pair if total is None else total + pair
-    return total
+        return field[_box(low, inner)] + field[_box(high, inner)]
+
+    return reduce(add, map(pair, range(len(inner))))
 
 
 def _box(start: Sequence[int], size: Sequence[int]) -> tuple[EllipsisType | slice, ...]:
@@ -143,7 +145,7 @@ class DeviceHalo:
             )
         )
         interior = (slice(w, w + n) for n, w in zip(self.grid.shape, self.width, strict=True))
-        padded[(..., *interior)] = field
+        padded[behind(interior)] = field
         return self.fill(padded)
 
     def fill(self, padded: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,8 @@ BUILT_IN: dict[str, Any] = {
     "mvar": Mvar,
 }
 
+MEMBERS: dict[str, Any]  # served by `__getattr__`
+
 
 def __getattr__(name: str) -> dict[str, Any]:
     """Serve `MEMBERS`: the built-in members, and those that installed packages add."""

@@ -97,15 +97,17 @@ class Sums:
         return self.gram, self.cross, self.total, self.squares, self.rows
 
     def packed(self) -> np.ndarray:
-        """All numbers in one vector; `unpacked` inverts it."""
+        """Return all numbers as one array (n,); `unpacked` inverts it."""
         return np.concatenate([np.ravel(part) for part in self.parts()])
 
     @classmethod
     def unpacked(cls, numbers: np.ndarray, size: int, channels: int) -> Sums:
+        """Return the sums of an array (n,) from `packed`, of `size` features."""
         shapes = [(size, size), (size, channels), (channels,), (channels, channels), (1,)]
         ends = np.cumsum([math.prod(shape) for shape in shapes])
         parts = [p.reshape(s) for p, s in zip(np.split(numbers, ends[:-1]), shapes, strict=True)]
-        return cls(*parts[:4], float(parts[4][0]))
+        gram, cross, total, squares, rows = parts
+        return cls(gram, cross, total, squares, float(rows[0]))
 
     def solve(self, alpha: float) -> tuple[np.ndarray, np.ndarray]:
         """Weights (1 + p K r, r) and the covariance of the residuals (r, r).
@@ -139,7 +141,7 @@ class Sums:
         return weights, (residual + residual.T) / (2 * free)
 
     def path(self, alphas: Sequence[float]) -> list[np.ndarray | None]:
-        """The weights of `solve` for many alphas by one eigenproblem; None: not determined.
+        """Return weights (1 + p K r, r) of `solve` for many alphas; None: not determined.
 
         The unpenalised intercept is eliminated first, which leaves centred sums.
         """

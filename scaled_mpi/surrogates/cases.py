@@ -54,7 +54,7 @@ Module = Callable[[torch.Tensor], torch.Tensor]
 def study(
     name: str, noise: float, steps: int, horizon: float, apart: int, seed: int, folder: Path
 ) -> tuple[Found, dict[str, np.ndarray]]:
-    """Learn and measure one case: facts by name, field and system, and arrays for its picture.
+    """Learn and measure one case: facts by name and places, and arrays (n, ...) for its picture.
 
     `horizon` is the time of the exponents, `apart` the steps of the published separation.
     """

@@ -74,6 +74,7 @@ class FieldDenoiser(TrainedPart):
             self.network.model_copy(update={"padding": "circular"}) if periodic else (self.network)
         )
         channels = CHANNELS * self.coarsen**2
+        network: Gathered
         if self.smooth:
             inner = UNet(2, 2 * channels, size, outputs=channels)
             network = Filtered(inner, self.coarsen, size.padding)

@@ -63,10 +63,12 @@ class Diffusion(JumpSpec):
     schedule: AnySchedule = Powered(alpha_min=1e-3, sigma_min=1e-2)
     parametrization: Literal["epsilon", "x0", "v", "flow", "edm"] = "edm"
     sampler: Literal["ddim", "euler", "heun", "sde"] = "heun"
-    steps: int = Field(6, ge=2)
-    halos: tuple[PositiveInt, ...] = Field((8, 8, 4, 6), min_length=1)
-    told: float = Field(0.5, ge=0, le=1, description="share of steps that know the halo's future")
-    patch: PositiveInt = Field(32, description="cells an axis of a training sample")
+    steps: int = Field(default=6, ge=2)
+    halos: tuple[PositiveInt, ...] = Field(default=(8, 8, 4, 6), min_length=1)
+    told: float = Field(
+        default=0.5, ge=0, le=1, description="share of steps that know the halo's future"
+    )
+    patch: PositiveInt = Field(default=32, description="cells an axis of a training sample")
     training: Training = Training(
         steps=1200,
         batch=16,
@@ -261,7 +263,7 @@ class DiffusionOperator(JumpOperator):
         mask: np.ndarray,
         told: Any,
         future: tuple[np.ndarray, np.ndarray] | None,
-        noise: np.ndarray,
+        noise: np.ndarray | None,
     ) -> Any:
         from scaled_mpi.learning.networks.conditional import Known
 
@@ -270,6 +272,7 @@ class DiffusionOperator(JumpOperator):
             ahead, where = self._put(self._normal(future[0])), self._put(future[1][None])
         seen = self._put(self._normal(window) * mask)
         known = Known(seen, self._put(mask[None]), told, ahead, where)
+        assert noise is not None
         return self.network.sample(known, self._put(noise), self.steps, self.sampler)
 
     def _check(self, window: np.ndarray, mask: np.ndarray) -> None:

@@ -57,14 +57,14 @@ class March(NamedTuple):
     memory: float
 
 
-def kernel_field(kernel: np.ndarray, device: Any = "cpu") -> Field:
-    """v = K * s; the kernel lies on the device."""
+def kernel_field(kernel: np.ndarray, device: str = "cpu") -> Field:
+    """Return v = K * s of fields (B, 2, Y, X); the kernel (2, 2, k, k) lies on the device."""
     placed = torch.from_numpy(kernel.copy()).float().to(device)
     return lambda _, score: skew.convolve(placed, score)
 
 
 def network_field(network: Callable[[Tensor], Tensor]) -> Field:
-    """v = network(x)."""
+    """Return v = network(x) of fields (B, 2, Y, X)."""
     return lambda x, _: network(x)
 
 
@@ -87,13 +87,13 @@ def random_skew(size: int, seed: int, draw: int) -> np.ndarray:
 
 
 def random_linear(seed: int, draw: int) -> np.ndarray:
-    """A 1 x 1 kernel of unit norm without any symmetry."""
+    """Return a kernel (2, 2, 1, 1) of unit norm without any symmetry."""
     kernel = normal(seed, draw, np.arange(4), stream=Stream.RANDOM_MAPS).reshape(2, 2, 1, 1)
     return kernel / np.linalg.norm(kernel)
 
 
 def reweighted(score: Score, seed: int, draw: int) -> Callable[[Tensor], Tensor]:
-    """The score model with every weight drawn anew from the normal law of its tensor."""
+    """Return the score (B, 2, Y, X) of a model with weights drawn from the law of each tensor."""
     other = copy.deepcopy(score)
     generator = torch.Generator().manual_seed((seed << 16) + draw)
     with torch.no_grad():
@@ -106,7 +106,7 @@ def reweighted(score: Score, seed: int, draw: int) -> Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def in_slices(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`work` of x, a few samples at a time."""
+    """Return `work(x)` of samples (B, ...), a few at a time."""
     return torch.cat([work(part) for part in x.split(SLICES.get(x.device.type, 16))])
 
 
@@ -152,7 +152,7 @@ class Instants(NamedTuple):
 
 
 def instants(score: Score, snapshots: Tensor) -> Instants:
-    """Where fields are compared instantaneously."""
+    """Return the states at which fields are compared, of snapshots (B, 2, Y, X)."""
     x = score.signal * snapshots
     return Instants(x, in_slices(score.score, x))
 
@@ -167,7 +167,8 @@ def instantaneous(field: Field, at: Instants) -> Tensor:
 def relative_residual(field: Field, score: Score, snapshots: Tensor, seed: int) -> float:
     """How far v is from keeping the density: 0 keeps it, 1 is a field drawn at random.
 
-    With a learned score; the square of div v + v . s in units of |v|^2 |s|^2 / n.
+    With a learned score on snapshots (B, 2, Y, X): the square of div v + v . s, in units of
+    |v|^2 |s|^2 / n.
     """
     with torch.random.fork_rng(devices=[snapshots.device] if snapshots.is_cuda else []):
         torch.manual_seed(seed)

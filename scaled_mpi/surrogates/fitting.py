@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from scaled_mpi.config import InputError, decisive
+from scaled_mpi.facts import EventLog
 from scaled_mpi.learning.held_out import hold_out, learned_frames
 from scaled_mpi.learning.settings import Session, Task, Training
 from scaled_mpi.learning.training import on_team, train
@@ -40,24 +41,27 @@ class JumpSpec(Surrogate):
     """
 
     optional: ClassVar[tuple[str, ...]] = ()  # hashes of jumps have always had the weights
+    if TYPE_CHECKING:
+        kind: str
+
     architecture: ClassVar[tuple[str, ...]] = ("jump", "memory", "reach", "coarsen")
 
-    jump: PositiveInt = Field(50, description="simulator steps of one application")
-    memory: PositiveInt = Field(1, description="past frames read, the newest included")
+    jump: PositiveInt = Field(default=50, description="simulator steps of one application")
+    memory: PositiveInt = Field(default=1, description="past frames read, the newest included")
     reach: PositiveInt | tuple[PositiveInt, ...] = 8
-    coarsen: PositiveInt = Field(2, description="cells an axis gathered into channels")
-    patch: PositiveInt = Field(64, description="cells an axis of a training sample")
-    symmetric: bool = Field(True, description="learn all flips and turns (scalar fields)")
-    held_out: PositiveInt = Field(2, description="last runs, kept for validation")
+    coarsen: PositiveInt = Field(default=2, description="cells an axis gathered into channels")
+    patch: PositiveInt = Field(default=64, description="cells an axis of a training sample")
+    symmetric: bool = Field(default=True, description="learn all flips and turns (scalar fields)")
+    held_out: PositiveInt = Field(default=2, description="last runs, kept for validation")
     training: Training = Training()
-    device: Literal["cpu", "cuda"] = Field("cpu", description="where a forecast runs")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where a forecast runs")
 
     def fit(
         self,
         trajectories: Sequence[Trajectory],
         comm: Comm,
         folder: str | Path,
-        events: Any,
+        events: EventLog | None,
         seed: int,
     ) -> None:
         """Train on stored runs and leave the weights in `folder`. Collective over `comm`.
@@ -130,7 +134,7 @@ class JumpSpec(Surrogate):
         raise TypeError(f"{self.kind}: no lesson of its own")
 
     def _train(
-        self, runs: list[Trajectory], comm: Comm, folder: Path, events: Any, seed: int
+        self, runs: list[Trajectory], comm: Comm, folder: Path, events: EventLog | None, seed: int
     ) -> None:
         from scaled_mpi.learning.patches import condition_names, measure
 

@@ -8,12 +8,13 @@ The learned one is a small isotropic network under the stationarity loss
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 
 from scaled_mpi.config import InputError, Spec
+from scaled_mpi.facts import EventLog
 from scaled_mpi.learning.settings import Session, Training
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.surrogates.score import (
@@ -25,16 +26,25 @@ from scaled_mpi.surrogates.score import (
     without_checkpoints,
 )
 
+if TYPE_CHECKING:
+    import torch
+
 
 class Flow(Spec):
     """The learned field: `probes` (even) divergence probes a step, penalties as in the loss."""
 
     width: PositiveInt = 32
-    centred: bool = Field(True, description="without its mean over cells")
+    centred: bool = Field(default=True, description="without its mean over cells")
     probes: PositiveInt = 4
-    symmetry: NonNegativeFloat = Field(0.1, description="weight of the squared part along s")
-    unit: NonNegativeFloat = Field(1.0, description="weight that keeps the field of unit size")
-    weights: str | None = Field(None, description="folder of finished weights, not trained here")
+    symmetry: NonNegativeFloat = Field(
+        default=0.1, description="weight of the squared part along s"
+    )
+    unit: NonNegativeFloat = Field(
+        default=1.0, description="weight that keeps the field of unit size"
+    )
+    weights: str | None = Field(
+        default=None, description="folder of finished weights, not trained here"
+    )
     training: Training = Training(
         steps=600,
         batch=8,
@@ -79,7 +89,7 @@ def fit_flow(
     held_out: np.ndarray,
     comm: Comm,
     folder: Path,
-    events: Any,
+    events: EventLog | None,
     seed: int,
 ) -> Any:
     """Train on snapshots (N, 2, Y, X) under a trained score model; weights in `folder`."""
@@ -102,6 +112,6 @@ def fit_flow(
     return train_on(model, lesson, spec.training, Session(comm, folder, events, seed))
 
 
-def load_flow(spec: Flow, folder: Path, device: Any = "cpu") -> Any:
+def load_flow(spec: Flow, folder: Path, device: str | torch.device = "cpu") -> Any:
     """The trained network on a device, in evaluation."""
     return load_model(spec.build(), folder, device)

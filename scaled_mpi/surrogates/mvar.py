@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from scaled_mpi.config import InputError
+from scaled_mpi.facts import EventLog
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.comm import Comm
@@ -40,7 +41,7 @@ class Mvar(Surrogate):
     file: ClassVar[str] = FILE
 
     kind: Literal["mvar"] = "mvar"
-    jump: PositiveInt = Field(1, description="simulator steps of one application")
+    jump: PositiveInt = Field(default=1, description="simulator steps of one application")
     memory: PositiveInt = 4
     reach: NonNegativeInt | tuple[NonNegativeInt, ...] = 0
     rank: PositiveInt | None = None
@@ -53,7 +54,7 @@ class Mvar(Surrogate):
         trajectories: Sequence[Trajectory],
         comm: Comm,
         folder: str | Path,
-        events: Any,
+        events: EventLog | None,
         seed: int,
     ) -> None:
         """Fit to latent runs and leave the model in `folder`. Collective.
@@ -149,7 +150,7 @@ def _all_sums(
     lag: int,
     reach: Sequence[int],
     periodic: Sequence[bool],
-    comm: Any,
+    comm: Comm,
 ) -> Sums:
     """The normal equations of all runs, each rank reading its share; the same bits on any."""
     parts = parts_of(len(runs))

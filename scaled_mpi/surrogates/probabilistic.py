@@ -36,17 +36,19 @@ class Probabilistic(Stepper):
 
     architecture: ClassVar[tuple[str, ...]] = (*Stepper.architecture, "noises")
 
-    kind: Literal["probabilistic"] = "probabilistic"
+    kind: Literal["probabilistic"] = "probabilistic"  # type: ignore[assignment]
     masked: Literal[False] = False
     pushforward: Literal[1] = 1
     rollout: Literal[1] = 1
-    noises: PositiveInt = Field(4, description="channels of white noise")
-    samples: int = Field(2, ge=2, description="samples of each patch in training")
-    alpha: float = Field(0.95, ge=0, le=1, description="how fair the CRPS is; 1: entirely")
+    noises: PositiveInt = Field(default=4, description="channels of white noise")
+    samples: int = Field(default=2, ge=2, description="samples of each patch in training")
+    alpha: float = Field(default=0.95, ge=0, le=1, description="how fair the CRPS is; 1: entirely")
     scales: tuple[PositiveInt, ...] = Field(
-        (1, 4), min_length=1, description="blocks of cells whose means are scored"
+        default=(1, 4), min_length=1, description="blocks of cells whose means are scored"
     )
-    unrolled: float = Field(0.3, ge=0, le=1, description="last share of steps, of two jumps")
+    unrolled: float = Field(
+        default=0.3, ge=0, le=1, description="last share of steps, of two jumps"
+    )
     training: Training = Training(
         steps=1200,
         batch=4,
@@ -87,6 +89,8 @@ class Probabilistic(Stepper):
 
 class ProbabilisticLesson(Lesson):
     """Samples and losses of one such stepper; see `learning.settings.Task`."""
+
+    spec: Probabilistic
 
     def __init__(self, spec: Probabilistic, excerpt: Excerpt, seed: int) -> None:
         super().__init__(spec, excerpt, seed)

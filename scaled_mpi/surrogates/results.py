@@ -45,5 +45,5 @@ def finished_forecast(key: str, folder: str | Path) -> FinishedForecast:
 
 def _block(members: Mapping[str, type[Spec]], block: Any) -> Spec | None:
     """The member that a block of a resolved configuration is; None for another block."""
-    kind = block.get("kind") if isinstance(block, Mapping) else None
+    kind = str(block.get("kind")) if isinstance(block, Mapping) else ""
     return parse(members[kind], block) if kind in members else None

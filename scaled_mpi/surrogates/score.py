@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from scaled_mpi.config import InputError, Spec, decisive
+from scaled_mpi.facts import EventLog
 from scaled_mpi.files import sha256
 from scaled_mpi.learning.schedules import Levels
 from scaled_mpi.learning.settings import Result, Session, Task, Training
@@ -25,6 +26,9 @@ from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import integers
 from scaled_mpi.shipped import weight_folder
 from scaled_mpi.surrogates.finished import place_weights
+
+if TYPE_CHECKING:
+    import torch
 
 CHANNELS = 2  # u and v
 WEIGHTS = "best.safetensors"
@@ -39,14 +43,16 @@ class SingleNoise(Spec):
     """
 
     kind: Literal["single"] = "single"
-    alpha: float = Field(0.8, gt=0, lt=1)
+    alpha: float = Field(default=0.8, gt=0, lt=1)
     gaussian_weight: NonNegativeFloat = 0.0
     predicts: Literal["epsilon", "x0"] = "epsilon"
     clip: NonNegativeFloat = 0.0
     widths: tuple[PositiveInt, ...] = (16, 32, 64)
     kernels: tuple[PositiveInt, ...] = (3, 3, 5)
     dilations: tuple[PositiveInt, ...] | None = None
-    weights: str | None = Field(None, description="folder of finished weights, not trained here")
+    weights: str | None = Field(
+        default=None, description="folder of finished weights, not trained here"
+    )
     training: Training = Training(
         steps=2000,
         batch=16,
@@ -101,12 +107,14 @@ class DiffusionScore(Spec):
     kind: Literal["diffusion"] = "diffusion"
     schedule: Levels = Levels(levels=100, beta_first=1e-4, beta_last=0.1)
     parametrization: Literal["epsilon", "x0", "v", "flow", "edm"] = "v"
-    spread: float = Field(0.5, gt=0, description="standard deviation of the data")
-    tau: int = Field(10, ge=0)
+    spread: float = Field(default=0.5, gt=0, description="standard deviation of the data")
+    tau: int = Field(default=10, ge=0)
     clip: NonNegativeFloat = 1.0
-    focus: float = Field(0.0, ge=0, lt=1)
+    focus: float = Field(default=0.0, ge=0, lt=1)
     network: UNetSize = UNetSize(widths=(16, 32, 64), blocks=2)
-    weights: str | None = Field(None, description="folder of finished weights, not trained here")
+    weights: str | None = Field(
+        default=None, description="folder of finished weights, not trained here"
+    )
     training: Training = Training(
         steps=12_000,
         batch=64,
@@ -153,7 +161,7 @@ def fit_score(
     held_out: np.ndarray,
     comm: Comm,
     folder: Path,
-    events: Any,
+    events: EventLog | None,
     seed: int,
 ) -> Any:
     """Train on snapshots (N, 2, Y, X); weights in `folder`. Collective over the training ranks."""
@@ -165,7 +173,7 @@ def fit_score(
     return train_on(model, lesson, spec.training, Session(comm, folder, events, seed))
 
 
-def load_score(spec: AnyScore, folder: Path, device: Any = "cpu") -> Any:
+def load_score(spec: AnyScore, folder: Path, device: str | torch.device = "cpu") -> Any:
     """The trained model on a device, in evaluation."""
     return load_model(spec.build(), folder, device)
 

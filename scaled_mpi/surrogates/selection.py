@@ -10,12 +10,12 @@ averaged over runs. What lies outside the leading axes is forecast as its mean.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from scaled_mpi.config import InputError, Spec
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.ordered import dealt
 from scaled_mpi.surrogates.autoregression import Linear, Sums, offsets
 
@@ -23,7 +23,7 @@ from scaled_mpi.surrogates.autoregression import Linear, Sums, offsets
 class Selection(Spec):
     """What to choose from; candidates above what the data allow are left out."""
 
-    folds: PositiveInt = Field(4, ge=2)
+    folds: PositiveInt = Field(default=4, ge=2)
     ranks: tuple[PositiveInt, ...] = (10, 20, 30, 40, 50, 60)
     lags: tuple[PositiveInt, ...] = (1, 2, 3, 4)
     alphas: tuple[NonNegativeFloat, ...] = (1e-6, 1.0, 10.0, 100.0)
@@ -38,7 +38,7 @@ def choose(
     memory: int,
     reach: Sequence[int],
     periodic: Sequence[bool],
-    comm: Any,
+    comm: Comm,
 ) -> tuple[Candidate, dict[Candidate, float]]:
     """The best (rank, lag, alpha) and the mean score of every candidate; collective.
 

@@ -45,18 +45,27 @@ class Stepper(JumpSpec):
     )
 
     kind: Literal["stepper"] = "stepper"
-    width: PositiveInt = Field(64, description="channels inside")
-    depth: PositiveInt = Field(4, description="residual blocks; each can reach `coarsen` cells")
-    masked: bool = Field(True, description="also learn halos narrower than the reach, and sweeps")
-    agreement: PositiveInt = Field(48, description="channels of the network that sweeps")
-    halos: tuple[PositiveInt, ...] = Field((4, 4, 4, 3, 5, 6), min_length=1)
-    passes: tuple[PositiveInt, ...] = Field((2, 3), min_length=1)
-    full: float = Field(0.3, ge=0, le=1, description="share of steps with everything known")
-    pushforward: PositiveInt = Field(1, description="jumps of a step with everything known")
-    rollout: PositiveInt = Field(
-        1, description="jumps that a step's gradient runs through; above 1 on a whole periodic box"
+    width: PositiveInt = Field(default=64, description="channels inside")
+    depth: PositiveInt = Field(
+        default=4, description="residual blocks; each can reach `coarsen` cells"
     )
-    noise: float = Field(0.0, ge=0, description="noise on the frames read, in spreads")
+    masked: bool = Field(
+        default=True, description="also learn halos narrower than the reach, and sweeps"
+    )
+    agreement: PositiveInt = Field(default=48, description="channels of the network that sweeps")
+    halos: tuple[PositiveInt, ...] = Field(default=(4, 4, 4, 3, 5, 6), min_length=1)
+    passes: tuple[PositiveInt, ...] = Field(default=(2, 3), min_length=1)
+    full: float = Field(
+        default=0.3, ge=0, le=1, description="share of steps with everything known"
+    )
+    pushforward: PositiveInt = Field(
+        default=1, description="jumps of a step with everything known"
+    )
+    rollout: PositiveInt = Field(
+        default=1,
+        description="jumps that a step's gradient runs through; above 1 on a whole periodic box",
+    )
+    noise: float = Field(default=0.0, ge=0, description="noise on the frames read, in spreads")
     training: Training = Training(
         steps=1400,
         batch=4,

@@ -48,8 +48,16 @@ def write_page(folder, title, facts, partial=False, **contents):
     return write_report(folder, title, SECTIONS, Contents(Numbers(facts), **contents), partial)
 
 
+@pytest.fixture(scope="module")
+def written() -> list[str]:
+    """The page of a finished job, once it is written."""
+    return []
+
+
 @pytest.fixture
-def page(tmp_path, facts, events, pair) -> str:
+def page(tmp_path, facts, events, pair, written) -> str:
+    if written:
+        return written[0]
     path = write_page(
         tmp_path / "ddm",
         "waves <large>",
@@ -61,7 +69,8 @@ def page(tmp_path, facts, events, pair) -> str:
     )
     assert path == tmp_path / "ddm" / "report.html"
     assert [one.name for one in path.parent.iterdir()] == ["report.html"]
-    return path.read_text(encoding="utf-8")
+    written.append(path.read_text(encoding="utf-8"))
+    return written[0]
 
 
 def test_a_finished_job_has_all_sections_in_reading_order(page):

@@ -22,8 +22,9 @@ from pydantic import (
     model_validator,
 )
 
-from scaled_mpi.config import InputError, Spec
+from scaled_mpi.config import InputError, Spec, undecisive
 from scaled_mpi.engine.settings import ExperimentSpec
+from scaled_mpi.learning.settings import with_steps_of
 from scaled_mpi.parallel.keys import RUNS_A_GROUP
 from scaled_mpi.simulators.gray_scott import GrayScott
 from scaled_mpi.simulators.patterns import FAMILIES as PATTERNS
@@ -129,7 +130,7 @@ class DynamicsExperiment(ExperimentSpec):
     """One experiment on patterns, every key typed; `validation` is the held-out part."""
 
     kind: Literal["dynamics"] = "dynamics"
-    launch: Literal["local"] = "local"
+    launch: Literal["local"] = undecisive("local")
     patterns: Snapshots = Snapshots()
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     score: Annotated[SingleNoise | DiffusionScore, Field(discriminator="kind")] = SingleNoise()
@@ -142,6 +143,12 @@ class DynamicsExperiment(ExperimentSpec):
     def _fits(self) -> DynamicsExperiment:
         _check(self)
         return self
+
+    def with_steps(self) -> DynamicsExperiment:
+        """Return the experiment with the epochs of score and flow as steps."""
+        samples = self.training_samples
+        parts = {key: with_steps_of(getattr(self, key), samples) for key in ("score", "flow")}
+        return self.model_copy(update=parts)
 
     @property
     def held_out(self) -> int:

@@ -67,17 +67,19 @@ def _paint_iterations(axes: Axes, counted: Mapping[str, ByTiles], counts: Sequen
             (n, value) for n, value in sorted(counted[kind].items()) if not isinstance(value, str)
         ]
         if points:
-            style = {"color": colour, "linestyle": dash, "marker": "o", "label": label}
-            axes.plot(*zip(*points, strict=True), **style)
+            across, up = zip(*points, strict=True)
+            axes.plot(across, up, color=colour, linestyle=dash, marker="o", label=label)
     axes.set_xscale("log", base=2)
     axes.set_xticks(counts, [str(n) for n in counts])
     top = 1.12 * axes.get_ylim()[1]
     axes.set_ylim(0, top)
     for kind, _, colour, _ in METHODS:
-        for n in (n for n, value in counted[kind].items() if isinstance(value, str)):
+        for n, text in counted[kind].items():
+            if not isinstance(text, str):
+                continue
             axes.plot(n, top, "^", color=colour, clip_on=False)
             axes.annotate(
-                counted[kind][n],
+                text,
                 (n, top),
                 xytext=(-8, -4),
                 fontsize=9,

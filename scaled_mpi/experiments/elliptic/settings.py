@@ -10,21 +10,25 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from scaled_mpi import local_solvers
-from scaled_mpi.config import InputError, Spec, choice
+from scaled_mpi.config import InputError, Spec, choice, undecisive
 from scaled_mpi.coupling.solving import Coarse, Harvest, Solving
 from scaled_mpi.engine.artefacts import PROVENANCE
 from scaled_mpi.engine.settings import ExperimentSpec
+from scaled_mpi.learning.settings import check_steps_known
 from scaled_mpi.problems import Darcy, Poisson
 from scaled_mpi.simulators.gray_scott import GrayScott
 
 FAMILIES = {"problem": "poisson", "local_solver": "learned"}
 Problem = Annotated[Poisson | Darcy, Field(discriminator="kind")]
-AnyLocalSolver = choice(local_solvers.MEMBERS)
+if TYPE_CHECKING:  # the contract that every member keeps to
+    from scaled_mpi.local_solvers.solvers import LocalSolverSpec as AnyLocalSolver
+else:
+    AnyLocalSolver = choice(local_solvers.MEMBERS)
 
 
 class TileCounts(Spec):
@@ -130,12 +134,12 @@ class EllipticExperiment(ExperimentSpec):
     """`learn_from`: the problems whose residuals train the local solver, one after another."""
 
     kind: Literal["elliptic"] = "elliptic"
-    launch: Literal["local"] = "local"
+    launch: Literal["local"] = undecisive("local")
     problem: Problem
     learn_from: tuple[Problem, ...] = ()
     domain: TileCounts = TileCounts()
     harvest: Harvest = Harvest()
-    local_solver: AnyLocalSolver = local_solvers.MEMBERS["learned"]()  # type: ignore
+    local_solver: AnyLocalSolver = local_solvers.MEMBERS["learned"]()
     solving: Solving = Solving()
     comparison: Comparison = Comparison()
     implicit: Implicit | None = None
@@ -150,6 +154,16 @@ class EllipticExperiment(ExperimentSpec):
             )
         for problem in (self.problem, *self.learn_from):
             problem.grid(self.shape(1))  # refuses boundaries of another number of axes
+        return self
+
+    def with_steps(self) -> EllipticExperiment:
+        """Return the experiment; the number of residuals is known after the run alone.
+
+        Errors: `InputError` for epochs.
+        """
+        training = getattr(self.local_solver, "training", None)
+        if training is not None:
+            check_steps_known(training)
         return self
 
     @property

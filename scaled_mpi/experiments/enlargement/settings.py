@@ -12,10 +12,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from scaled_mpi.config import InputError, Spec
+from scaled_mpi.config import InputError, Spec, undecisive
 from scaled_mpi.coupling.generation import Fusion, check_fusion, window_extents
 from scaled_mpi.engine.settings import ExperimentSpec
 from scaled_mpi.learning.schedules import AnySchedule, VariancePreserving
+from scaled_mpi.learning.settings import with_steps_of
 from scaled_mpi.parallel.blocks import Blocks, Grid
 from scaled_mpi.simulators.gray_scott import GrayScott
 from scaled_mpi.surrogates.denoiser import FieldDenoiser
@@ -89,13 +90,19 @@ class EnlargementExperiment(ExperimentSpec):
     """
 
     kind: Literal["enlargement"] = "enlargement"
-    launch: Literal["local"] = "local"
+    launch: Literal["local"] = undecisive("local")
     simulator: GrayScott
     boxes: Boxes = Boxes()
     generation: Enlargement = Enlargement()
     schedule: AnySchedule = VariancePreserving(zero_terminal_snr=True, sigma_min=0.01)
     windows: FieldDenoiser = FieldDenoiser()
     coarse: FieldDenoiser = FieldDenoiser(coarsen=1, smooth=False)
+
+    def with_steps(self) -> EnlargementExperiment:
+        """Return the experiment with the epochs of both denoisers as steps."""
+        samples = self.boxes.samples - self.boxes.held_out
+        parts = {key: with_steps_of(getattr(self, key), samples) for key in ("windows", "coarse")}
+        return self.model_copy(update=parts)
 
     @model_validator(mode="after")
     def _fits(self) -> EnlargementExperiment:

@@ -15,8 +15,9 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from scaled_mpi.compressors.pod import Pod
-from scaled_mpi.config import InputError, Spec
+from scaled_mpi.config import InputError, Spec, undecisive
 from scaled_mpi.engine.settings import ExperimentSpec
+from scaled_mpi.learning.given_weights import with_counted_steps
 from scaled_mpi.parallel.keys import FirstRun
 from scaled_mpi.simulators.vicsek import Vicsek
 from scaled_mpi.surrogates.mvar import Mvar
@@ -106,7 +107,7 @@ class EnsembleExperiment(ExperimentSpec):
     """One ensemble experiment, every key typed. `launch` and `machine` never enter a hash."""
 
     kind: Literal["ensemble"] = "ensemble"
-    launch: Literal["local", "dask", "slurm", "pbs", "htcondor"] = "local"
+    launch: Literal["local", "dask", "slurm", "pbs", "htcondor"] = undecisive("local")
     simulator: Vicsek = Vicsek()
     ensemble: Members = Members()
     density: DensityMap = DensityMap()
@@ -128,6 +129,15 @@ class EnsembleExperiment(ExperimentSpec):
         source = str(root / self.ensemble.source)
         ensemble = self.ensemble.model_copy(update={"source": source})
         return self.model_copy(update={"ensemble": ensemble})
+
+    def with_steps(self) -> EnsembleExperiment:
+        """Return the experiment with the epochs of its rival as steps."""
+        if self.rival is None:
+            return self
+        wraps = [self.simulator.boundaries == "periodic"] * 2
+        runs, shape = self.ensemble.training, self.density.shape
+        rival = with_counted_steps(self.rival, runs, self.frames, shape, wraps)
+        return self.model_copy(update={"rival": rival})
 
     @property
     def frames(self) -> int:

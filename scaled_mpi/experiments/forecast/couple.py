@@ -50,6 +50,7 @@ def _march_all(context: Context[ForecastExperiment], domain: Domain, jumps: int)
         context.folder, "surrogate", domain, begun, jumps, settings.checkpoint, context.say
     )
     _march_facts(context, domain, begun.march, course)
+    assert course.final is not None  # set by every march
     context.facts.record(
         "field.sha256", domain.hash(course.final), tiles=len(domain.blocks.tiles())
     )

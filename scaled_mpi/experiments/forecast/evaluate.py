@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from scaled_mpi import metrics
@@ -168,19 +166,22 @@ class _Scoring:
         swept = {name: stored[name] for name in ("surrogate", "nosweep") if name in stored}
         ratios = []
         for lead in range(1, min(10, self.jumps) + 1):
-            true = self._seam(lambda box, n=lead: self.truth.read(self.start + n, box, 1))
+            true = self._seam(self.truth, self.start + lead)
             self.facts.record("seam.lead", true, method="simulator", lead=lead)
             for method, forecast in swept.items():
                 if lead > forecast.shape[0]:
                     continue
-                mine = self._seam(lambda box, n=lead, f=forecast: f.read(n - 1, box, 1))
+                mine = self._seam(forecast, lead - 1)
                 self.facts.record("seam.lead", mine, method=method, lead=lead)
                 if method == "surrogate":
                     ratios.append(mine / true)
         self.facts.record("seam.index", float(np.mean(ratios)))
 
-    def _seam(self, read: Callable[[tuple[slice, ...]], np.ndarray]) -> float:
-        sums = [metrics.seam_sums(read(box), self._edges(box)) for box in self.gather.boxes]
+    def _seam(self, stored: Trajectory, frame: int) -> float:
+        sums = [
+            metrics.seam_sums(stored.read(frame, box, 1), self._edges(box))
+            for box in self.gather.boxes
+        ]
         return float(metrics.seam_from_sums(self.gather(sums)).mean())
 
     def _edges(self, box: tuple[slice, ...]) -> list[tuple[bool, bool]]:

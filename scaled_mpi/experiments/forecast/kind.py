@@ -18,7 +18,7 @@ def _simulate_part(experiment: ForecastExperiment, ranks: int) -> dict[str, Any]
         dataset = experiment.dataset
         return {"dataset": plain(dataset), "files": dataset.fingerprint()}
     return {
-        "simulator": plain(experiment.simulator),
+        "simulator": plain(experiment.system),
         "data": plain(experiment.data) if experiment.learns else None,
         "test": plain(experiment.test),
         "shape": experiment.domain.shape,

@@ -78,8 +78,8 @@ def _seen(context: Context[ForecastExperiment], runs: list[Trajectory]) -> dict[
     coder = load_coder(experiment.compressor, context.inputs["compress"])
     return {
         "axes": experiment.axes,
-        "channels": coder.channels(len(experiment.simulator.channels)),
-        "conditions": condition_of(experiment.simulator),
+        "channels": coder.channels(len(experiment.system.channels)),
+        "conditions": condition_of(experiment.system),
     }
 
 

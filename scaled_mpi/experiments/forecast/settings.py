@@ -7,17 +7,33 @@ block. Lengths are in cells and times in simulator steps, one entry an axis wher
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeGuard
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from scaled_mpi import compressors, datasets, simulators, surrogates
 from scaled_mpi.config import InputError, Spec, choice, parse, undecisive
 from scaled_mpi.engine.settings import ExperimentSpec
+from scaled_mpi.learning.given_weights import Part, with_counted_steps
 from scaled_mpi.parallel.blocks import Grid, whole_per_axis
 from scaled_mpi.simulators.contract import require
 from scaled_mpi.simulators.running import check_steps, grid_of, noisy
+
+if TYPE_CHECKING:  # the contracts that every member keeps to
+    from scaled_mpi.compressors.coders import Compressor as AnyCompressor
+    from scaled_mpi.datasets.runs import TrajectoryFiles as AnyDataset
+    from scaled_mpi.simulators.contract import Simulator
+    from scaled_mpi.surrogates.operators import Surrogate as AnySurrogate
+
+    class AnySimulator(Spec, Simulator):
+        """A block of YAML that is a simulator."""
+else:
+    AnySimulator = choice(simulators.MEMBERS)
+    AnyDataset = choice(datasets.MEMBERS)
+    AnyCompressor = choice(compressors.MEMBERS)
+    AnySurrogate = choice(surrogates.MEMBERS)
 
 RIVAL = re.compile(r"[a-z][a-z_]{0,31}")
 TAKEN = (
@@ -108,15 +124,15 @@ class ForecastExperiment(ExperimentSpec):
     """
 
     kind: Literal["forecast"] = "forecast"
-    launch: Literal["local"] = "local"
-    simulator: choice(simulators.MEMBERS) | None = None  # type: ignore[valid-type]
-    dataset: choice(datasets.MEMBERS) | None = None  # type: ignore[valid-type]
+    launch: Literal["local"] = undecisive("local")
+    simulator: AnySimulator | None = None
+    dataset: AnyDataset | None = None
     domain: Domain = Domain()
     data: Data = Data()
     test: Test = Test()
-    compressor: choice(compressors.MEMBERS) = compressors.MEMBERS["identity"]()  # type: ignore
-    surrogate: choice(surrogates.MEMBERS) = surrogates.MEMBERS["stepper"]()  # type: ignore
-    rivals: dict[str, choice(surrogates.MEMBERS)] = {}  # type: ignore[valid-type]
+    compressor: AnyCompressor = compressors.MEMBERS["identity"]()
+    surrogate: AnySurrogate = surrogates.MEMBERS["stepper"]()
+    rivals: dict[str, AnySurrogate] = {}
     coupling: Coupling = Coupling()
     evaluation: Evaluation = Evaluation()
 
@@ -127,14 +143,57 @@ class ForecastExperiment(ExperimentSpec):
 
     def at(self, root: Path) -> ForecastExperiment:
         """Return the experiment with the files of its dataset below `root`."""
-        if not hasattr(self.dataset, "train"):
+        if self.dataset is None:
             return self
         files = {
-            key: tuple(str(root / path) for path in getattr(self.dataset, key))
-            for key in ("train", "test")
+            "train": tuple(str(root / path) for path in self.dataset.train),
+            "test": tuple(str(root / path) for path in self.dataset.test),
         }
         dataset = self.dataset.model_copy(update=files)
         return self.model_copy(update={"dataset": dataset})
+
+    def with_steps(self) -> ForecastExperiment:
+        """Return the experiment with epochs as steps: of the compressor, surrogate and rivals."""
+        parts = [self.compressor, self.surrogate, *self.rivals.values()]
+        if all(part.epochs() is None for part in parts):
+            return self
+        runs, frames, grid = self._learned_runs()
+        periodic = [edge.periodic for edge in grid.boundary]
+        latent = [n // f for n, f in zip(grid.shape, self.factor, strict=True)]
+
+        def resolved(part: Part, shape: Sequence[int]) -> Part:
+            return with_counted_steps(part, runs, frames, shape, periodic)
+
+        return self.model_copy(
+            update={
+                "compressor": resolved(self.compressor, grid.shape),
+                "surrogate": resolved(self.surrogate, latent),
+                "rivals": {name: resolved(one, latent) for name, one in self.rivals.items()},
+            }
+        )
+
+    def _learned_runs(self) -> tuple[int, int, Grid]:
+        """Number of training runs, frames and grid of one; those of files like the first."""
+        if self.dataset is None:
+            return self.data.runs, self.data.frames, self.training_grid()
+        runs, _ = self.dataset.plan()
+        return len(runs), len(runs[0].frames), runs[0].grid
+
+    @property
+    def system(self) -> AnySimulator:
+        """The simulator. Errors: `InputError` for an experiment with a dataset."""
+        if self.simulator is None:
+            raise InputError(
+                "simulator: null is not allowed: a dataset has no equation. Allowed: a simulator"
+            )
+        return self.simulator
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Cells of the large domain. Errors: `InputError` with a dataset, whose files know it."""
+        if self.domain.shape is None:
+            raise InputError("domain.shape: missing; the cells of the large domain are needed")
+        return self.domain.shape
 
     @property
     def axes(self) -> int:
@@ -170,19 +229,20 @@ class ForecastExperiment(ExperimentSpec):
             self.compressor.kind != "identity" and self.compressor.weights is None
         )
 
-    def runs(self) -> list[Any]:
+    def runs(self) -> list[AnySimulator]:
         """The simulator of every training run, with the keys that `data.vary` changes."""
-        known = type(self.simulator).model_fields
+        system = self.system
+        known = type(system).model_fields
         for key, values in self.data.vary.items():
             if key not in known or not values:
                 raise InputError(
                     f"data.vary.{key}: {list(values)}; a non-empty list for one of the "
                     f"simulator's keys is allowed: {', '.join(sorted(known))}"
                 )
-        tree = self.simulator.model_dump(exclude_unset=True)
+        tree = system.model_dump(exclude_unset=True)
         return [
             parse(
-                type(self.simulator),
+                type(system),
                 {**tree, **{key: v[run % len(v)] for key, v in self.data.vary.items()}},
             )
             for run in range(self.data.runs)
@@ -190,11 +250,16 @@ class ForecastExperiment(ExperimentSpec):
 
     def training_grid(self) -> Grid:
         """The grid of a training run."""
-        return grid_of(self.simulator, self.data.shape)
+        return grid_of(self.system, self.data.shape)
 
     def test_grid(self) -> Grid:
         """The grid of the large domain (of a simulator; a dataset's is in its files)."""
-        return grid_of(self.simulator, self.domain.shape)
+        return grid_of(self.system, self.shape)
+
+
+def is_forecast(experiment: ExperimentSpec) -> TypeGuard[ForecastExperiment]:
+    """Whether an experiment is of this kind."""
+    return experiment.kind == "forecast"
 
 
 def check(experiment: ForecastExperiment) -> None:
@@ -207,9 +272,7 @@ def check(experiment: ForecastExperiment) -> None:
     tile = experiment.domain.tile
     if experiment.simulator is not None:
         require(experiment.simulator)
-        if experiment.domain.shape is None:
-            raise InputError("domain.shape: missing; the cells of the large domain are needed")
-        check_tiles(experiment, experiment.domain.shape)
+        check_tiles(experiment, experiment.shape)
         shape = experiment.data.shape
         if len(shape) != experiment.axes:
             raise InputError(f"data.shape: {list(shape)} given; {experiment.axes} axes, as tile")
@@ -247,7 +310,7 @@ def _check_decoder(experiment: ForecastExperiment) -> None:
 
 def _check_noise(experiment: ForecastExperiment) -> None:
     """Whether noise falls evenly into all spans, and there is some where an ensemble is asked."""
-    simulator, noise = experiment.simulator, noisy(experiment.simulator)
+    simulator, noise = experiment.system, noisy(experiment.system)
     spans = {
         "data.burn_in": experiment.data.burn_in,
         "test.burn_in": experiment.test.burn_in,

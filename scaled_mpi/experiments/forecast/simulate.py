@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,8 +19,9 @@ from scaled_mpi.parallel.keys import FirstRun
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from scaled_mpi.progress import Progress
 from scaled_mpi.simulators.recording import Recording, record_run, record_runs
-from scaled_mpi.simulators.running import advance_members, halo_width
+from scaled_mpi.simulators.running import advance_members, halo_width, kicks_of
 
+Kicks = Callable[[], np.ndarray]  # normal numbers (N, *size)
 TOGETHER = 8  # members of the reference that share messages and are held in memory
 
 
@@ -34,7 +34,7 @@ def work(context: Context[ForecastExperiment]) -> None:
         return
     from scaled_mpi.simulators import warm
 
-    warm(experiment.simulator, context.comm, experiment.axes)
+    warm(experiment.system, context.comm, experiment.axes)
     if experiment.learns:
         begun = time.perf_counter()
         _training_runs(context)
@@ -81,7 +81,7 @@ def _test_run(context: Context[ForecastExperiment]) -> None:
     record_run(
         context.folder,
         "test-0000",
-        experiment.simulator,
+        experiment.system,
         (blocks, comm),
         (experiment.seed, FirstRun.TEST),
         Recording(frames, experiment.surrogate.jump, experiment.test.burn_in),
@@ -91,7 +91,7 @@ def _test_run(context: Context[ForecastExperiment]) -> None:
 
 def reference_members(context: Context[ForecastExperiment]) -> None:
     """`reference-0001` ...: what else might have come of the test run's last known frame."""
-    experiment, simulator = context.experiment, context.experiment.simulator
+    experiment, simulator = context.experiment, context.experiment.system
     truth = Trajectory(context.folder, "test-0000")
     blocks, comm = context.blocks(truth.grid, experiment.domain.tile)
     if comm is None:
@@ -103,12 +103,11 @@ def reference_members(context: Context[ForecastExperiment]) -> None:
     with Progress("reference", experiment.test.members, comm.rank) as progress:
         for first in range(1, experiment.test.members + 1, TOGETHER):
             members = range(first, min(first + TOGETHER, experiment.test.members + 1))
-            kicks = simulator.kicks(
-                block, truth.grid, (experiment.seed, FirstRun.TEST), members, steps
-            )
+            seed = (experiment.seed, FirstRun.TEST)
+            kicks = kicks_of(simulator, block, truth.grid, seed, members, steps)
             states = np.stack([begin] * len(members))
 
-            def advance(states: np.ndarray, kicks: Any = kicks) -> np.ndarray:
+            def advance(states: np.ndarray, kicks: Kicks | None = kicks) -> np.ndarray:
                 jump = experiment.surrogate.jump
                 return advance_members(simulator, states, jump, exchange, kicks)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from scaled_mpi.config import InputError, Spec
+from scaled_mpi.config import InputError, Spec, undecisive
 from scaled_mpi.coupling.generation import Fusion, check_fusion
 from scaled_mpi.engine.settings import ExperimentSpec
 from scaled_mpi.learning.schedules import AnySchedule, VariancePreserving
@@ -80,6 +80,6 @@ class GaussianExperiment(ExperimentSpec):
     """One experiment on generation, every key typed."""
 
     kind: Literal["gaussian"] = "gaussian"
-    launch: Literal["local"] = "local"
+    launch: Literal["local"] = undecisive("local")
     generation: Generation
     schedule: AnySchedule = VariancePreserving(zero_terminal_snr=True, sigma_min=0.01)

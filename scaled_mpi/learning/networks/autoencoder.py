@@ -16,17 +16,20 @@ of the field over any tiles, and over the domain, are kept to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from scaled_mpi.learning.networks.bottlenecks import bottlenecks
-from scaled_mpi.learning.networks.convolution import CONVOLUTIONS, POOLS, Block, crop
+from scaled_mpi.learning.networks.convolution import CONVOLUTIONS, POOLS, Block, crop, set_to_zero
 from scaled_mpi.learning.reaches import decode_margins, encode_reach, strides
+from scaled_mpi.parallel.comm import Comm
 
-TRANSPOSED: dict[int, type[nn.Module]] = {
+TRANSPOSED: dict[
+    int, Callable[..., nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d]
+] = {
     1: nn.ConvTranspose1d,
     2: nn.ConvTranspose2d,
     3: nn.ConvTranspose3d,
@@ -78,8 +81,7 @@ class CodingNetwork(nn.Module):
         self.from_latent = convolution(latent, widths[-1], 1)
         self.paint = convolution(last, channels, 3)
         for layer in (self.to_latent, self.paint):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            set_to_zero(layer)
         self.bottleneck = bottlenecks()[bottleneck](axes, coded, **keys)
 
     def encode(self, field: torch.Tensor) -> torch.Tensor:
@@ -91,7 +93,7 @@ class CodingNetwork(nn.Module):
         coded, penalty = self.bottleneck(self._features(field))
         return self.decode(self._with_means(field, coded)), penalty
 
-    def after_step(self, comm: Any) -> None:
+    def after_step(self, comm: Comm) -> None:
         """What the bottleneck does once the gradients of a step are used. Collective."""
         self.bottleneck.after_step(comm)
 
@@ -111,7 +113,7 @@ class CodingNetwork(nn.Module):
         linear = self.project(crop(field, self.encode_reach))
         for halve, blocks in zip(self.down, self.down_blocks, strict=True):
             field = halve(field)
-            for block in blocks:
+            for block in blocks.children():
                 field = block(field, None)
         return linear + self.to_latent(field)
 
@@ -130,10 +132,11 @@ class CodingNetwork(nn.Module):
         field, alive = self.from_latent(latent), self.decode_reach
         stages = list(zip(self.up, self.up_blocks, self.strides, strict=True))[::-1]
         for (double, blocks, stride), wanted in zip(stages, self.margins[1:], strict=True):
-            for block in blocks:
+            depth = len(list(blocks.children()))
+            for block in blocks.children():
                 field = block(field, None)
             field = double(field)
-            alive = tuple((m - len(blocks)) * s for m, s in zip(alive, stride, strict=True))
+            alive = tuple((m - depth) * s for m, s in zip(alive, stride, strict=True))
             field = crop(field, [a - w for a, w in zip(alive, wanted, strict=True)])
             alive = wanted
         made = linear + self.paint(nn.functional.gelu(field))
@@ -181,6 +184,7 @@ class CodingNetwork(nn.Module):
         spread = variance.flip(0)[:latent].clamp_min(1e-8 * float(variance[-1])).sqrt()
         shape = (latent, fields.shape[1], *self.factor)
         self.project.weight.copy_((vectors / spread).T.reshape(shape))
+        assert self.project.bias is not None and self.lift.bias is not None
         self.project.bias.copy_(-(mean @ vectors) / spread)
         self.lift.weight.copy_((vectors * spread).T.reshape(shape))
         self.lift.bias.copy_(mean.reshape(fields.shape[1], -1).mean(1))

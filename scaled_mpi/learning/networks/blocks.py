@@ -24,6 +24,8 @@ class BlockNetwork(nn.Module):
     `fields` channels and `scalars` numbers of a `Condition` are read beside.
     """
 
+    frequencies: Tensor
+
     def __init__(
         self, axes: int, channels: int, size: Blocks, *, fields: int = 0, scalars: int = 0
     ) -> None:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from scaled_mpi.learning.networks.convolution import CONVOLUTIONS
+from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.plugins import members, missing
 
 EPSILON = 1e-5  # Laplace smoothing of the codes' counts
@@ -48,7 +49,7 @@ class Identity(nn.Module):
     def start(self, z: Tensor) -> None:
         """Begin with the latents (B, c, *cells) that the linear start gives."""
 
-    def after_step(self, comm: Any) -> None:
+    def after_step(self, comm: Comm) -> None:
         """Nothing follows the latents by other means than gradients."""
 
     @property
@@ -65,6 +66,7 @@ class Linear(Identity):
         self.map = CONVOLUTIONS[axes](latent, latent, 1)
         with torch.no_grad():
             self.map.weight.copy_(torch.eye(latent).view(latent, latent, *(1,) * axes))
+            assert self.map.bias is not None
             self.map.bias.zero_()
 
     def code(self, z: Tensor) -> Tensor:
@@ -79,6 +81,7 @@ class Gaussian(Identity):
         self.weight = weight
         self.log_variance = CONVOLUTIONS[axes](latent, latent, 1)
         nn.init.zeros_(self.log_variance.weight)
+        assert self.log_variance.bias is not None
         nn.init.constant_(self.log_variance.bias, -6.0)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,6 +94,11 @@ class Gaussian(Identity):
 
 class Quantiser(Identity):
     """The nearest of `codes` vectors; penalty `commitment` |z - code|^2, a mean over numbers."""
+
+    book: Tensor
+    counts: Tensor
+    sums: Tensor
+    offer: Tensor
 
     def __init__(
         self,
@@ -135,7 +143,7 @@ class Quantiser(Identity):
         return math.log2(self.codes)
 
     @torch.no_grad()
-    def after_step(self, comm: Any) -> None:
+    def after_step(self, comm: Comm) -> None:
         """Move the codes by what all ranks saw in one step. Collective, the same bits anywhere."""
         parts = [[part.cpu().numpy() for part in seen] for seen in self._seen]
         self._seen.clear()

@@ -62,6 +62,8 @@ class JumpShape(NamedTuple):
 class ConditionalJump(nn.Module):
     """Samples of a field one jump on, given the past."""
 
+    scale: Tensor
+
     def __init__(
         self, shape: JumpShape, size: Any, schedule: Schedule, parametrization: str
     ) -> None:
@@ -85,7 +87,7 @@ class ConditionalJump(nn.Module):
         """The fields that the U-Net reads, gathered, and the scalars."""
         newest = known.window[:, -1]
         told, where = torch.full_like(newest, UNKNOWN), torch.zeros_like(known.mask)
-        if known.future is not None:
+        if known.future is not None and known.future_mask is not None:
             where = known.future_mask
             change = (known.future - newest) / self.scale
             told = torch.where(where > 0, change, told)

@@ -17,14 +17,19 @@ domain in one piece and the same domain tile by tile give the same numbers. Shif
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from scaled_mpi.config import InputError
 
-CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+# Kernels and strides are one number or one an axis.
+CONVOLUTIONS: dict[int, Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
+    1: nn.Conv1d,
+    2: nn.Conv2d,
+    3: nn.Conv3d,
+}
 POOLS = {1: nn.functional.avg_pool1d, 2: nn.functional.avg_pool2d, 3: nn.functional.avg_pool3d}
 # Convolutions of two and three axes are a third faster with the channels innermost.
 LAYOUTS = {
@@ -32,6 +37,12 @@ LAYOUTS = {
     2: torch.channels_last,
     3: torch.channels_last_3d,
 }
+
+
+def set_to_zero(layer: nn.Module) -> None:
+    """Set the weights and the bias of a layer to 0."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 def gather(x: torch.Tensor, factor: int) -> torch.Tensor:
@@ -45,7 +56,7 @@ def gather(x: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 def spread(x: torch.Tensor, factor: int) -> torch.Tensor:
-    """The inverse of `gather`."""
+    """Return the fine field (B, C, *cells) of `gather`'s coarse one."""
     axes = x.ndim - 2
     coarse = x.shape[2:]
     x = x.reshape(x.shape[0], -1, *(factor,) * axes, *coarse)
@@ -57,7 +68,7 @@ def spread(x: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 def crop(x: torch.Tensor, widths: Sequence[int]) -> torch.Tensor:
-    """Without `widths` cells at both ends of each of the last axes."""
+    """Return (..., *cells) without `widths` cells at both ends of each of the last axes."""
     for axis, width in enumerate(widths, x.ndim - len(widths)):
         if width:
             x = x.narrow(axis, width, x.shape[axis] - 2 * width)
@@ -142,8 +153,7 @@ class LocalNetwork(nn.Module):
         self.leave = nn.Sequential(
             convolution(width, width, 1), nn.GELU(), convolution(width, outputs * cells, 1)
         )
-        nn.init.zeros_(self.leave[-1].weight)
-        nn.init.zeros_(self.leave[-1].bias)
+        set_to_zero(self.leave[-1])
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
         """`condition` is (B, conditions), None where the network takes none."""

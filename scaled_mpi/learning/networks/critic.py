@@ -18,13 +18,15 @@ field that was made: `weight` is the critic's share of what moves that field.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor, nn
 
 from scaled_mpi.learning.networks.autoencoder import CodingNetwork
 from scaled_mpi.learning.networks.convolution import CONVOLUTIONS, POOLS, crop
+from scaled_mpi.parallel.comm import Comm
 
 KERNEL, STRIDE = 4, 2
 MAGNIFIED = 8.0  # about what brings the small scales of fields with fronts to spread 1
@@ -73,14 +75,14 @@ class Judged(nn.Module):
         self.coder, self.critic, self.weight = coder, critic, weight
 
     def forward(self, field: Tensor) -> Tensor:
-        """As `CodingNetwork.forward`."""
+        """Return (B, C, *cells) as `CodingNetwork.forward` does."""
         return self.coder(field)
 
     def reconstruct(self, field: Tensor) -> tuple[Tensor, Tensor]:
-        """As `CodingNetwork.reconstruct`."""
+        """Return (B, C, *cells) and the penalty, as `CodingNetwork.reconstruct` does."""
         return self.coder.reconstruct(field)
 
-    def after_step(self, comm: Any) -> None:
+    def after_step(self, comm: Comm) -> None:
         """As `CodingNetwork.after_step`. Collective."""
         self.coder.after_step(comm)
 
@@ -97,5 +99,8 @@ class Judged(nn.Module):
         return self.weight * ratio.clamp_max(MOST) * verdict + hinge(self.critic, truth, made)
 
     def truce(self) -> Tensor:
-        """Zero, in which all weights of the critic have a part, as a training of replicas asks."""
-        return 0.0 * sum(weight.sum() for weight in self.critic.parameters())
+        """Return the scalar 0, in which every weight of the critic has a part.
+
+        A training of replicas asks for a gradient of every weight.
+        """
+        return 0.0 * reduce(add, (weight.sum() for weight in self.critic.parameters()))

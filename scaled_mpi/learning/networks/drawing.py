@@ -37,6 +37,8 @@ class LocalDenoiser(nn.Module):
     The network of a `Denoiser`, whose condition are the `told` fields.
     """
 
+    frequencies: Tensor
+
     def __init__(
         self,
         channels: int,
@@ -82,6 +84,8 @@ class DrawingNetwork(nn.Module):
     Each application of the denoiser reaches `reach` cells of the field, `once` latent ones; all
     that make a sample reach `beyond` latent cells.
     """
+
+    spread: Tensor
 
     def __init__(
         self,
@@ -133,11 +137,11 @@ class DrawingNetwork(nn.Module):
         return self._around(self.beyond)
 
     def encode(self, field: Tensor) -> Tensor:
-        """As `CodingNetwork.encode`."""
+        """Return the latent (B, c, *cells), as `CodingNetwork.encode` does."""
         return self.coder.encode(field)
 
     def decode(self, latent: Tensor, noise: Tensor | None = None) -> Tensor:
-        """(N, latent, *(cells + 2 decode_reach)) to (N, channels, *(cells * factor)).
+        """Return (N, channels, *field) of (N, latent, *cells), field = core cells times factor.
 
         noise: standard normals (N, channels, *((cells + 2 decode_reach) * factor)); without them
         the sampler starts from 0, the middle of all noise.
@@ -158,14 +162,14 @@ class DrawingNetwork(nn.Module):
         return self.coder.keep(crop(latent, self.decode_reach), made)
 
     def forward(self, field: Tensor, noise: Tensor | None = None) -> Tensor:
-        """What coding and drawing leave of a field; spends `whole_ring`.
+        """Return a field (B, C, *cells) coded and drawn again; spends `whole_ring`.
 
         noise: as for `decode`, which is the field without `encode_reach`.
         """
         return self.decode(self.encode(field), noise)
 
     def remainder(self, field: Tensor) -> tuple[Tensor, Tensor]:
-        """(what the mean leaves of a field with `ring`, in the unit of fields; what is told)."""
+        """Return what the mean leaves of a field (B, C, *cells) with `ring`, and the condition."""
         with torch.no_grad():
             mean, told = self._mean(self.encode(field))
             return crop(field, self.coder.ring) - mean, told

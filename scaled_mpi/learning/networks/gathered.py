@@ -39,6 +39,8 @@ class Filtered(Gathered):
     Two axes; `padding`, circular or replicate, is what the filter finds beyond the ends.
     """
 
+    kernel: Tensor
+
     def __init__(self, network: nn.Module, factor: int, padding: str) -> None:
         super().__init__(network, factor)
         self.padding = padding

@@ -43,6 +43,8 @@ class JumpNetwork(nn.Module):
     are those of `LocalNetwork`.
     """
 
+    scale: torch.Tensor
+
     def __init__(
         self,
         channels: int,
@@ -59,7 +61,7 @@ class JumpNetwork(nn.Module):
         self.reach, self.masked = tuple(reach), masked
         inputs = memory * channels
         self.network = LocalNetwork(inputs + masked + noises, channels, reach, **network)
-        self.agreement = None
+        self.agreement: LocalNetwork | None = None
         if masked:
             self.agreement = LocalNetwork(
                 inputs + channels + 2, channels, reach, **{**network, "width": agreement}
@@ -98,6 +100,7 @@ class JumpNetwork(nn.Module):
         seen = nn.functional.pad(own.detach(), ring) + future * future_mask
         where = nn.functional.pad(torch.ones_like(own[:, :1]), ring) + future_mask
         known = torch.cat((self._past(window) * mask, mask, seen, where), 1)
+        assert self.agreement is not None
         return own + AGREEMENT * self.scale * self.agreement(known, condition)
 
     def _past(self, window: torch.Tensor) -> torch.Tensor:
@@ -123,4 +126,6 @@ class JumpNetwork(nn.Module):
         own = self.alone(window, condition, mask, noise)
         if future is None or future_mask is None or not self.masked:
             return own
+        if mask is None:
+            mask = torch.ones_like(window[:, -1, :1])
         return self.agreed(own, window, condition, mask, future, future_mask)

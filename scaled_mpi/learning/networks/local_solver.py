@@ -131,7 +131,8 @@ class _Features(nn.Module):
             found.append(skip + nn.functional.gelu(block(torch.cat([x, skip], 1))))
         found.reverse()
         return [
-            [1 + head(x) for head, x in zip(heads, found, strict=True)] for heads in self.heads
+            [1 + head(x) for head, x in zip(heads.children(), found, strict=True)]
+            for heads in self.heads
         ]
 
 
@@ -151,8 +152,9 @@ class _Cycle(nn.Module):
         )
         self.out = transposed(widths[0], 1, 4, stride=2, padding=1, bias=False)
 
-    def forward(self, x: Tensor, gates: Gates) -> Tensor:
-        x, skips, halves = self.lift(x), [], [gate.chunk(2, 1) for gate in gates]
+    def forward(self, x: Tensor, gates: list[Tensor]) -> Tensor:
+        skips: list[Tensor] = []
+        x, halves = self.lift(x), [gate.chunk(2, 1) for gate in gates]
         for level, block in enumerate(self.before):
             x = 2 * self.down[level - 1](x) if level else x
             x = block(x, halves[level][0])

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from scaled_mpi.config import InputError
 from scaled_mpi.learning.networks.autoencoder import TRANSPOSED
-from scaled_mpi.learning.networks.convolution import CONVOLUTIONS, LAYOUTS, crop
+from scaled_mpi.learning.networks.convolution import CONVOLUTIONS, LAYOUTS, crop, set_to_zero
 from scaled_mpi.learning.sizes import UNetSize
 
 FREQUENCIES = 8  # of the noise level's features, 1 to 2^7: angles of 0.01 are told apart
@@ -77,8 +77,7 @@ class ResidualBlock(nn.Module):
         self.between = norm(size.groups, width)
         self.second = Convolution(axes, width, width, size.padding)
         for layer in (self.film, self.second.layer):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            set_to_zero(layer)
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         """x (B, width, *cells), told (B, features)."""
@@ -98,8 +97,7 @@ class Attention(nn.Module):
         self.ask = CONVOLUTIONS[axes](width, 3 * width, 1)
         self.answer = CONVOLUTIONS[axes](width, width, 1)
         self.head = math.gcd(8, width)
-        nn.init.zeros_(self.answer.weight)
-        nn.init.zeros_(self.answer.bias)
+        set_to_zero(self.answer)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, *cells) -> the same."""
@@ -115,6 +113,8 @@ class UNet(nn.Module):
     `fields` channels and `scalars` numbers of a `Condition` are read beside. Cells are a multiple
     of `size.multiple`; under `valid` they are tile + 2 reach, and the tile comes back.
     """
+
+    frequencies: Tensor
 
     def __init__(
         self,
@@ -155,8 +155,7 @@ class UNet(nn.Module):
         self.up_blocks = nn.ModuleList(blocks(width) for width in widths)
         self.norm = NORMS[size.norm](size.groups, widths[0])
         self.leave = convolution(widths[0], channels if outputs is None else outputs, 1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        set_to_zero(self.leave)
 
     def forward(self, x: Tensor, level: Tensor, condition: Condition | None = None) -> Tensor:
         """`level` in [0, pi / 2], see `learning/denoising.py`."""
@@ -168,7 +167,7 @@ class UNet(nn.Module):
         skips = []
         for depth, blocks in enumerate(self.down_blocks):
             x = self.down[depth - 1](x) if depth else x
-            for block in blocks:
+            for block in blocks.children():
                 x = block(x, told)
             skips.append(x)
         if self.attention is not None:
@@ -177,7 +176,7 @@ class UNet(nn.Module):
             if depth < len(self.up):
                 x = self.up[depth](x)
                 x = self.join[depth](torch.cat((x, _centre(skips[depth], x)), 1))
-            for block in self.up_blocks[depth]:
+            for block in self.up_blocks[depth].children():
                 x = block(x, told)
         if self.valid:
             x = crop(x, [(n - c) // 2 for n, c in zip(x.shape[2:], core, strict=True)])

@@ -89,7 +89,8 @@ def test_a_surrogate_of_another_system_is_refused(tmp_path):
         ),
         (
             "implicit.dts=[10.5]",
-            "10.5 is not allowed: it is no whole number of the simulator's steps. Allowed: multiples of 1",
+            "10.5 is not allowed: it is no whole number of the simulator's steps. "
+            "Allowed: multiples of 1",
         ),
         ("implicit.scheme=euler", "implicit.scheme"),
     ],
