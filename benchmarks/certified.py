@@ -102,16 +102,15 @@ def by_tiles(case: Case, solver: Any) -> tuple[np.ndarray, int, int, int]:
 
 def by_petsc(case: Case, name: str) -> tuple[np.ndarray, int, int, int]:
     """One of PETSc's own methods; its bytes are not counted."""
-    tiles = subdomains(case.blocks, case.comm, 4) if name == "asm" else None
+    way = subdomains(case.blocks, case.comm, 4) if name == "asm" else name
     with LinearSystem(case.stencil, case.blocks, case.comm) as system:
         course = system.solve(
             case.load,
-            name,
+            way,
             rtol=0.9 * TOLERANCE,
             most=MOST.get(name, 300),
             restart=30,
             method=KRYLOV[name],
-            tiles=tiles,
         )
     return course.solution, course.iterations, 0, 0
 

@@ -16,7 +16,7 @@ from scaled_mpi.facts import EventLog, FactLog
 from scaled_mpi.opening import open_outputs
 from scaled_mpi.parallel.blocks import Boundary, Grid, make_blocks
 from scaled_mpi.parallel.comm import SerialComm
-from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
+from scaled_mpi.parallel.store import Storage, Trajectory, TrajectoryWriter
 
 xarray = pytest.importorskip("xarray")
 
@@ -44,8 +44,8 @@ def outputs(tmp_path):
                     SerialComm(),
                     ["u", "v"],
                     dtype=np.float64,
-                    group=2,
                     attributes={"condition": {"F": 0.04}},
+                    storage=Storage(group=2),
                 ) as writer:
                     for frame, value in enumerate(values):
                         writer.append(3.0 * frame, value)

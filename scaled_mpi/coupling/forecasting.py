@@ -25,10 +25,10 @@ from scaled_mpi.coupling.schwarz import Jump, March, Sweeping
 from scaled_mpi.parallel.blocks import Blocks, behind, make_blocks
 from scaled_mpi.parallel.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from scaled_mpi.parallel.comm import Comm, exact_sum, first_ranks, largest
-from scaled_mpi.parallel.halo import expected_bytes, expected_messages
+from scaled_mpi.parallel.halo import Halo, expected_bytes, expected_messages
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.signals import Stopped, stop_agreed
-from scaled_mpi.parallel.store import TrajectoryWriter
+from scaled_mpi.parallel.store import Storage, TrajectoryWriter
 from scaled_mpi.parallel.trajectory import Trajectory
 from scaled_mpi.progress import Progress
 from scaled_mpi.surrogates.operators import Operator
@@ -143,13 +143,10 @@ def begin(
     frames = [domain.coding.encode(domain.truth, frame) for frame in known]
     march = March(
         operator,
-        domain.latent,
-        domain.comm,
-        halo=halo,
+        Halo(domain.latent, domain.comm, tuple(halo), frames[-1].dtype),
         condition=operator.condition(domain.truth.attributes.get("condition", {})),
         scale=domain.deviation(frames[-1]),
         sweeping=sweeping,
-        dtype=frames[-1].dtype,
         chance=chance_of(operator, domain.latent, domain.comm.rank, seed, member),
     )
     return Begun(march, frames)
@@ -198,7 +195,7 @@ def march_and_store(
         before, done = course.traffic, len(course.records)
         if say is not None:
             say(f"couple: {done} of {jumps} jumps were saved; going on from there")
-    grouped: dict[str, Any] = {"group": save_every, "keep": done} if save_every else {}
+    storage = Storage(group=save_every, keep=done) if save_every else None
     writer = TrajectoryWriter(
         folder,
         name,
@@ -207,7 +204,7 @@ def march_and_store(
         domain.truth.channels,
         dtype=np.float32,
         attributes=domain.truth.attributes,
-        **grouped,
+        storage=storage,
     )
     label = "couple" if save_every else name
     with writer, Progress(label, jumps, domain.comm.rank, done) as progress:

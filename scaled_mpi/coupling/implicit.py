@@ -36,7 +36,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -44,7 +43,8 @@ from scaled_mpi.coupling.linearised import Linearised, Rates
 from scaled_mpi.coupling.solving import NotConverged, Solving
 from scaled_mpi.local_solvers.solvers import LocalSolver
 from scaled_mpi.parallel.comm import largest
-from scaled_mpi.parallel.nonlinear import solve_linear, solve_nonlinear
+from scaled_mpi.parallel.nonlinear import Nonlinear, solve_linear, solve_nonlinear
+from scaled_mpi.parallel.petsc import Course
 
 GAMMA = 2 - math.sqrt(2)
 WORSE = 2.0  # ||F|| of a guess over that of no change, above which it is not used
@@ -187,7 +187,7 @@ class ImplicitStep:
         most: int,
         length: float | None = None,
         tolerance: float | None = None,
-    ) -> Any:
+    ) -> Course:
         """One run of SNES from `start`, for a step of another length if one is given."""
         length, tolerance = length or self.length, tolerance or self.spec.tolerance
 
@@ -196,18 +196,15 @@ class ImplicitStep:
 
         if method != "newton":
             refresh(start)
-        return solve_nonlinear(
-            method,
-            start,
+        system = Nonlinear(
             lambda state: self._residual(state, length),
             lambda state, way: self._jacobian(state, way, length),
             self.preconditioner,
-            self.comm,
-            atol=tolerance * self.scale,
-            most=most,
-            refresh=refresh,
-            watch=self.preconditioner.watch,
+            refresh,
+            self.preconditioner.watch,
         )
+        atol = tolerance * self.scale
+        return solve_nonlinear(system, method, start, self.comm, atol=atol, most=most)
 
     def _continued(self) -> tuple[np.ndarray | None, list[float]]:
         """The root that steps of growing length lead to; None where that branch turns back."""

@@ -28,12 +28,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from scaled_mpi.coupling.chance import Chance
 from scaled_mpi.coupling.tiles import TileWindows
-from scaled_mpi.parallel.blocks import Blocks, behind
-from scaled_mpi.parallel.comm import Comm, exact_sum
+from scaled_mpi.parallel.blocks import behind
+from scaled_mpi.parallel.comm import exact_sum
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.surrogates.operators import Operator
 
@@ -62,29 +61,26 @@ class March:
     """Couples one operator over the tiles of a domain; iterate it with `jumps`.
 
     `operator` is a loaded surrogate (`reach`, `memory`, `advance`), `condition` its 1-D array of
-    parameters, `scale` (C,) the standard deviation of each channel. `halo` is in cells of the
-    surrogate's grid, one entry an axis; `chance` the noise of a stochastic operator.
+    parameters, `scale` (C,) the standard deviation of each channel. `exchange` fills the halo, in
+    cells of the surrogate's grid; `chance` is the noise of a stochastic operator.
     """
 
     def __init__(
         self,
         operator: Operator,
-        blocks: Blocks,
-        comm: Comm,
+        exchange: Halo,
         *,
-        halo: Sequence[int],
         condition: np.ndarray,
         scale: np.ndarray,
         sweeping: Sweeping | None = None,
         chance: Chance | None = None,
-        dtype: DTypeLike = np.float32,
     ) -> None:
-        self.operator, self.blocks, self.comm = operator, blocks, comm
+        self.operator, self.exchange = operator, exchange
+        self.blocks, self.comm = exchange.blocks, exchange.comm
         self.condition, self.sweeping = condition, sweeping or Sweeping()
         self.chance = chance
-        self.scale = np.asarray(scale, np.float64).reshape(-1, *[1] * len(blocks.tile))
-        self.windows = TileWindows(blocks, comm.rank, halo, operator.reach)
-        self.exchange = Halo(blocks, comm, tuple(halo), dtype)
+        self.scale = np.asarray(scale, np.float64).reshape(-1, *[1] * len(self.blocks.tile))
+        self.windows = TileWindows(self.blocks, self.comm.rank, exchange.width, operator.reach)
         self.exchanges = 0
 
     def jumps(self, frames: Sequence[np.ndarray], count: int, first: int = 1) -> Iterator[Jump]:

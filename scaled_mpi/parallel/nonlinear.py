@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,26 +26,36 @@ Derivative = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (state, direction
 LINEAR_MOST = 200  # iterations of the linear solve of one Newton step
 
 
+@dataclass(frozen=True)
+class Nonlinear:
+    """F(U) = 0: the residual, its derivative, and a preconditioner of the derivative.
+
+    Before each linear solve `refresh(state)` may renew the preconditioner; `watch(iteration,
+    norm)` sees the residuals of the method, see `solve_nonlinear`.
+    """
+
+    residual: Apply
+    derivative: Derivative
+    precondition: Apply
+    refresh: Callable[[np.ndarray], None] | None = None
+    watch: Watch | None = None
+
+
 def solve_nonlinear(
+    system: Nonlinear,
     method: str,
     start: np.ndarray,
-    residual: Apply,
-    derivative: Derivative,
-    precondition: Apply,
     comm: Comm,
     *,
     atol: float,
     most: int,
     linear_rtol: float = 1e-3,
-    refresh: Callable[[np.ndarray], None] | None = None,
-    watch: Watch | None = None,
 ) -> Course:
     """Solve F(U) = 0 from `start`, of any shape, until ||F|| <= atol or `most` iterations.
 
-    `newton`: line search, and preconditioned flexible GMRES on the product of the derivative.
-    Before each linear solve `refresh(state)` may renew the preconditioner, and
-    `watch(iteration, norm)` sees its residuals. `anderson` and `ngmres`: U - M^-1 F(U) is the
-    nonlinear preconditioner, and `watch` sees ||F||. Nothing stops on the update.
+    `newton`: line search, and preconditioned flexible GMRES on the product of the derivative;
+    `system.watch` sees the residuals of the linear solves. `anderson` and `ngmres`: U - M^-1 F(U)
+    is the nonlinear preconditioner, and `system.watch` sees ||F||. Nothing stops on the update.
     """
     course: list[float] = []
     shape = start.shape
@@ -58,34 +69,34 @@ def solve_nonlinear(
         x.array[:] = start.ravel()
 
         def function(_: PETSc.SNES, at: PETSc.Vec, out: PETSc.Vec) -> None:
-            out.array[:] = residual(at.array_r.reshape(shape)).ravel()
+            out.array[:] = system.residual(at.array_r.reshape(shape)).ravel()
 
         snes.setFunction(function, f)
         snes.setTolerances(rtol=0.0, atol=atol, stol=0.0, max_it=most)
 
         def monitor(_: PETSc.SNES, iteration: int, norm: float) -> None:
             course.append(norm)
-            if watch is not None and method != "newton":
-                watch(iteration, norm)
+            if system.watch is not None and method != "newton":
+                system.watch(iteration, norm)
 
         snes.setMonitor(monitor)
         if method == "newton":
-            product = _Product(derivative, shape)
+            product = _Product(system.derivative, shape)
             matrix = _shell(product, f, comm, stack)
 
             def linearise(_: PETSc.SNES, at: PETSc.Vec, *matrices: PETSc.Mat) -> None:
                 product.state = at.array_r.reshape(shape).copy()
-                if refresh is not None:
-                    refresh(product.state)
+                if system.refresh is not None:
+                    system.refresh(product.state)
 
             snes.setJacobian(linearise, matrix)
             snes.setType("newtonls")
-            _flexible(snes.getKSP(), precondition, shape, linear_rtol, watch)
+            _flexible(snes.getKSP(), system.precondition, shape, linear_rtol, system.watch)
         else:
             snes.setType(method)
             inner = snes.getNPC()
             inner.setType("python")
-            inner.setPythonContext(_Sweep(residual, precondition, shape))
+            inner.setPythonContext(_Sweep(system.residual, system.precondition, shape))
             snes.setNPCSide(PETSc.PC.Side.RIGHT)
         snes.solve(None, x)
         return Course(

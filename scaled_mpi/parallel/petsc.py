@@ -150,7 +150,7 @@ class LinearSystem:
     def solve(
         self,
         load: np.ndarray,
-        precondition: Apply | str,
+        precondition: Apply | Subdomains | str,
         *,
         rtol: float = 1e-8,
         most: int = 500,
@@ -158,14 +158,13 @@ class LinearSystem:
         method: str = "fgmres",
         start: np.ndarray | None = None,
         watch: Watch | None = None,
-        tiles: Subdomains | None = None,
     ) -> Course:
         """Run a Krylov method on b = `load` until ||b - A u|| <= rtol ||b||, or `most` steps.
 
         Fields are float64 (*block.size). `precondition` maps a residual block to a correction
         block, from the right, so that residual norms are true; or it is a name of
-        `PRECONDITIONERS`. `tiles` are the subdomains of "asm". `watch(iteration, norm)` is called
-        at every iteration; its exceptions end the solve.
+        `PRECONDITIONERS`, or the subdomains of restricted additive Schwarz ("asm").
+        `watch(iteration, norm)` is called at every iteration; its exceptions end the solve.
         """
         course: list[float] = []
 
@@ -184,11 +183,13 @@ class LinearSystem:
                 ksp.setPCSide(PETSc.PC.Side.RIGHT)
             ksp.setNormType(PETSc.KSP.NormType.UNPRECONDITIONED)
             ksp.setTolerances(rtol=rtol, atol=1e-300, divtol=DIVERGED_LIMIT, max_it=most)
-            if callable(precondition):
+            if isinstance(precondition, Subdomains):
+                _asm(ksp, precondition, stack)
+            elif callable(precondition):
                 ksp.getPC().setType("python")
                 ksp.getPC().setPythonContext(AsPreconditioner(precondition, self.shape))
             else:
-                PRECONDITIONERS[precondition](ksp, tiles, stack)
+                PRECONDITIONERS[precondition](ksp)
             ksp.setMonitor(monitor)
             b, x = (stack.enter_context(_vector(self.matrix)) for _ in range(2))
             b.array[:] = load.ravel()
@@ -333,9 +334,8 @@ def subdomains(blocks: Blocks, comm: Comm, overlap: int) -> Subdomains:
     return Subdomains(wide, own)
 
 
-def _asm(ksp: PETSc.KSP, tiles: Subdomains | None, stack: ExitStack) -> None:
+def _asm(ksp: PETSc.KSP, tiles: Subdomains, stack: ExitStack) -> None:
     """One-level restricted additive Schwarz on the given subdomains, exact LU in each."""
-    assert tiles is not None
     pc = ksp.getPC()
     pc.setType("asm")
     overlapping, owned = ([_index_set(rows, stack) for rows in sets] for sets in tiles)
@@ -354,14 +354,14 @@ def _index_set(rows: np.ndarray, stack: ExitStack) -> PETSc.IS:
     return made
 
 
-def _plain(kind: str) -> Callable[[PETSc.KSP, Subdomains | None, ExitStack], None]:
-    def prepare(ksp: PETSc.KSP, tiles: Subdomains | None, stack: ExitStack) -> None:
+def _plain(kind: str) -> Callable[[PETSc.KSP], None]:
+    def prepare(ksp: PETSc.KSP) -> None:
         ksp.getPC().setType(kind)
 
     return prepare
 
 
-def _direct(ksp: PETSc.KSP, tiles: Subdomains | None, stack: ExitStack) -> None:
+def _direct(ksp: PETSc.KSP) -> None:
     ksp.setType("preonly")
     ksp.setNormType(PETSc.KSP.NormType.NONE)
     ksp.getPC().setType("lu")
@@ -369,7 +369,6 @@ def _direct(ksp: PETSc.KSP, tiles: Subdomains | None, stack: ExitStack) -> None:
 
 
 PRECONDITIONERS = {
-    "asm": _asm,
     "direct": _direct,
     **{kind: _plain(kind) for kind in ("gamg", "hypre", "jacobi", "none")},
 }

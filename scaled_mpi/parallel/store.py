@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from scaled_mpi.parallel.trajectory import (
 from scaled_mpi.parallel.xdmf import xdmf_text
 
 __all__ = [
+    "Storage",
     "Trajectory",
     "TrajectoryWriter",
     "link_trajectory",
@@ -60,15 +62,27 @@ LARGEST_FILE = 1 << 29  # bytes of field in one file, whatever the group
 _DTYPES = ("float32", "float64")
 
 
+@dataclass(frozen=True)
+class Storage:
+    """The plan of a trajectory, its files and its units.
+
+    `times` is the plan: other times, or fewer, are an error. `group` frames make a file (None: as
+    many as fit 512 MiB); they wait in memory and are written together. `keep` frames of an
+    interrupted writing stay, and the next `append` is frame number `keep`. `units` has the units
+    of channels, of "time" and of "length".
+    """
+
+    times: Sequence[float] | None = None
+    group: int | None = None
+    keep: int = 0
+    units: Mapping[str, str] = field(default_factory=dict)
+
+
 class TrajectoryWriter:
     """Writes frames (C, *block.size) of all ranks as one trajectory. Collective.
 
-    `group` frames make a file (None: as many as fit 512 MiB); they wait in memory and are written
-    together. `times`, where given, is the plan: other times, or fewer, are an error. `units` has
-    the units of channels, of "time" and of "length". `keep` frames of an interrupted writing stay
-    and the next `append` is frame number `keep`; call `flush` before a checkpoint that counts on
-    them. Without `close`, or after an exception inside `with`, no index is written and no reader
-    opens it.
+    Call `flush` before a checkpoint that counts on the frames so far. Without `close`, or after an
+    exception inside `with`, no index is written and no reader opens it.
     """
 
     def __init__(
@@ -78,13 +92,11 @@ class TrajectoryWriter:
         blocks: Blocks,
         comm: Comm,
         channels: Sequence[str],
-        times: Sequence[float] | None = None,
         dtype: DTypeLike = np.float32,
         attributes: Mapping[str, Any] | None = None,
-        group: int | None = None,
-        units: Mapping[str, str] | None = None,
-        keep: int = 0,
+        storage: Storage | None = None,
     ) -> None:
+        storage = storage or Storage()
         self.folder, self.name = Path(folder), plain_name(name)
         self.blocks, self.comm = blocks, comm
         self.channels = tuple(plain_name(channel, "channel") for channel in channels)
@@ -100,15 +112,16 @@ class TrajectoryWriter:
                 f"{', '.join(_DTYPES)}"
             )
         frame_bytes = len(self.channels) * math.prod(blocks.grid.shape) * self.dtype.itemsize
-        self.group = min(group or LARGEST_FILE, max(1, LARGEST_FILE // frame_bytes))
-        self.attributes, self.units = dict(attributes or {}), dict(units or {})
+        self.group = min(storage.group or LARGEST_FILE, max(1, LARGEST_FILE // frame_bytes))
+        self.attributes, self.units = dict(attributes or {}), dict(storage.units)
+        times = storage.times
         self._plan = None if times is None else [float(time) for time in times]
         self._block = blocks.block(comm.rank) if comm.rank < blocks.ranks else None
         self._times: list[float] = []
         self._files: list[dict[str, Any]] = []
         self._waiting: list[np.ndarray] = []
         self._closed = False
-        self._begin(keep)
+        self._begin(storage.keep)
 
     @property
     def frames(self) -> int:

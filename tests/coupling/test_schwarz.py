@@ -7,6 +7,7 @@ from scipy.ndimage import gaussian_filter
 from scaled_mpi.coupling.schwarz import March, Sweeping
 from scaled_mpi.parallel.blocks import Boundary, Grid, make_blocks
 from scaled_mpi.parallel.comm import SerialComm, first_ranks, world
+from scaled_mpi.parallel.halo import Halo
 from tests.coupling.heat import Heat, periodic_truth
 
 
@@ -25,9 +26,7 @@ def run(heat, field, tile, halo, jumps, comm, sweeping=None):
     block = blocks.block(part.rank)
     march = March(
         heat,
-        blocks,
-        part,
-        halo=halo,
+        Halo(blocks, part, halo),
         condition=np.zeros(0),
         sweeping=sweeping,
         scale=field.std(axis=tuple(range(1, axes + 1))),
@@ -107,9 +106,7 @@ def test_counted_bytes_equal_the_formula():
         return
     march = March(
         heat,
-        blocks,
-        part,
-        halo=(2, 2),
+        Halo(blocks, part, (2, 2)),
         condition=np.zeros(0),
         scale=np.ones(2),
         sweeping=Sweeping(4, 1e-9),

@@ -19,6 +19,7 @@ from scaled_mpi.engine.artefacts import Artefact, building
 from scaled_mpi.parallel.blocks import Grid, make_blocks
 from scaled_mpi.parallel.comm import SerialComm
 from scaled_mpi.parallel.store import (
+    Storage,
     Trajectory,
     TrajectoryWriter,
     load_checkpoint,
@@ -125,7 +126,7 @@ def test_checkpoint(tmp_path, fault):
 def go_on(folder: Path, keep: int, first: int = 0) -> None:
     """Write frames up to number 8; those from `keep` on get the values of `first` + number."""
     with TrajectoryWriter(
-        folder, "run", BLOCKS, SerialComm(), ["u"], group=3, keep=keep, dtype=np.float64
+        folder, "run", BLOCKS, SerialComm(), ["u"], np.float64, storage=Storage(group=3, keep=keep)
     ) as writer:
         for frame in range(keep, 8):
             writer.append(frame, np.full((1, 4, 6), float(first + frame)))
@@ -136,7 +137,7 @@ def go_on(folder: Path, keep: int, first: int = 0) -> None:
 def test_a_trajectory_that_goes_on(tmp_path, fault, finished, keep):
     def scene(folder):
         writer = TrajectoryWriter(
-            folder, "run", BLOCKS, SerialComm(), ["u"], group=3, dtype=np.float64
+            folder, "run", BLOCKS, SerialComm(), ["u"], np.float64, storage=Storage(group=3)
         )
         for frame in range(7):
             writer.append(frame, np.full((1, 4, 6), float(frame)))

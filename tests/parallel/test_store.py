@@ -25,6 +25,7 @@ from scaled_mpi.parallel.blocks import Boundary, Grid, make_blocks
 from scaled_mpi.parallel.comm import SerialComm, world
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.store import (
+    Storage,
     Trajectory,
     TrajectoryWriter,
     link_trajectory,
@@ -51,11 +52,11 @@ def fields(grid: Grid, frames: int = 5, channels: int = 2, dtype=np.float32) -> 
     return np.random.default_rng(7).random((frames, channels, *grid.shape)).astype(dtype)
 
 
-def write(folder, values, grid, tile, comm, name="run", ranks=None, **options) -> None:
+def write(folder, values, grid, tile, comm, name="run", ranks=None, attributes=None, **keys):
     blocks = make_blocks(grid, tile, ranks or comm.size)
     channels = [f"c{i}" for i in range(values.shape[1])]
-    options = {"dtype": values.dtype, **options}
-    with TrajectoryWriter(folder, name, blocks, comm, channels, **options) as writer:
+    how = (values.dtype, attributes, Storage(**keys))
+    with TrajectoryWriter(folder, name, blocks, comm, channels, *how) as writer:
         for frame, value in enumerate(values):
             owner = comm.rank < blocks.ranks
             block = blocks.block(comm.rank).slices if owner else ()
@@ -171,7 +172,8 @@ def test_an_interrupted_writing_goes_on_anywhere(folder):
     mine = values[(..., *blocks.block(comm.rank).slices)] if owner else [None] * 7
 
     def writer(keep):
-        return TrajectoryWriter(folder, "run", blocks, comm, ["c0", "c1"], group=3, keep=keep)
+        storage = Storage(group=3, keep=keep)
+        return TrajectoryWriter(folder, "run", blocks, comm, ["c0", "c1"], storage=storage)
 
     first = writer(0)
     for frame in range(5):
@@ -213,7 +215,8 @@ def test_a_new_writer_hides_the_old_trajectory_and_spares_the_neighbours(tmp_pat
 
 def test_planned_times_are_kept(tmp_path):
     blocks = make_blocks(Grid((4,)), (2,), 1)
-    writer = TrajectoryWriter(tmp_path, "run", blocks, SerialComm(), ["a"], times=[0, 1])
+    planned = Storage(times=[0, 1])
+    writer = TrajectoryWriter(tmp_path, "run", blocks, SerialComm(), ["a"], storage=planned)
     with pytest.raises(ValueError, match="planned"):
         writer.append(0.5, np.zeros((1, 4)))
     writer.append(0, np.zeros((1, 4)))
@@ -328,13 +331,13 @@ WRITER = """
 import sys, numpy as np
 from scaled_mpi.parallel.blocks import Grid, make_blocks
 from scaled_mpi.parallel.comm import SerialComm
-from scaled_mpi.parallel.store import TrajectoryWriter
+from scaled_mpi.parallel.store import Storage, TrajectoryWriter
 blocks = make_blocks(Grid((16, 16)), (8, 8), 1)
 for run in range(100000):
     if run == 2:  # however slow the disk, there is something to open
         print("ready", flush=True)
     with TrajectoryWriter(sys.argv[1], f"run-{run % 3}", blocks, SerialComm(), ["a"],
-                          group=2) as writer:
+                          storage=Storage(group=2)) as writer:
         for frame in range(5):
             writer.append(frame, np.full((1, 16, 16), run * 10 + frame))
 """

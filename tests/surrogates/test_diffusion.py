@@ -11,7 +11,7 @@ from scaled_mpi.coupling.schwarz import March, Sweeping
 from scaled_mpi.learning.samplers import sample
 from scaled_mpi.parallel.blocks import make_blocks
 from scaled_mpi.parallel.comm import SerialComm, world
-from scaled_mpi.parallel.halo import gather_field
+from scaled_mpi.parallel.halo import Halo, gather_field
 from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.surrogates.diffusion import Diffusion, noise_channels
 from tests.surrogates.forced import DECAY, FORCE, forced, moments, training
@@ -81,9 +81,7 @@ def marched(operator, grid, comm, tile=16):
     start = 0.5 * np.stack([np.sin(cells / 5), np.cos(cells / 7)]).astype(np.float32)
     march = March(
         operator,
-        blocks,
-        comm,
-        halo=(2,),
+        Halo(blocks, comm, (2,)),
         condition=np.zeros(0),
         scale=np.ones(2),
         sweeping=Sweeping(2, fixed=True),

@@ -7,6 +7,7 @@ from scaled_mpi.config import InputError, parse
 from scaled_mpi.coupling.schwarz import March
 from scaled_mpi.parallel.blocks import Boundary, Grid, make_blocks
 from scaled_mpi.parallel.comm import SerialComm, first_ranks, world
+from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
 from scaled_mpi.surrogates import MEMBERS
 from scaled_mpi.surrogates.autoregression import Linear, Sums, ringed
@@ -123,12 +124,9 @@ def test_on_tiles_it_couples_as_if_there_were_no_ranks(tmp_path):
     mine = (..., *blocks.block(part.rank).slices)
     march = March(
         operator,
-        blocks,
-        part,
-        halo=(1, 1),
+        Halo(blocks, part, (1, 1), np.float64),
         condition=np.zeros(0),
         scale=np.ones(3),
-        dtype=np.float64,
     )
     for jump in march.jumps([frame[mine] for frame in start], 5):
         np.testing.assert_allclose(jump.field, whole[jump.number - 1][mine], atol=1e-12)

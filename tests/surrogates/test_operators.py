@@ -11,6 +11,7 @@ from scaled_mpi.coupling.chance import chance_of
 from scaled_mpi.coupling.schwarz import March
 from scaled_mpi.parallel.blocks import Boundary, Grid, make_blocks
 from scaled_mpi.parallel.comm import SerialComm, first_ranks, world
+from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.surrogates import MEMBERS
 from scaled_mpi.surrogates.operators import (
     Operator,
@@ -62,9 +63,7 @@ def marched(operator, field, comm, jumps=5, tile=(8, 8), noise=False):
     own = blocks.block(part.rank).slices
     march = March(
         operator,
-        blocks,
-        part,
-        halo=operator.reach,
+        Halo(blocks, part, tuple(operator.reach)),
         condition=operator.condition({}),
         scale=np.ones(len(field)),
         chance=chance_of(operator, blocks, part.rank, seed=4),

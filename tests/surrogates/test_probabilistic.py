@@ -9,6 +9,7 @@ from scaled_mpi.coupling.schwarz import March
 from scaled_mpi.learning.settings import Training
 from scaled_mpi.parallel.blocks import make_blocks
 from scaled_mpi.parallel.comm import SerialComm, world
+from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.surrogates import MEMBERS
 from scaled_mpi.surrogates.probabilistic import Probabilistic
 from tests.surrogates.forced import DECAY, FORCE, forced, moments, training
@@ -49,9 +50,7 @@ def marched(operator, blocks, comm, jumps=2, member=0):
     start = np.stack([np.sin(cells / 5), np.cos(cells / 7)]).astype(np.float32)
     march = March(
         operator,
-        blocks,
-        comm,
-        halo=operator.reach,
+        Halo(blocks, comm, tuple(operator.reach)),
         condition=np.zeros(0),
         scale=np.ones(2),
         chance=chance_of(operator, blocks, comm.rank, 9, member),

@@ -11,6 +11,7 @@ from scaled_mpi.coupling.schwarz import March, Sweeping
 from scaled_mpi.experiments.elliptic.settings import Implicit
 from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.comm import Comm
+from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.surrogates.results import FinishedForecast, finished_forecast
 
 SAME = ("F", "k", "Du", "Dv", "dx", "boundaries")  # equal keys of the stepper's simulator
@@ -39,9 +40,7 @@ class Forecaster:
         # A halo as wide as the reach needs no sweeps, so no mismatch is ever scaled.
         self._march = March(
             self.operator,
-            blocks,
-            comm,
-            halo=self.operator.reach,
+            Halo(blocks, comm, tuple(self.operator.reach)),
             condition=condition,
             scale=np.ones(len(implicit.simulator.channels)),
             sweeping=Sweeping(most=1),

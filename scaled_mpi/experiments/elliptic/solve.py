@@ -101,12 +101,14 @@ class _Case:
 
     def by_petsc(self, name: str, rtol: float) -> tuple[Course, float]:
         """The course of one of PETSc's own methods, and its true relative residual."""
-        from scaled_mpi.parallel.petsc import LinearSystem, subdomains
+        from scaled_mpi.parallel.petsc import LinearSystem, Subdomains, subdomains
 
-        tiles = subdomains(self.blocks, self.comm, self.solving.overlap) if name == "asm" else None
+        way: Subdomains | str = name
+        if name == "asm":
+            way = subdomains(self.blocks, self.comm, self.solving.overlap)
         with LinearSystem(self.stencil, self.blocks, self.comm) as system:
             course = system.solve(
-                self.load, name, rtol=rtol, most=MOST, restart=30, method=KRYLOV[name], tiles=tiles
+                self.load, way, rtol=rtol, most=MOST, restart=30, method=KRYLOV[name]
             )
             rest = self.load - system.multiply(course.solution)
         sizes = [norm(field, self.blocks, self.comm) for field in (rest, self.load)]
