@@ -116,7 +116,7 @@ def _simulate(
     if context.comm.rank == 0:
         whole = (len(runs), len(experiment.simulator.channels), *shape)
         digest = write_index(context.folder, name, len(starts), whole, {"chunk": CHUNK})
-        context.facts.record(f"dataset.sha256.{name}", digest)
+        context.facts.record("dataset.sha256", digest, set=name)
     context.say(f"  {len(runs)} boxes of {' x '.join(map(str, shape))} cells")
 
 
@@ -188,9 +188,10 @@ def _train(
     events = context.events(folder, f"{context.folder.stem}-{name}")
     result = train(Session(team, folder, events, context.experiment.seed))
     if team.rank == 0:
-        context.facts.record(f"denoiser.loss.{name}", result.best_loss)
-        context.facts.record(f"denoiser.throughput.{name}", result.throughput, "samples/s")
-        context.facts.record(f"time.train.{name}", result.seconds, "s")
+        facts = context.facts
+        facts.record("denoiser.loss", result.best_loss, network=name)
+        facts.record("denoiser.throughput", result.throughput, "samples/s", network=name)
+        facts.record("time.train", result.seconds, "s", network=name)
         context.say(
             f"  {name}: loss {result.best_loss:.4g} after {result.steps} steps in "
             f"{result.seconds:.0f} s, {result.throughput:.0f} samples a second"

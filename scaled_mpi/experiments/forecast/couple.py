@@ -1,10 +1,10 @@
 """Couple the surrogate over the large domain, with the variants it is compared with.
 
 Every method leaves a trajectory of its own name. `surrogate` is the configured coupling over all
-jumps; the others cover the first `coupling.compare` jumps. `halo8` has a halo as wide as the
-reach: one exchange, no sweep; the name is that of the default reach. `nosweep` has the narrow halo
-and one sweep. Further ones are the simulator's cheaper selves. The march is saved every
-`coupling.checkpoint` jumps and continues there, on any number of ranks.
+jumps; the others cover the first `coupling.compare` jumps. `wide_halo` has a halo as wide as the
+reach: one exchange, no sweep. `nosweep` has the narrow halo and one sweep. Further ones are the
+simulator's cheaper selves. The march is saved every `coupling.checkpoint` jumps and continues
+there, on any number of ranks.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _march_facts(
 def _variants(context: Context[ForecastExperiment], domain: Domain, jumps: int) -> None:
     """The same surrogate with enough halo, and with too little and no sweep."""
     experiment = context.experiment
-    variants = [("halo8", experiment.reach)]
+    variants = [("wide_halo", experiment.reach)]
     if any(h < r for h, r in zip(experiment.halo, experiment.reach, strict=True)):
         variants.append(("nosweep", experiment.halo))
     for method, halo in variants:

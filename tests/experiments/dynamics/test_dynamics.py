@@ -165,7 +165,10 @@ def test_finished_weights_take_the_place_of_a_training(finished, tmp_path, capsy
     ("override", "words"),
     [
         ("patterns.presets=[wavs]", "patterns.presets: 'wavs' is not allowed"),
-        ("score.training.batch=64", "training.batch: 64 is not allowed: it is larger than the data set"),
+        (
+            "score.training.batch=64",
+            "training.batch: 64 is not allowed: it is larger than the data set",
+        ),
         ("score.kernels=[3, 4]", "score.kernels: [3, 4] is not allowed"),
         (
             "score.dilations=[1]",
