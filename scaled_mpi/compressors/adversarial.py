@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from scaled_mpi.compressors.autoencoder import Autoencoder
-from scaled_mpi.compressors.lesson import Lesson
+from scaled_mpi.compressors.lesson import CodingLesson
 from scaled_mpi.compressors.network_coder import seeded
 from scaled_mpi.config import InputError, Spec
 from scaled_mpi.learning.settings import Result
@@ -78,10 +78,12 @@ class Adversarial(Autoencoder):
         critic = seeded(seed, lambda: PatchCritic(*of, spec.width, spec.depth))
         return Judged(network, critic, spec.weight)
 
-    def _lesson(self, *of: Any) -> Contest:
-        return Contest(self.begin, self._recipe(), *of)
+    def _lesson(self, *of: Any) -> CriticContest:
+        return CriticContest(self.begin, self._recipe(), *of)
 
-    def _chosen(self, pupil: Any, result: Result, exam: Lesson, comm: Comm) -> dict[str, float]:
+    def _chosen(
+        self, pupil: Any, result: Result, exam: CodingLesson, comm: Comm
+    ) -> dict[str, float]:
         """The last weights: the loss that names the best ones knows nothing of the critic."""
         import torch
 
@@ -99,7 +101,7 @@ class Adversarial(Autoencoder):
         return {name: value for name, value in found.items() if name != "loss"}
 
 
-class Contest(Lesson):
+class CriticContest(CodingLesson):
     """The lesson of an autoencoder that also has to pass its critic, from step `begin` on."""
 
     def __init__(self, begin: int, *of: Any) -> None:

@@ -40,7 +40,7 @@ class Recipe:
     quantised: bool  # the bottleneck has a book of codes, whose use is reported
 
 
-class Lesson:
+class CodingLesson:
     """Samples and losses of one autoencoder on some runs; see `learning.settings.Task`."""
 
     def __init__(

@@ -32,7 +32,7 @@ def network_of(meta: Mapping[str, Any], seed: int) -> Any:
 
 def coding_network(meta: Mapping[str, Any]) -> Any:
     """Encoder, bottleneck and decoder."""
-    from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+    from scaled_mpi.learning.networks.coding import CodingNetwork
 
     spec = meta["autoencoder"]
     factor = whole_per_axis("compressor.factor", spec["factor"], meta["axes"], 1)

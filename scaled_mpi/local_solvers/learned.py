@@ -23,7 +23,7 @@ from scaled_mpi.local_solvers.solvers import LocalSolver, LocalSolverSpec
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import integers
-from scaled_mpi.problems.tiles import TileOperators
+from scaled_mpi.problems.tile_matrices import TileOperators
 
 WEIGHTS = "best.safetensors"
 JUDGED = 96  # held-out local problems that a validation looks at
@@ -89,8 +89,8 @@ class Learned(LocalSolverSpec):
     def _train(
         self, files: list[Path], comm: Comm, folder: Path, events: EventLog | None, seed: int
     ) -> None:
-        lesson = Lesson(Residuals(files[: -self.held_out]), seed)
-        exam = Lesson(Residuals(files[-self.held_out :]), seed)
+        lesson = ResidualLesson(Residuals(files[: -self.held_out]), seed)
+        exam = ResidualLesson(Residuals(files[-self.held_out :]), seed)
         told = plain(self)
         told.pop("weights", None)
         meta = {"kind": self.kind, "axes": lesson.problems.high.shape[1], "solver": told}
@@ -129,7 +129,7 @@ def relative_defects(model: Any, batch: Mapping[str, Any]) -> Any:
     return defect.flatten(1).norm(dim=1) / residual.flatten(1).norm(dim=1)
 
 
-class Lesson:
+class ResidualLesson:
     """Training samples of residual files; see `learning.settings.Task`."""
 
     def __init__(self, problems: Residuals, seed: int) -> None:

@@ -206,7 +206,7 @@ OF_FIELDS: dict[str, Check] = {
 class Flight:
     """A simulator of particles in one block."""
 
-    def __init__(self, simulator: contract.Particles, axes: int) -> None:
+    def __init__(self, simulator: contract.ParticleSimulator, axes: int) -> None:
         self.simulator = simulator
         self.exchange = simulator.exchange(simulator.blocks((8,) * axes, 1), SerialComm())
         self.state = simulator.initial(self.exchange, SEED)

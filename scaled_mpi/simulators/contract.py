@@ -1,9 +1,9 @@
 """Contracts of the simulators: the members that generic code asks for, and one error line.
 
 A simulator is a frozen object whose fields are its YAML keys. It never knows MPI: it receives a
-block and an exchange that fills its halo. `Simulator` advances fields on a grid; `Particles`
-advances particles between the blocks of a grid. Everything further is optional; `running` holds
-the default of each:
+block and an exchange that fills its halo. `Simulator` advances fields on a grid;
+`ParticleSimulator` advances particles between the blocks of a grid. Everything further is
+optional; `running` holds the default of each:
 
     grid(shape) -> Grid                 spacing 1, periodic
     condition: dict[str, float]         {}: no parameter tells its runs apart
@@ -78,7 +78,7 @@ class Simulator(Protocol):
         """The fields (C, *size) of a state."""
 
 
-class Particles(Protocol):
+class ParticleSimulator(Protocol):
     """Particles in a box; states are the particles of one rank."""
 
     @property

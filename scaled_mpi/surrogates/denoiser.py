@@ -124,7 +124,7 @@ class FieldDenoiser(TrainedPart):
 
 
 @dataclass(frozen=True)
-class Boxes:
+class BoxSet:
     """Normalised periodic boxes (N, C, *cells), to learn from and to validate on."""
 
     learned: np.ndarray
@@ -134,7 +134,7 @@ class Boxes:
 def fit_windows(
     spec: FieldDenoiser,
     schedule: Schedule,
-    boxes: Boxes,
+    boxes: BoxSet,
     extents: Sequence[Extent],
     session: Session,
 ) -> Result:
@@ -159,7 +159,7 @@ def fit_windows(
 def fit_means(
     spec: FieldDenoiser,
     schedule: Schedule,
-    boxes: Boxes,
+    boxes: BoxSet,
     block: int,
     spread: float,
     session: Session,

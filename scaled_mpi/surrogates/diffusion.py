@@ -26,7 +26,7 @@ from pydantic import Field, PositiveInt, model_validator
 from scaled_mpi.config import InputError
 from scaled_mpi.learning.schedules import SCHEDULES, AnySchedule, Powered
 from scaled_mpi.learning.settings import Training
-from scaled_mpi.learning.sizes import AnySize, Blocks, size_of
+from scaled_mpi.learning.sizes import AnySize, NetworkBlocks, size_of
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.keys import FreeStep, Stream
 from scaled_mpi.parallel.streams import uniform
@@ -59,7 +59,7 @@ class Diffusion(JumpSpec):
     )
 
     kind: Literal["diffusion"] = "diffusion"
-    network: AnySize = Blocks()
+    network: AnySize = NetworkBlocks()
     schedule: AnySchedule = Powered(alpha_min=1e-3, sigma_min=1e-2)
     parametrization: Literal["epsilon", "x0", "v", "flow", "edm"] = "edm"
     sampler: Literal["ddim", "euler", "heun", "sde"] = "heun"

@@ -25,7 +25,7 @@ from scaled_mpi.config import InputError
 from scaled_mpi.learning.settings import Training
 from scaled_mpi.parallel.keys import FreeStep
 from scaled_mpi.surrogates.fitting import JUDGED, Excerpt, patches_of
-from scaled_mpi.surrogates.stepper import Lesson, Stepper, StepperOperator
+from scaled_mpi.surrogates.stepper import JumpLesson, Stepper, StepperOperator
 
 UNREAD = {"agreement", "halos", "passes", "full", "noise"}  # keys of the stepper
 EXAMINED = 8  # samples of each patch in a validation
@@ -87,7 +87,7 @@ class Probabilistic(Stepper):
         return ProbabilisticLesson(self, excerpt, seed)
 
 
-class ProbabilisticLesson(Lesson):
+class ProbabilisticLesson(JumpLesson):
     """Samples and losses of a probabilistic stepper; see `learning.settings.Task`."""
 
     spec: Probabilistic

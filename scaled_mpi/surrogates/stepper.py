@@ -126,8 +126,8 @@ class Stepper(JumpSpec):
     def _network(self, meta: Mapping[str, Any], seed: int) -> Any:
         return network_of(meta, seed)
 
-    def _lesson(self, excerpt: Excerpt, seed: int) -> Lesson:
-        return Lesson(self, excerpt, seed)
+    def _lesson(self, excerpt: Excerpt, seed: int) -> JumpLesson:
+        return JumpLesson(self, excerpt, seed)
 
 
 def network_of(meta: Mapping[str, Any], seed: int) -> Any:
@@ -154,7 +154,7 @@ def network_of(meta: Mapping[str, Any], seed: int) -> Any:
         )
 
 
-class Lesson:
+class JumpLesson:
     """Samples and losses of one stepper on some runs; see `learning.settings.Task`."""
 
     def __init__(self, spec: Stepper, excerpt: Excerpt, seed: int) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from scaled_mpi.learning.denoising import Denoiser
-from scaled_mpi.learning.networks.blocks import BlockNetwork
+from scaled_mpi.learning.networks.building_blocks import BlockNetwork
 from scaled_mpi.learning.networks.convolution import crop, gather, spread
 from scaled_mpi.learning.networks.unet import Condition, UNet
 from scaled_mpi.learning.samplers import sample

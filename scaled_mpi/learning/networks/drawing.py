@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from scaled_mpi.learning.denoising import Denoiser
-from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+from scaled_mpi.learning.networks.coding import CodingNetwork
 from scaled_mpi.learning.networks.convolution import LocalNetwork, crop
 from scaled_mpi.learning.networks.unet import FREQUENCIES
 from scaled_mpi.learning.reaches import latents_spent

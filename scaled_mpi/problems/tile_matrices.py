@@ -15,7 +15,7 @@ from scaled_mpi.config import InputError
 from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.halo import Halo
-from scaled_mpi.problems.stencil import Stencil
+from scaled_mpi.problems.stencil_rows import Stencil
 
 
 class TileOperators:

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
 from scaled_mpi.compressors.autoencoder import Autoencoder
-from scaled_mpi.compressors.lesson import Lesson, Material, mean_vrmse
+from scaled_mpi.compressors.lesson import CodingLesson, Material, mean_vrmse
 from scaled_mpi.compressors.network_coder import network_of
 from scaled_mpi.config import InputError, Spec
 from scaled_mpi.facts import EventLog
@@ -108,7 +108,7 @@ class DiffusionAutoencoder(Autoencoder):
         return network, {**meta, "scores": {**meta["scores"], **mean, **result.best_metrics}}
 
 
-class Drawing(Lesson):
+class Drawing(CodingLesson):
     """Samples and losses of the denoiser of an autoencoder's remainder."""
 
     def measure(self, network: Any) -> None:
