@@ -17,8 +17,8 @@ or gamg.
                        the comparison)
     floor.local, floor.tiles
 
-Seconds of a whole solve after the assembly of the matrix are `time`, with the places method and
-tiles; of the most tiles also with the method alone. `time.setup` is the part of the certified
+`time` holds the seconds of a whole solve after the assembly of the matrix, with the places method
+and tiles. Those on the most tiles also stand with the method alone. `time.setup` is the part of the certified
 solve before the iterations, with the place tiles and without.
 """
 
@@ -243,7 +243,8 @@ class _Table:
         self._say(case, name, f"{iterations} iterations, {seconds:.2f} s")
 
     def _failed(self, case: _Case, name: str, iterations: int, residual: float) -> None:
-        words, where = "not converged", {"method": name, "tiles": case.tiles}
+        words = "not converged"
+        where: dict[str, Any] = {"method": name, "tiles": case.tiles}
         self.facts.record("iterations", words, **where)
         self.facts.record("time", words, **where)
         self.facts.record("residual", residual, "", **where, iterations=iterations)

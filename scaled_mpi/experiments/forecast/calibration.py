@@ -140,7 +140,7 @@ class Calibrating:
                 )
                 sums.append(metrics.energy_sums(runs, seen))
             score, count = np.sum(np.stack(self.gather(sums)), axis=0)
-            where = {"method": method, "lead": lead, "patches": place}
+            where: dict[str, Any] = {"method": method, "lead": lead, "patches": place}
             self.facts.record("energy.score", float(score / count), **where)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -150,7 +151,7 @@ def _measure(
         responses = case.generate(denoise, Impulses(which, case.blocks.block(case.comm.rank)))
         if responses is not None:
             law = compare(responses, case.covariance, which)
-            place = {**where, "kernel": case.kernel, "method": method}
+            place: dict[str, Any] = {**where, "kernel": case.kernel, "method": method}
             context.facts.record("cov.error.tiled", law.error, **place)
             context.facts.record("variance.ratio", law.ratio, **place)
             arrays[f"{case.label}.curve.{method}"] = law.curve
