@@ -18,8 +18,8 @@ or gamg.
     floor.local, floor.tiles
 
 `time` holds the seconds of a whole solve after the assembly of the matrix, with the places method
-and tiles. Those on the most tiles also stand with the method alone. `time.setup` is the part of the certified
-solve before the iterations, with the place tiles and without.
+and tiles. Those on the most tiles also stand with the method alone. `time.setup` is the part of
+the certified solve before the iterations, with the place tiles and without.
 """
 
 from __future__ import annotations
