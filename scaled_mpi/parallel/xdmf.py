@@ -7,7 +7,7 @@ relative, so that the folder may be moved.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
@@ -92,5 +92,5 @@ def _numbers(text: str, count: int) -> str:
     )
 
 
-def _words(values) -> str:
+def _words(values: Iterable[object]) -> str:
     return " ".join(str(value) for value in values)

@@ -165,15 +165,24 @@ def test_finished_weights_take_the_place_of_a_training(finished, tmp_path, capsy
     ("override", "words"),
     [
         ("patterns.presets=[wavs]", "patterns.presets: 'wavs' is not allowed"),
-        ("score.training.batch=64", "training.batch: 64 is larger than the data set"),
-        ("score.kernels=[3, 4]", "score.kernels: [3, 4] given"),
-        ("score.dilations=[1]", "score.dilations: [1] given; one for each of the 2 widths"),
-        ("score.dilations=[1, 16]", "at least 33, the widest of score.kernels with its dilation"),
-        ("score.weights=nowhere", "nowhere/waves.score.safetensors is not there"),
-        ("flow.probes=3", "flow.probes: 3 given"),
-        ("kernels.sizes=[2]", "kernels.sizes: [2] given"),
+        (
+            "score.training.batch=64",
+            "training.batch: 64 is not allowed: it is larger than the data set",
+        ),
+        ("score.kernels=[3, 4]", "score.kernels: [3, 4] is not allowed"),
+        (
+            "score.dilations=[1]",
+            "score.dilations: [1] is not allowed: another number than widths. Allowed: 2",
+        ),
+        ("score.dilations=[1, 16]", "wraps around twice. Allowed: at least 33"),
+        ("score.weights=nowhere", "nowhere/waves.score.safetensors is not allowed: no such file"),
+        ("flow.probes=3", "flow.probes: 3 is not allowed"),
+        ("kernels.sizes=[2]", "kernels.sizes: [2] is not allowed"),
         ("evaluation.samples=9", "evaluation.samples: 9 is not allowed"),
-        ("score={kind: diffusion, tau: 100, training: {batch: 8}}", "score.tau: 100 given"),
+        (
+            "score={kind: diffusion, tau: 100, training: {batch: 8}}",
+            "score.tau: 100 is not allowed",
+        ),
     ],
 )
 def test_bad_input_is_one_line(override, words):

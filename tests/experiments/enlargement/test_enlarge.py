@@ -155,9 +155,15 @@ def test_any_ranks_learn_and_make_the_same(mpi_tmp_path, kept):
             "boxes.held_out=16",
             "boxes.held_out: 16 is not allowed: no box is left to train on",
         ),
-        ("windows.training.batch=64", "training.batch: 64 is larger than the data set"),
+        (
+            "windows.training.batch=64",
+            "training.batch: 64 is not allowed: it is larger than the data set",
+        ),
         ("generation.block=3", "generation.tile: [16, 16] with halo 8, block 3 is not allowed"),
-        ("generation.halo=17", "generation.halo: 17 is not allowed: wider than a tile"),
+        (
+            "generation.halo=17",
+            "generation.halo: 17 is not allowed: wider than a tile. Allowed: 0 to 16",
+        ),
         ("generation.tile=[12, 16]", "tile"),
         (
             "windows.network.widths=[8, 8, 8, 8, 8]",
