@@ -8,7 +8,7 @@ an autoencoder like any other; the critic stays behind.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
@@ -19,6 +19,12 @@ from scaled_mpi.config import InputError, Spec
 from scaled_mpi.learning.settings import Result
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.root import on_root
+
+if TYPE_CHECKING:
+    import torch
+
+    from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+    from scaled_mpi.learning.networks.critic import Judged
 
 
 class Critic(Spec):
@@ -70,7 +76,7 @@ class Adversarial(Autoencoder):
         """The first step that the critic takes part in."""
         return self.training.steps // 4 if self.critic.start is None else self.critic.start
 
-    def _pupil(self, network: Any, seed: int) -> Any:
+    def _pupil(self, network: CodingNetwork, seed: int) -> Judged:
         from scaled_mpi.learning.networks.critic import Judged, PatchCritic
 
         spec, of = self.critic, (len(network.factor), network.project.in_channels)
@@ -80,7 +86,9 @@ class Adversarial(Autoencoder):
     def _lesson(self, *of: Any) -> Contest:
         return Contest(self.begin, self._recipe(), *of)
 
-    def _chosen(self, pupil: Any, result: Result, exam: Lesson, comm: Comm) -> dict[str, float]:
+    def _chosen(
+        self, pupil: torch.nn.Module, result: Result, exam: Lesson, comm: Comm
+    ) -> dict[str, float]:
         """The last weights: the loss that names the best ones knows nothing of the critic."""
         import torch
 
@@ -109,14 +117,14 @@ class Contest(Lesson):
         """Normalised fields (size, C, *(patch + 2 ring)), and the step."""
         return {"fields": super().sample(step, micro, size), "step": step}
 
-    def loss(self, model: Any, batch: dict[str, Any]) -> Any:
+    def loss(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
         """The loss of the plain lesson, the coder's part and the critic's; a scalar tensor."""
         made, truth, total = self.remade(model, batch["fields"])
         if batch["step"] < self.begin:
             return total + model.truce()
         return total + model.contest(made, truth, total)
 
-    def told(self, model: Any, made: Any, truth: Any) -> dict[str, float]:
+    def told(self, model: Any, made: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
         """How well the critic tells made fields from true ones: 1 blind, 0 by a margin."""
         from scaled_mpi.learning.networks.critic import hinge
 

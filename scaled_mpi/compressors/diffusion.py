@@ -10,7 +10,7 @@ draws nothing: it starts from 0, the middle of all noise.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
@@ -27,6 +27,9 @@ from scaled_mpi.learning.settings import Session, Task
 from scaled_mpi.learning.training import train
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.comm import Comm
+
+if TYPE_CHECKING:
+    from scaled_mpi.learning.networks.drawing import DrawingNetwork
 
 TIMES = 8  # noise levels of a validation
 FOLDER = "decoder"  # where the training of the denoiser leaves its states
@@ -109,7 +112,7 @@ class DiffusionAutoencoder(Autoencoder):
 class Drawing(Lesson):
     """Samples and losses of the denoiser of what an autoencoder leaves open."""
 
-    def measure(self, network: Any) -> None:
+    def measure(self, network: DrawingNetwork) -> None:
         """Let the network know how large the remainder is, channel by channel."""
         import torch
 
