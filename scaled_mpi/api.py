@@ -85,7 +85,10 @@ def simulate(
     many = isinstance(simulator, Sequence)
     systems = list(simulator) if isinstance(simulator, Sequence) else [simulator] * (runs or 1)
     if runs is not None and runs != len(systems) or not systems:
-        raise InputError(f"runs: {runs} is not allowed. Allowed: {len(systems)} or 1 and more.")
+        raise InputError(
+            f"runs: {runs} is not allowed: there are {len(systems)} simulators. Allowed: "
+            f"{len(systems)}"
+        )
     for system in systems:
         require(system)
     place, grid = scratch_folder(folder, comm), grid_of(systems[0], shape)
@@ -156,21 +159,23 @@ def couple(
 ) -> xarray.Dataset:
     """Return the forecast of a model over the tiles of a domain; collective.
 
-    `truth`: fields of the domain, dims (time, [z,] [y,] x); the forecast begins at frame `start`
-    (default: the third, or the model's memory) and takes `jumps` jumps (default: to the last
-    frame). `coupled` are keys of `Coupled`: tile, halo, sweeps, tolerance, fixed. Errors:
-    `InputError`.
+    `truth`: fields of the domain, dims (time, [z,] [y,] x). The forecast begins at frame `start`
+    (default: the third, or the model's memory). It has `jumps` jumps (default: to the last frame).
+    `coupled` are keys of `Coupled`: tile, halo, sweeps, tolerance, fixed. Errors: `InputError`.
     """
     comm = comm or world()
     place = scratch_folder(folder, comm)
     runs = fields_of(truth, place, "truth", comm, model.known)
     if len(runs) != 1:
-        raise InputError(f"truth: {len(runs)} runs are not allowed. Allowed: one run.")
+        raise InputError(
+            f"truth: {len(runs)} runs are not allowed: a forecast follows one. Allowed: one run."
+        )
     start = max(HISTORY, model.memory) - 1 if start is None else start
     left = len(runs[0]) - start - 1
     if jumps is None and left < 1:
         raise InputError(
-            f"jumps: missing: frame {start} of {len(runs[0])} is the last one. Allowed: 1 or more."
+            f"jumps: None is not allowed: frame {start} of {len(runs[0])} is the last one. "
+            "Allowed: 1 or more."
         )
     return model.march(runs[0], start, jumps or left, place, comm, member, coupled)
 
@@ -332,8 +337,9 @@ def _known(given: Mapping[str, int], allowed: Sequence[str]) -> dict[str, int]:
     unknown = [key for key in given if key not in allowed]
     if unknown or "frames" not in given:
         raise InputError(
-            f"{unknown[0] if unknown else 'frames'}: "
-            f"{'not allowed: unknown' if unknown else 'missing'}. Allowed: {', '.join(allowed)}."
+            f"recording: {', '.join(given) or 'no key'} is not allowed: "
+            f"{unknown[0] + ' is unknown' if unknown else 'frames is missing'}. "
+            f"Allowed: {', '.join(allowed)}."
         )
     return dict(given)
 

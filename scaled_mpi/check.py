@@ -5,8 +5,8 @@
     python -m scaled_mpi.check gray_scott                    a member, or an entry point, by name
 
 A simulator runs on a small grid. A loaded part (an operator, a coder, a local solver) acts on
-random fields; of a block of YAML that loads such a part, the members alone are checked. One line
-a check. Exit code 0: all pass; 1: one fails; 2: the class cannot be loaded.
+random fields. For a block of YAML that loads such a part, only its members are checked. One line a
+check. Exit code 0: all pass; 1: one fails; 2: the class cannot be loaded.
 """
 
 from __future__ import annotations

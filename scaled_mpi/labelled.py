@@ -143,10 +143,10 @@ def fields_of(
     """Return the trajectories that hold `fields`; collective.
 
     A whole dataset of `as_dataset` or `as_runs` gives the trajectories behind it. Other fields are
-    written to `folder` as float32: a dataset with dims ([run,] time, [z,] [y,] x) or ([z,] [y,]
-    x), a data array with a dimension `channel` besides, or an array (C, *cells) or (T, C, *cells)
-    of a grid that `known` describes. Every rank passes the same fields and writes its own block.
-    Errors: `InputError` for other dims, and for values that are not finite.
+    written to `folder` as float32. Allowed are a dataset with dims ([run,] time, [z,] [y,] x) or
+    ([z,] [y,] x), and a data array with a further dimension `channel`. So are arrays (C, *cells)
+    or (T, C, *cells) of a grid that `known` describes. Every rank passes the same fields and
+    writes its own block. Errors: `InputError` for other dims, and for values that are not finite.
     """
     known = known or Describing()
     if not isinstance(fields, np.ndarray):
@@ -211,8 +211,8 @@ def _labelled(fields: Fields, known: Describing) -> xarray.Dataset:
     space = [dim for dim in ("z", "y", "x") if dim in fields.dims]
     if set(fields.dims) - {"run", "time", *space} or not space:
         raise InputError(
-            f"fields: dims {list(map(str, fields.dims))} are not allowed. Allowed: run, time, z, "
-            "y, x."
+            f"fields: dims {list(map(str, fields.dims))} are not allowed: other names, or "
+            "no axis of cells. Allowed: run, time, z, y, x."
         )
     if "time" not in fields.dims:
         fields = fields.expand_dims("time")
@@ -230,14 +230,14 @@ def _from_array(values: np.ndarray, known: Describing) -> xarray.Dataset:
         values = values[None]
     if values.ndim != axes + 2:
         raise InputError(
-            f"fields: an array of {values.ndim} dimensions is not allowed. Allowed: (C, *cells) "
-            f"or (T, C, *cells) with {axes} axes of cells."
+            f"fields: an array of {values.ndim} dimensions is not allowed: the grid has "
+            f"{axes} axes of cells. Allowed: (C, *cells) or (T, C, *cells)."
         )
     channels = known.channels or [f"c{number}" for number in range(values.shape[1])]
     if len(channels) != values.shape[1]:
         raise InputError(
-            f"fields: {values.shape[1]} channels are not allowed. Allowed: {len(channels)}, "
-            f"{', '.join(channels)}."
+            f"fields: {values.shape[1]} channels are not allowed: not those of the "
+            f"training. Allowed: {len(channels)}, {', '.join(channels)}."
         )
     dims = ("time", *axis_names(axes))
     return xarray.Dataset(

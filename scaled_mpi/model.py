@@ -121,13 +121,13 @@ class Model:
         channels = self.known.channels
         if channels is not None and len(channels) != truth.shape[1]:
             raise InputError(
-                f"state: {truth.shape[1]} channels are not allowed. Allowed: {len(channels)}, "
-                f"{', '.join(channels)}."
+                f"state: {truth.shape[1]} channels are not allowed: not those of the training. "
+                f"Allowed: {len(channels)}, {', '.join(channels)}."
             )
         if truth.grid.axes != len(self.operator.reach):
             raise InputError(
-                f"state: {truth.grid.axes} axes are not allowed. Allowed: "
-                f"{len(self.operator.reach)}, those of the training."
+                f"state: {truth.grid.axes} axes are not allowed: not those of the training. "
+                f"Allowed: {len(self.operator.reach)}."
             )
 
     def _tile(self, truth: Trajectory, tile: tuple[int, ...]) -> tuple[int, ...]:
@@ -159,7 +159,9 @@ class Model:
 
 def _one(runs: Sequence[Trajectory]) -> Sequence[Trajectory]:
     if len(runs) != 1:
-        raise InputError(f"state: {len(runs)} runs are not allowed. Allowed: one run.")
+        raise InputError(
+            f"state: {len(runs)} runs are not allowed: a forecast follows one. Allowed: one run."
+        )
     return runs
 
 

@@ -38,8 +38,8 @@ def members(
 ) -> dict[str, Any]:
     """Return the members of a family by name: the built-in ones, then those of plug-ins.
 
-    `violations(member)` lists what a plug-in's member lacks. A plug-in that fails to import, lacks
-    something or bears a name that is in use is one warning line, and is left out.
+    `violations(member)` lists the faults of a plug-in's member. A plug-in that fails to import,
+    has a fault or bears a name that is in use is one warning line, and is left out.
     """
     found = dict(built_in)
     for point in _points(group):
@@ -84,7 +84,7 @@ def missing(thing: object, required: Iterable[str]) -> list[str]:
 
 
 def block_violations(member: object, contract: type, methods: Iterable[str]) -> list[str]:
-    """Return what a block of YAML lacks of a contract, one line each.
+    """Return faults of a block of YAML against a contract, one line each.
 
     `member` must be a class that inherits from `contract`. Its key `kind` has a default, and its
     `methods` are its own, not those of the contract.

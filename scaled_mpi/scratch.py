@@ -12,9 +12,10 @@ from scaled_mpi.parallel.root import on_root
 
 
 def scratch_folder(folder: str | Path | None, comm: Comm) -> Path:
-    """Return `folder`, made if need be, or a new one that is removed when Python ends. Collective.
+    """Return `folder`, created if need be, or a new one that is removed when Python ends.
+    Collective.
 
-    Rank 0 makes it; all ranks must see the file system of its temporary folder.
+    Rank 0 creates it; all ranks must see the file system of its temporary folder.
     """
     if folder is None:
         path = Path(on_root(comm, lambda: tempfile.mkdtemp(prefix="scaled_mpi-")))

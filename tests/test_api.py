@@ -127,7 +127,7 @@ def test_epochs_stand_in_place_of_steps(book, tmp_path):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda m, t: sm.simulate(sm.GrayScott(), (32, 32)), "frames: missing"),
+        (lambda m, t: sm.simulate(sm.GrayScott(), (32, 32)), "recording: .* frames is missing"),
         (lambda m, t: sm.simulate(sm.GrayScott(), (32, 32), frames=0), "frames: 0 is not allowed"),
         (lambda m, t: sm.simulate(sm.GrayScott(), (32, 32), steps=1), "steps: not allowed"),
         (lambda m, t: sm.simulate(object(), (32, 32), frames=1), "advance"),
@@ -136,7 +136,7 @@ def test_epochs_stand_in_place_of_steps(book, tmp_path):
         (lambda m, t: m.advance(t, tile=(16, 16), halo=17), "halo: [17, 17]"),
         (lambda m, t: m.advance(np.zeros((3, 64, 64))), "3 channels are not allowed"),
         (lambda m, t: m.advance(np.full((2, 64, 64), np.nan)), "not finite"),
-        (lambda m, t: sm.couple(m, t, start=6), "jumps: missing"),
+        (lambda m, t: sm.couple(m, t, start=6), "jumps: None is not allowed"),
         (lambda m, t: sm.score(t.assign_coords(time=t["time"] + 1e4), t), "forecast: its times"),
         (lambda m, t: sm.load("nothing"), "nothing"),
         (lambda m, t: sm.load("ddm", rival="x"), "rival: x is not allowed"),

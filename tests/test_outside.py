@@ -91,7 +91,7 @@ def test_tiles_that_do_not_divide_a_users_domain_are_refused(carried, capsys):
             ]
         )
     assert caught.value.code == 2
-    assert "tiles must divide the domain [64, 64] exactly" in capsys.readouterr().err
+    assert "it does not divide the domain [64, 64] exactly" in capsys.readouterr().err
 
 
 def test_the_same_coupled_job_runs_through_an_autoencoder(tmp_path):

@@ -56,10 +56,12 @@ def field_hash(outputs):
 
 
 def wait_for(process, outputs, pattern):
-    """Until a file of the partial artefact appears (or the job has ended)."""
+    """Until a file of the partial artefact appears; a job that ends before shows its output."""
     for _ in range(2400):
-        if list(outputs.glob(f"artefacts/{pattern}")) or process.poll() is not None:
-            return process.poll() is None
+        if process.poll() is not None:
+            raise AssertionError(f"exit code {process.returncode}\n{process.stdout.read()}")
+        if list(outputs.glob(f"artefacts/{pattern}")):
+            return True
         time.sleep(0.05)
     raise AssertionError(f"{pattern} never appeared")
 

@@ -1,11 +1,11 @@
 """Reads the words of the package: long sentences, arrays without shapes, odd error lines.
 
-    python tests/words.py [--errors] [ROOM ...]
+    python tests/words.py [ROOM ...]
 
 prints every finding as `path:line: text`. A ROOM is a folder of scaled_mpi (`coupling`), a file
-at its root (`config.py`) or README.md; without one, everything is read. `--errors` also prints
-the error lines that have neither of the two forms of the house,
-`KEY: VALUE is not allowed: REASON. Allowed: ...` and `PATH: REASON. Needed: ...`.
+at its root (`config.py`) or README.md; without one, everything is read. The line of an
+`InputError` has one of the two forms of the house,
+`KEY: VALUE is not allowed: REASON. Allowed: ...` or `PATH: REASON. Needed: ...`.
 """
 
 import ast
@@ -18,8 +18,6 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "scaled_mpi"
 LONGEST = 25  # words of a sentence
-# Files move between these rooms while one kind of experiment becomes one folder; they count as one
-TOP = ("pipeline", "report", "engine", "experiments", "api.py")
 
 _ARRAY = re.compile(r"\b(ndarray|NDArray|ArrayLike|Tensor)\b")
 _END = re.compile(
@@ -42,14 +40,6 @@ class Finding(NamedTuple):
     path: str
     line: int
     text: str
-
-    @property
-    def room(self) -> str:
-        """The folder of the package, `top` for the rooms of TOP and for files at the root."""
-        parts = Path(self.path).parts
-        if parts[0] != PACKAGE:
-            return parts[0]
-        return "top" if len(parts) == 2 or parts[1] in TOP else parts[1]
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.text}"
@@ -120,8 +110,8 @@ def error_text(node: ast.expr) -> str:
     return "X"
 
 
-def error_lines(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Messages of the errors that a module raises or returns."""
+def error_lines(tree: ast.Module) -> Iterator[tuple[str, int, str]]:
+    """Class, line and message of the errors that a module raises or returns."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or not node.args:
             continue
@@ -129,7 +119,7 @@ def error_lines(tree: ast.Module) -> Iterator[tuple[int, str]]:
         name = node.func.id if isinstance(node.func, ast.Name) else name
         if name.endswith("Error") or name in ("Stopped", "SystemExit"):
             if re.search("[a-z]", text := error_text(node.args[0])):
-                yield node.lineno, text
+                yield name, node.lineno, text
 
 
 def regular(text: str) -> bool:
@@ -226,9 +216,9 @@ def findings(root: Path = ROOT) -> list[Finding]:
     for path, tree in trees.items():
         for line, text in docstrings(tree):
             found += [Finding("docstrings", path, *one) for one in long_sentences(text, line)]
-        for line, text in error_lines(tree):
+        for error, line, text in error_lines(tree):
             found += [Finding("errors", path, *one) for one in long_sentences(text, line)]
-            if not regular(text):
+            if error == "InputError" and not regular(text):
                 found.append(Finding("forms", path, line, text))
         for function, owner in public(tree):
             told = ast.get_docstring(function) or ""
@@ -240,18 +230,13 @@ def findings(root: Path = ROOT) -> list[Finding]:
     return found
 
 
-def main(given: list[str]) -> None:
+def main(rooms: list[str]) -> None:
     """Print the findings of the rooms named, and how many there are."""
-    rooms = [name for name in given if name != "--errors"]
     prefixes = tuple(name if name == "README.md" else f"{PACKAGE}/{name}" for name in rooms)
-    shown = 0
-    for finding in findings():
-        if finding.sort == "forms" and "--errors" not in given:
-            continue
-        if not rooms or finding.path.startswith(prefixes):
-            print(finding)
-            shown += 1
-    print(f"{shown} findings")
+    shown = [one for one in findings() if not rooms or one.path.startswith(prefixes)]
+    for finding in shown:
+        print(finding)
+    print(f"{len(shown)} findings")
 
 
 if __name__ == "__main__":

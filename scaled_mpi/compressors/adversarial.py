@@ -1,9 +1,9 @@
-"""An autoencoder trained with a critic, so that it makes small scales up where it has lost them.
+"""An autoencoder trained with a critic, so that it restores the small scales that coding loses.
 
 The mean square error is least for the mean of all fields that share a latent, which is smoother
 than any of them. The critic (`learning/networks/critic.py`) asks for fields that look like true
-ones, patch by patch, at the price of a larger mean square error. When it is applied the coder is
-an autoencoder like any other; the critic stays behind.
+ones, patch by patch, at the price of a larger mean square error. A trained coder is applied as any
+other autoencoder, without the critic.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Critic(Spec):
-    """The network that tells made fields from true ones; it learns from step `start` on."""
+    """The network that separates decoded fields from true ones; it learns from step `start` on."""
 
     start: NonNegativeInt | None = Field(
         default=None,
@@ -61,13 +61,14 @@ class Adversarial(Autoencoder):
         least = self.critic.patch
         if self.patch < least:
             raise InputError(
-                f"compressor.critic.depth: {self.critic.depth} layers judge {least} cells; "
-                f"compressor.patch ({self.patch}) must be at least that"
+                f"compressor.critic.depth: {self.critic.depth} is not allowed: its patch of "
+                f"{least} cells exceeds compressor.patch. Allowed: patches of at most "
+                f"{self.patch} cells"
             )
         if self.begin >= self.training.steps:
             raise InputError(
-                f"compressor.critic.start: {self.critic.start} given; less than training.steps "
-                f"({self.training.steps}) is allowed"
+                f"compressor.critic.start: {self.critic.start} is not allowed: the training "
+                f"ends before. Allowed: less than training.steps ({self.training.steps})"
             )
         return self
 
@@ -124,8 +125,10 @@ class Contest(Lesson):
             return total + model.truce()
         return total + model.contest(made, truth, total)
 
-    def told(self, model: Any, made: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
-        """How well the critic tells made fields from true ones: 1 blind, 0 by a margin."""
+    def further_scores(
+        self, model: Any, made: torch.Tensor, truth: torch.Tensor
+    ) -> dict[str, float]:
+        """Loss of the critic: 1 if blind, 0 if right by a margin; made, truth (1, C, *cells)."""
         from scaled_mpi.learning.networks.critic import hinge
 
         return {"critic": float(hinge(model.critic, truth, made))}

@@ -1,15 +1,15 @@
-"""Periodic fields moved so that they lie on top of each other before their modes are sought.
+"""Alignment of periodic fields on top of each other before their modes are computed.
 
-What travels without changing its shape needs many modes where it passes, and one or none where it
-is followed (Rowley, Marsden 2000, https://doi.org/10.1016/S0167-2789(00)00042-7). The shift s
-(whole cells) of a field x is the one with the largest correlation with a reference,
+A structure that travels without changing its shape needs many modes where it passes, and one or
+none where it is followed. (Rowley, Marsden 2000, https://doi.org/10.1016/S0167-2789(00)00042-7.)
+The shift s (whole cells) of a field x is the one with the largest correlation with a reference,
 
     s = argmax_s sum_i x(i + s) ref(i),
 
-all at once by FFT. The reference is the mean of all frames aligned to the first one: the plain
-mean of what travels round the domain is flat. A shift is periodic, so as a latent it is the two
-numbers (cos, sin)(2 pi s / n) an axis. They turn at a constant speed where the field travels at
-one, and an autoregression forecasts them as it does the modes.
+all at once by FFT. The reference is the mean of all frames aligned to the first one. The plain
+mean of a structure that travels round the domain is flat. A shift is periodic, so as a latent it
+is the two numbers (cos, sin)(2 pi s / n) an axis. They turn at a constant speed where the field
+travels at one, and an autoregression forecasts them as it does the modes.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def common_reference(read: Callable[[int], np.ndarray], frames: int, comm: Comm)
 
 
 def phases(shift: Sequence[int], shape: Sequence[int]) -> np.ndarray:
-    """Return cos and sin of every axis' shift, an array (2 axes, )."""
+    """Return cos and sin of every axis' shift, an array (n,) of n = 2 axes."""
     angles = 2 * np.pi * np.array(shift, np.float64) / np.array(shape)
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).reshape(-1)
 
 
 def shift_from(values: np.ndarray, shape: Sequence[int]) -> tuple[int, ...]:
-    """The inverse of `phases`, to the nearest cell, whatever the length of (cos, sin)."""
+    """The inverse of `phases`, values (n,), to the nearest cell, for any length of (cos, sin)."""
     cosine, sine = values.reshape(-1, 2).T
     cells = np.rint(np.arctan2(sine, cosine) * np.array(shape) / (2 * np.pi))
     return tuple(int(n) for n in cells)

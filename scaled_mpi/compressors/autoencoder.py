@@ -1,9 +1,9 @@
 """Autoencoder: a field coded `factor` times coarser by a network that can be cut anywhere.
 
-The network (`learning/networks/autoencoder.py`) is a local operator both ways: a tile with
-`encode_reach` cells around it gives the latent that the whole domain gives there, and so does the
-decoder with `decode_reach` latent cells; there are no seams to blend. Fields are normalised by
-channel, and so are latents, so that what learns on them meets mean 0 and spread 1.
+The network (`learning/networks/autoencoder.py`) is a local operator both ways. A tile with
+`encode_reach` cells around it has the latent of the whole domain. The decoder needs `decode_reach`
+latent cells; there are no seams to blend. Fields are normalised by channel, and so are latents: a
+network that learns on them meets mean 0 and spread 1.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TERMS = ("gradient", "spectrum", "residual")
 
 
 class Bottleneck(Spec):
-    """What stands between encoder and decoder; see `learning/networks/bottlenecks.py`.
+    """The bottleneck between encoder and decoder; see `learning/networks/bottlenecks.py`.
 
     `codes`, `decay` and `commitment` are of vq, `weight` (of the divergence) of kl.
     """
@@ -107,13 +107,13 @@ class Autoencoder(Compressor):
         factors = self.factor if isinstance(self.factor, tuple) else (self.factor,)
         if any(f not in FACTORS for f in factors) or max(factors) == 1:
             raise InputError(
-                f"compressor.factor: {list(factors)} given; 2, 4 or 8 an axis are allowed, "
-                "and 1 beside them"
+                f"compressor.factor: {list(factors)} is not allowed: stages halve an axis one "
+                "to three times. Allowed: 2, 4 or 8 an axis, and 1 beside them"
             )
         if self.patch % max(factors):
             raise InputError(
-                f"compressor.patch: {self.patch} given; a multiple of the factor "
-                f"{max(factors)} is allowed"
+                f"compressor.patch: {self.patch} is not allowed: the factor does not divide it. "
+                f"Allowed: multiples of {max(factors)}"
             )
         return self
 
@@ -132,7 +132,9 @@ class Autoencoder(Compressor):
         """
         runs = list(trajectories)
         if not runs:
-            raise InputError("data: no run is given; the compressor needs at least one")
+            raise InputError(
+                "data: 0 runs are not allowed: the compressor learns from them. Allowed: 1 or more"
+            )
         self._check(runs[0].grid, runs[0].shape[1])
         on_team(
             comm, self.training, lambda team: self._train(runs, team, Path(folder), events, seed)
@@ -168,17 +170,21 @@ class Autoencoder(Compressor):
         factor = whole_per_axis("compressor.factor", self.factor, grid.axes, 1)
         for n, f in zip(grid.shape, factor, strict=True):
             if n % f:
-                raise InputError(f"data.shape: {n} cells; a multiple of the factor {f} is needed")
+                raise InputError(
+                    f"data.shape: {n} cells are not allowed: the factor does not divide them. "
+                    f"Allowed: multiples of {f}"
+                )
         most = channels * int(np.prod(factor))
         if self.latent_channels > most:
             raise InputError(
-                f"compressor.latent_channels: {self.latent_channels} given; at most {most} "
-                f"({channels} channels x {'x'.join(map(str, factor))} cells) are allowed"
+                f"compressor.latent_channels: {self.latent_channels} is not allowed: a latent "
+                f"cell stands for {channels} channels x {'x'.join(map(str, factor))} cells. "
+                f"Allowed: at most {most}"
             )
         if self.conserve and self.latent_channels <= channels:
             raise InputError(
-                f"compressor.latent_channels: {self.latent_channels} with conserve; more than "
-                f"the {channels} channels of the means are needed"
+                f"compressor.latent_channels: {self.latent_channels} is not allowed: with "
+                f"conserve the means use {channels} of them. Allowed: more than {channels}"
             )
 
     def _train(

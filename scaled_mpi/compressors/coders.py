@@ -16,7 +16,7 @@ around it that it reads; `crop(encode(whole)) == encode(tile and ring)`, so ther
         def decode(self, latent):
             return latent.repeat(2, 1).repeat(2, 2)
 
-What a coder leaves out has a default here: it draws no noise, and has neither scores nor a price.
+Other members of the contract have a default here: no noise, no scores and no price.
 """
 
 from __future__ import annotations
@@ -161,12 +161,12 @@ _OWN = ("factor", "encode_reach", "decode_reach", "channels", "encode", "decode"
 
 
 def member_violations(member: object) -> list[str]:
-    """Return what the class of a compressor's block lacks, one line each; it is not built."""
+    """Return faults of the class of a compressor's block, one line each; it is not built."""
     return block_violations(member, Compressor, ("fit", "load"))
 
 
 def violations(coder: Coder, fields: int = 1, seed: int = 0) -> list[str]:
-    """Return what a coder breaks of the contract, one line each; none for one that keeps it.
+    """Return violations of the contract by a coder, one line each; none for one that keeps it.
 
     `fields`: channels of the field. Two neighbouring tiles are cut out of a random field, coded
     and decoded; they must equal the same cells of one tile that holds both.

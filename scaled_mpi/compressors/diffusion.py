@@ -1,10 +1,10 @@
-"""A diffusion autoencoder: what the mean of all fields of a latent lacks is drawn by a denoiser.
+"""A diffusion autoencoder: a denoiser draws the remainder of a plain autoencoder's fields.
 
 See `learning/networks/drawing.py`. The latent is that of the plain autoencoder, so a surrogate on
-it is as good; what differs is the decoded field, whose small scales have the energy of true ones.
-The noise of a cell is decided by the seed and its place in the domain, so that one field belongs
-to a latent field, whatever the tiles, the ranks and the frame. A decoder that is not given noise
-draws nothing: it starts from 0, the middle of all noise.
+it is as good. The decoded field differs: its small scales have the energy of true ones. The seed
+and the place of a cell in the domain decide its noise. So one field belongs to a latent field,
+whatever the tiles, the ranks and the frame. Without noise a decoder draws nothing: it starts from
+0, the middle of all noise.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ FOLDER = "decoder"  # where the training of the denoiser leaves its states
 
 
 class Decoder(Spec):
-    """The denoiser, a local network on cells `coarsen` times coarser, and how it is sampled.
+    """The denoiser, a local network on cells `coarsen` times coarser, and its sampler.
 
     Each step of the sampler reaches `coarsen * depth` cells further. `temperature` is the spread
-    of the noise that decoding starts from; 0 takes none.
+    of the first noise; at 0 there is none.
     """
 
     coarsen: PositiveInt = 2
@@ -68,18 +68,20 @@ class DiffusionAutoencoder(Autoencoder):
         factors = self.factor if isinstance(self.factor, tuple) else (self.factor,)
         if any(f % self.decoder.coarsen for f in factors):
             raise InputError(
-                f"compressor.decoder.coarsen: {self.decoder.coarsen} given; a divisor of the "
-                f"factor on every axis {list(factors)} is allowed"
+                f"compressor.decoder.coarsen: {self.decoder.coarsen} is not allowed: it does "
+                f"not divide the factor {list(factors)}. Allowed: divisors of the factor on "
+                "every axis"
             )
         if self.decoder.parametrization == "epsilon" and self.decoder.schedule.zero_terminal_snr:
             raise InputError(
-                "compressor.decoder.parametrization: epsilon with zero_terminal_snr; x0, v, flow "
-                "and edm are allowed"
+                "compressor.decoder.parametrization: epsilon is not allowed: with "
+                "zero_terminal_snr the noise alone does not determine the data. Allowed: x0, "
+                "v, flow, edm"
             )
         return self
 
     def decode_reach(self, axes: int) -> tuple[int, ...]:
-        """As the autoencoder's, and what the steps of the sampler reach."""
+        """The autoencoder's reach, and the reach of the sampler's steps."""
         factor = whole_per_axis("compressor.factor", self.factor, axes, 1)
         spec = self.decoder
         cells = applications(spec.sampler, spec.steps) * spec.coarsen * spec.depth
@@ -110,10 +112,10 @@ class DiffusionAutoencoder(Autoencoder):
 
 
 class Drawing(Lesson):
-    """Samples and losses of the denoiser of what an autoencoder leaves open."""
+    """Samples and losses of the denoiser of an autoencoder's remainder."""
 
     def measure(self, network: DrawingNetwork) -> None:
-        """Let the network know how large the remainder is, channel by channel."""
+        """Set the network's spread of the remainder, channel by channel."""
         import torch
 
         from scaled_mpi.learning.distributed import one_thread

@@ -19,10 +19,10 @@ FRAMES = 4  # of each run, from which the spread of the rates is taken
 
 
 def system_of(runs: Sequence[Trajectory], scale: Any) -> Any:
-    """The `learning.reconstruction.System` of the simulator that made `runs`.
+    """The `learning.reconstruction.System` of the simulator that computed `runs`.
 
-    `scale` (`learning.patches.Scale`) is how their fields are normalised. Errors: `InputError`
-    for runs that tell no equation that is known here, or not all the same.
+    `scale` (`learning.patches.Scale`) normalises their fields. Errors: `InputError` for runs of no
+    known equation, or of different ones.
     """
     from scaled_mpi.learning.reconstruction import System
 
@@ -39,11 +39,14 @@ def _simulator(runs: Sequence[Trajectory]) -> Any:
         kind = equation.get("kind") if isinstance(equation, dict) else None
         if kind not in known:
             raise InputError(
-                f"{KEY}: the run {run.name} tells no equation; runs of a simulator "
-                f"({', '.join(known)}) are allowed"
+                f"{KEY}: the run {run.name} is not allowed: it stores no known equation. "
+                f"Allowed: runs of a simulator ({', '.join(known)})"
             )
     if any(equation != told[0] for equation in told):
-        raise InputError(f"{KEY}: the runs obey different equations; one of all is allowed")
+        raise InputError(
+            f"{KEY}: runs of different equations are not allowed: the term has one. "
+            "Allowed: runs of one equation"
+        )
     return parse(simulators.MEMBERS[told[0]["kind"]], told[0])
 
 

@@ -20,7 +20,7 @@ FILE, FORMAT = "identity.json", "scaled_mpi identity coder"
 
 
 class Identity(Compressor):
-    """The compressor of factor 1; it has nothing to learn."""
+    """The compressor of factor 1, without a training."""
 
     file: ClassVar[str] = FILE
 
@@ -36,7 +36,9 @@ class Identity(Compressor):
     ) -> None:
         """Note the number of axes in `folder`. Collective over `comm`."""
         if not trajectories:
-            raise InputError("data: no run is given; the compressor needs at least one")
+            raise InputError(
+                "data: 0 runs are not allowed: the compressor reads their axes. Allowed: 1 or more"
+            )
         path = Path(folder) / FILE
         text = seal({"format": FORMAT, "axes": trajectories[0].grid.axes})
         on_root(comm, lambda: write_text(path, text))
@@ -47,7 +49,7 @@ class Identity(Compressor):
 
 
 class IdentityCoder(Coder):
-    """Returns what it is given, (C, *cells); factor 1, reach 0 on every axis."""
+    """Returns its input, (C, *cells); factor 1, reach 0 on every axis."""
 
     def __init__(self, axes: int) -> None:
         self.factor = (1,) * axes

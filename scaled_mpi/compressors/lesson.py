@@ -1,4 +1,4 @@
-"""What an autoencoder is trained and judged on: patches of stored runs."""
+"""Training samples, loss and validation of an autoencoder: patches of stored runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SURVEYED = 64  # patches that the linear start and the spread of the latents are
 
 @dataclass(frozen=True)
 class Material:
-    """What to learn from and what to judge by; `scale` normalises the fields of both.
+    """Training and validation parts of stored runs; `scale` normalises the fields of both.
 
     `system` is the equation that the fields obey, where a term of the loss asks for it.
     """
@@ -111,13 +111,13 @@ class Lesson:
         return fields[:, 0]
 
     def loss(self, model: Any, fields: Any) -> Any:
-        """Mean square error of what coding leaves, and the further terms; a scalar tensor."""
+        """Mean square error of the decoded fields, and the further terms; a scalar tensor."""
         return self.remade(model, fields)[2]
 
     def remade(
         self, model: Any, fields: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What coding leaves of fields, the truth there, and the loss of one against the other."""
+        """The decoded fields (B, C, *cells), the truth there, and the scalar loss between them."""
         from scaled_mpi.learning.networks.convolution import crop
         from scaled_mpi.learning.reconstruction import terms
 
@@ -134,7 +134,7 @@ class Lesson:
         for field in self.examples(model):
             _, truth, total = self.remade(model, field)
             made = model(field).float()
-            rows.append({"loss": float(total), **self.told(model, made, truth)})
+            rows.append({"loss": float(total), **self.further_scores(model, made, truth)})
             pairs.append((made, truth))
         found = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         if self.recipe.quantised:
@@ -150,8 +150,10 @@ class Lesson:
             fields, _ = self.patches.draw(self.seed, FreeStep.VALIDATION, [number])
             yield torch.from_numpy(np.ascontiguousarray(fields[:, 0])).to(device)
 
-    def told(self, model: Any, made: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
-        """Further numbers of one patch, (1, C, *cells) as made and as it is."""
+    def further_scores(
+        self, model: Any, made: torch.Tensor, truth: torch.Tensor
+    ) -> dict[str, float]:
+        """Further scores of one patch, decoded and true, (1, C, *cells) each."""
         return {}
 
 

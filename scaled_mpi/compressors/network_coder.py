@@ -24,7 +24,7 @@ FILE = "coder.safetensors"
 
 
 def seeded(seed: int, build: Callable[[], Network]) -> Network:
-    """What `build` makes with torch's random numbers from `seed` on; they are then put back."""
+    """Return `build()` with torch's random numbers from `seed` on; they are then put back."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -33,7 +33,7 @@ def seeded(seed: int, build: Callable[[], Network]) -> Network:
 
 
 def network_of(meta: Mapping[str, Any], seed: int) -> Any:
-    """The network that `meta` tells, its first weights decided by `seed`."""
+    """The network of the metadata `meta`, its first weights decided by `seed`."""
     return seeded(seed, lambda: NETWORKS[meta["kind"]](meta))
 
 
@@ -81,9 +81,10 @@ NETWORKS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 class NetworkCoder(Coder):
     """A trained autoencoder, applied one tile a call: one shape, one thread, always the same bits.
 
-    `factor` (cells an axis of one latent cell), `encode_reach` (cells of the field) and
-    `decode_reach` (cells of the latent field) are tuples, one entry an axis. `noises` channels of
-    white noise, which `seed` decides, enter a decoded field; 0 for coders that draw nothing.
+    `factor`, `encode_reach` and `decode_reach` are tuples, one entry an axis. `factor` and
+    `encode_reach` count cells of the field, `decode_reach` cells of the latent field. `noises`
+    channels of white noise, which `seed` decides, enter a decoded field; 0 for coders that draw
+    nothing.
     """
 
     def __init__(self, path: Path, device: str) -> None:
@@ -96,13 +97,14 @@ class NetworkCoder(Coder):
         tensors, meta = load_weights(path)
         if meta.get("kind") not in list(NETWORKS):
             known = ", ".join(NETWORKS)
-            raise InputError(f"{path}: weights of a {meta.get('kind')}; {known} are allowed")
+            raise InputError(f"{path}: weights of a {meta.get('kind')}. Needed: {known}")
         try:
             self.network = network_of(meta, 0)
             self._tell(meta)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(
-                f"{path}: no coder can be built from what it tells ({type(error).__name__})"
+                f"{path}: its metadata do not describe a coder ({type(error).__name__}). "
+                "Needed: weights of a compressor"
             ) from error
         load_into(self.network, tensors, str(path))
         self.device = torch.device(device)
@@ -128,7 +130,10 @@ class NetworkCoder(Coder):
     def channels(self, fields: int) -> int:
         """Latent channels for `fields` channels, which must be those of the training."""
         if fields != self.fields:
-            raise InputError(f"compressor: trained on {self.fields} channels, {fields} given")
+            raise InputError(
+                f"compressor: {fields} channels are not allowed: it was trained on others. "
+                f"Allowed: {self.fields}"
+            )
         return self.latents
 
     def encode(self, field: np.ndarray) -> np.ndarray:
@@ -136,8 +141,8 @@ class NetworkCoder(Coder):
         tile = [n - 2 * r for n, r in zip(field.shape[1:], self.encode_reach, strict=True)]
         if any(n <= 0 or n % f for n, f in zip(tile, self.factor, strict=True)):
             raise InputError(
-                f"domain.tile: {tile} cells for the compressor; multiples of its factor "
-                f"{list(self.factor)} are allowed"
+                f"domain.tile: {tile} cells are not allowed: the compressor's factor does not "
+                f"divide them. Allowed: multiples of {list(self.factor)}"
             )
         made = self._apply(self.network.encode, (field - self._mean) / self._spread)
         return ((made - self._latent_mean) / self._latent_spread).astype(field.dtype)
@@ -145,8 +150,8 @@ class NetworkCoder(Coder):
     def decode(self, latent: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
         """(latents, *(tile / factor + 2 decode_reach)) to (C, *tile), in the type of `latent`.
 
-        A coder of `noises` > 0 draws what it decodes: out of standard normals (noises, *cells),
-        cells those of the latent given times factor; without them, what is in their middle.
+        A coder of `noises` > 0 decodes from standard normals (noises, *cells). These cells are
+        those of the latent times factor. Without normals it starts from their middle, 0.
         """
         values = [latent * self._latent_spread + self._latent_mean]
         if noise is not None:

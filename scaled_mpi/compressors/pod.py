@@ -8,13 +8,13 @@ and the orthonormal modes Phi (n, r) of largest variance (Lumley 1967; Sirovich 
 The latent field has r channels and one cell a tile, so that a POD of the whole domain is the case
 of one tile. Modes of snapshots of equal mass sum to zero: then every decoded field has that mass,
 to rounding. With `transform` = sqrt the code is of sqrt(x + 1e-10), which keeps densities positive
-but not their mass; `mass` restores it: rescale (by a factor) or simplex (the nearest field that is
-not negative and has the mass; Duchi et al. 2008, https://doi.org/10.1145/1390156.1390191). With
-`align` periodic the code is of the field moved onto a reference, and the first latent channels say
-how far (`alignment.py`).
+but not their mass. `mass` restores it: rescale (by a factor) or simplex. The latter is the nearest
+field that is not negative and has the mass (Duchi et al. 2008,
+https://doi.org/10.1145/1390156.1390191). With `align` periodic the code is of the field moved onto
+a reference. The first latent channels then hold its shift (`alignment.py`).
 
-The shorter side of the snapshot matrix decides: with fewer snapshots than cells the cells are
-spread over the ranks (method of snapshots), else the snapshots; neither is ever gathered.
+The shorter side of the snapshot matrix decides. With fewer snapshots than cells the cells are
+spread over the ranks (method of snapshots), else the snapshots. Neither is ever gathered.
 """
 
 from __future__ import annotations
@@ -73,7 +73,10 @@ class Pod(Compressor):
     @model_validator(mode="after")
     def _enough_said(self) -> Pod:
         if self.method == "randomized" and self.rank is None:
-            raise InputError("compressor.rank: missing; with method randomized it is needed")
+            raise InputError(
+                "compressor.rank: None is not allowed: method randomized sketches a fixed "
+                "rank. Allowed: 1 or more"
+            )
         return self
 
     def fit(
@@ -90,13 +93,15 @@ class Pod(Compressor):
         """
         runs = list(trajectories)
         if not runs:
-            raise InputError("data: no run is given; the compressor needs at least one")
+            raise InputError(
+                "data: 0 runs are not allowed: the compressor learns from them. Allowed: 1 or more"
+            )
         grid = runs[0].grid
         factor = whole_per_axis("compressor.factor", self.factor, grid.axes, 1)
         if any(n % f for n, f in zip(grid.shape, factor, strict=True)):
             raise InputError(
-                f"compressor.factor: {list(factor)} given; tiles that divide the domain "
-                f"{list(grid.shape)} are allowed"
+                f"compressor.factor: {list(factor)} is not allowed: such tiles do not divide "
+                f"the domain {list(grid.shape)}. Allowed: divisors, one an axis"
             )
         self._check_whole(grid, factor)
         reference, forward = self._reference(runs, comm), self._forward
@@ -136,14 +141,14 @@ class Pod(Compressor):
         whole = factor == grid.shape
         if self.mass != "free" and not whole:
             raise InputError(
-                f"compressor.mass: {self.mass} given; free is allowed where a tile {list(factor)}"
-                f" is not the whole domain {list(grid.shape)}"
+                f"compressor.mass: {self.mass} is not allowed: a tile {list(factor)} is not the "
+                f"whole domain {list(grid.shape)}. Allowed: free"
             )
         periodic = all(boundary.periodic for boundary in grid.boundary)
         if self.align == "periodic" and not (whole and periodic):
             raise InputError(
-                f"compressor.align: periodic given; none is allowed where a tile {list(factor)} "
-                f"is not the whole of a periodic domain {list(grid.shape)}"
+                f"compressor.align: periodic is not allowed: a tile {list(factor)} is not the "
+                f"whole of a periodic domain {list(grid.shape)}. Allowed: none"
             )
 
     def _reference(self, runs: list[Trajectory], comm: Comm) -> np.ndarray | None:
@@ -161,8 +166,8 @@ class Pod(Compressor):
     def _check_rank(self, count: int) -> None:
         if self.rank is not None and self.rank > count - 1:
             raise InputError(
-                f"compressor.rank: {self.rank} given; at most {count - 1} is allowed with "
-                f"{count} snapshots"
+                f"compressor.rank: {self.rank} is not allowed: there are {count} snapshots. "
+                f"Allowed: at most {count - 1}"
             )
 
     def _forward(self, field: np.ndarray) -> np.ndarray:
@@ -174,7 +179,8 @@ class Pod(Compressor):
         if self.rank is not None:
             if self.rank > real:
                 raise InputError(
-                    f"compressor.rank: {self.rank} given; at most {real} modes differ from zero"
+                    f"compressor.rank: {self.rank} is not allowed: the further modes are zero. "
+                    f"Allowed: at most {real}"
                 )
             return self.rank
         held = np.cumsum(values**2) / total if total > 0 else np.ones(len(values))
@@ -252,7 +258,10 @@ class PodCoder(Coder):
     def channels(self, fields: int) -> int:
         """Latent channels for `fields` channels, which must be those of the training."""
         if fields != self.fields:
-            raise InputError(f"compressor: trained on {self.fields} channels, {fields} given")
+            raise InputError(
+                f"compressor: {fields} channels are not allowed: it was trained on others. "
+                f"Allowed: {self.fields}"
+            )
         return self.shifts + self.rank
 
     def encode(self, field: np.ndarray) -> np.ndarray:

@@ -19,11 +19,11 @@ PIECE = 1 << 26  # bytes of fields that are read at a time
 
 
 class Slabs:
-    """Parts of the snapshot matrix, some of its rows each, read from stored runs.
+    """Parts of the snapshot matrix, a range of its rows each, read from stored runs.
 
-    Rows are cells (then a part has some cells of all snapshots) or snapshots, whichever are more.
-    This rank's parts, `mine`, are read at once and kept; any other is read when it is asked for. A
-    copy that is sent elsewhere takes nothing along that can be read there.
+    Rows are cells (a part then has a range of cells of all snapshots) or snapshots, whichever are
+    more. This rank's parts, `mine`, are read at once and kept; any other is read at its first use.
+    A copy for another process carries no rows, which can be read there.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class Slabs:
         return self._kept[part]
 
     def centred(self, mean: np.ndarray, spread: np.ndarray) -> Slabs:
-        """Return the same rows about `mean` and over `spread`, both (n, ); kept rows change."""
+        """Return the same rows about `mean` and over `spread`, both (n,); kept rows change."""
         self.mean, self.spread = mean, spread
         for part, rows in self._kept.items():
             self._centre(part, rows)
         return self
 
     def masses(self, part: int) -> np.ndarray:
-        """(2,): least and largest sum over a raw snapshot, of a share of the frames."""
+        """Least and largest sum over a raw snapshot, of a share of the frames, (2,)."""
         found = [
             math.fsum(row)
             for run, frames in self._spans_of(part)
@@ -132,8 +132,9 @@ def _spans(runs: Sequence[Trajectory]) -> Iterator[tuple[Trajectory, slice]]:
 class Snapshots:
     """All tiles of all frames of `runs`, transformed; this rank reads its share of them once.
 
-    `count` snapshots of `length` numbers; `mean` (n,) and `spread` (n,; 1 where not normalised);
-    `mass` the sum over one raw snapshot where all have the same, else None. Collective.
+    `count` snapshots of `length` numbers; `mean` (n,) and `spread` (n,), which is 1 where not
+    normalised. `mass` is the sum over one raw snapshot where all have the same, else None.
+    Collective.
     """
 
     def __init__(
@@ -158,7 +159,8 @@ class Snapshots:
     ) -> tuple[np.ndarray, np.ndarray, float]:
         """(singular values, modes (n, r), sum of all squared singular values); collective.
 
-        `wanted(values, total)` says how many modes. The largest entry of each mode is positive.
+        `wanted(values, total)` returns the number of modes, of singular values (k,). The largest
+        entry of each mode is positive.
         """
         slabs = self.slabs
         columns = self.count if slabs.cells_are_rows else self.length

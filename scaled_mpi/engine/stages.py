@@ -51,7 +51,9 @@ def published(kind: Kind, folder: Path) -> dict[str, Artefact]:
     for stage in kind.stages:
         found[stage.name] = Published(folder, stage.name, "published")
         if not stage.again and not found[stage.name].done:
-            raise InputError(f"{folder}: has no finished {stage.name}; a results folder is needed")
+            raise InputError(
+                f"{folder}: it has no finished {stage.name}. Needed: a results folder"
+            )
     return found
 
 
@@ -72,7 +74,7 @@ def run_stages(
     for name in (upto, redo):
         known = [*(stage.name for stage in kind.stages), "report"]
         if name is not None and name not in known:
-            raise InputError(f"stage {name!r}: unknown; allowed: {', '.join(known)}")
+            raise InputError(f"stage: {name} is not allowed: unknown. Allowed: {', '.join(known)}")
     redone: set[str] = set()
     for stage in kind.stages:
         artefact = found[stage.name]

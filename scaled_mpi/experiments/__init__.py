@@ -94,6 +94,8 @@ def _preset(path: str | Path, presets: object, preset: str | None) -> list[str]:
     for name in preset.split(",") if preset is not None else ():
         if not isinstance(presets, dict) or name not in presets:
             known = ", ".join(presets) if isinstance(presets, dict) and presets else "none"
-            raise InputError(f"--preset {name}: {path} has no such preset; allowed: {known}")
+            raise InputError(
+                f"--preset: {name} is not allowed: {path} has no such preset. Allowed: {known}"
+            )
         chosen += [f"{key}={json.dumps(value)}" for key, value in presets[name].items()]
     return chosen

@@ -1,9 +1,9 @@
-"""What a training needs to go on after it was killed, in one safetensors file.
+"""State of an interrupted training, in one safetensors file.
 
-One file, written by rename and carrying its own hash (see `weights.py`): there is no moment at
-which a part of it is new and a part old. It holds the weights, the averaged weights, the
-optimiser's tensors, the losses of the running epoch, and a few numbers. Random numbers and
-learning rates depend on the step alone and need no place in it.
+The file is written by rename and carries its own hash (see `weights.py`). It is old or new as a
+whole at every moment. It holds the weights, the averaged weights, the optimiser's tensors, the
+losses of the running epoch, and a few numbers. Random numbers and learning rates depend on the
+step alone and need no place in it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Account:
 
 
 def fingerprint(model: torch.nn.Module, spec: Training, seed: int, ranks: int) -> str:
-    """Hash of all that decides the weights, but for the data and the loss."""
+    """Hash of the settings that decide the weights, without the data and the loss."""
     keys = decisive(spec)
     del keys["device"]  # a training may go on where another kind of device is
     shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
@@ -64,7 +64,10 @@ class Checkpoint:
         optimiser: torch.optim.Optimizer | None,
         history: torch.Tensor,
     ) -> None:
-        """Write the state; a finished training keeps only its numbers."""
+        """Write the state, tensors of any shape; a finished training keeps only its numbers.
+
+        `history`: losses of the running epoch, (n, micro_batches) of n steps.
+        """
         tensors = {"history": history}
         for part, module in modules.items():
             tensors |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
@@ -77,15 +80,15 @@ class Checkpoint:
         save_weights(self.path, tensors, meta)
 
     def read(self) -> tuple[Account, dict[str, torch.Tensor]]:
-        """Numbers and tensors of the state.
+        """Return the numbers and the tensors of the state, tensors of any shape by name.
 
         Errors: `InputError` for a damaged file or the state of another training.
         """
         tensors, meta = load_weights(self.path)
         if meta.get("fingerprint") != self.mark:
             raise InputError(
-                f"{self.path}: state of another training (other settings, seed or network); "
-                "give another folder or remove the file"
+                f"{self.path}: it holds the state of another training (other settings, seed or "
+                "network). Needed: another folder, or this file removed"
             )
         return Account(**meta["account"]), tensors
 
@@ -100,7 +103,11 @@ def restore(
     optimiser: torch.optim.Optimizer,
     source: str,
 ) -> torch.Tensor:
-    """Put the tensors of a state back in their places; returns the running epoch's losses."""
+    """Copy the tensors of a state, of any shape, into the modules and the optimiser.
+
+    Returns the losses of the running epoch, (n, micro_batches) of n steps. `source` is the name of
+    the state in error lines. Errors: `InputError` for weights of another architecture.
+    """
     for part, module in modules.items():
         load_into(module, _under(tensors, f"{part}."), source)
     entries: dict[int, dict[str, Any]] = {}

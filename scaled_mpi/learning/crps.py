@@ -2,11 +2,11 @@
 
     mean_m |x_m - y|  -  (1 - e) / (2 M (M - 1)) sum_mn |x_m - x_n|,       e = (1 - a) / M
 
-is the continuous ranked probability score, fair (unbiased in M) for a = 1 and that of the finite
-ensemble for a = 0; a a little below 1 keeps all members but one from straying at no cost (Lang et
-al. 2024, arXiv 2412.15832). A score of cells alone says nothing about how they vary together, so
-that a forecast could be right everywhere and wrong over any distance. The CRPS of means over
-blocks of cells is a proper score too, and sees that.
+is the continuous ranked probability score. It is fair (unbiased in M) for a = 1; for a = 0 it is
+the score of the finite ensemble. With a slightly below 1 a single member cannot stray from the
+others at no cost (Lang et al. 2024, arXiv 2412.15832). A score of cells alone ignores their
+correlations: a forecast could be right in every cell and wrong over any distance. The CRPS of
+means over blocks of cells is a proper score too, and it measures these correlations.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scaled_mpi.learning.networks.convolution import POOLS
 
 
 def almost_fair_crps(members: Tensor, truth: Tensor, alpha: float = 0.95) -> Tensor:
-    """Mean over all cells; members (B, M, ...) with M >= 2, truth (B, ...); a scalar tensor."""
+    """Mean CRPS over all cells, a scalar; members (B, M, ...) with M >= 2, truth (B, ...)."""
     count = members.shape[1]
     skill = (members - truth[:, None]).abs().mean()
     pairs = sum(
@@ -33,7 +33,7 @@ def almost_fair_crps(members: Tensor, truth: Tensor, alpha: float = 0.95) -> Ten
 def crps_of_scales(
     members: Tensor, truth: Tensor, scales: Sequence[int], alpha: float = 0.95
 ) -> Tensor:
-    """Mean over `scales` of the CRPS of means over blocks of so many cells an axis.
+    """Mean over `scales` of the CRPS of block means, each scale a number of cells an axis; scalar.
 
     members (B, M, C, *cells), truth (B, C, *cells); in float32 whatever the network's precision.
     """

@@ -2,7 +2,8 @@
 
     D(x_t, t) = c_skip x_t + c_out F(c_in x_t, c_noise, condition)  ~  E[x | x_t]
 
-What the network F itself makes decides the coefficients, one row of PARAMETRIZATIONS each:
+The quantity that the network F predicts decides the coefficients, one row of PARAMETRIZATIONS
+each:
 
     epsilon   the noise                      Ho et al. 2020, arXiv 2006.11239
     x0        the data
@@ -96,15 +97,20 @@ PARAMETRIZATIONS: dict[str, Callable[[Any, Any, float], Coefficients]] = {
 
 
 def check_parametrization(kind: str, schedule: Schedule) -> None:
-    """Errors: `InputError` where the row does not exist or does not fit the schedule."""
+    """Check the name of a parametrization.
+
+    Errors: `InputError` where the row does not exist or does not fit the schedule.
+    """
     if kind not in PARAMETRIZATIONS:
         raise InputError(
-            f"parametrization: {kind!r} given; {', '.join(PARAMETRIZATIONS)} are allowed"
+            f"parametrization: {kind!r} is not allowed: unknown. Allowed: "
+            f"{', '.join(PARAMETRIZATIONS)}"
         )
     if kind == "epsilon" and schedule.zero_terminal_snr:
         raise InputError(
-            "parametrization: epsilon with zero_terminal_snr, where noise alone does not tell the "
-            "data; x0, v, flow or edm, or zero_terminal_snr false, is allowed"
+            "parametrization: epsilon is not allowed: with zero_terminal_snr the noise "
+            "alone does not determine the data. Allowed: x0, v, flow, edm; or "
+            "zero_terminal_snr false"
         )
 
 
@@ -112,8 +118,8 @@ class Denoiser(nn.Module):
     """A network as a denoiser: called with x_t (B, ...), t and a condition it returns E[x | x_t].
 
     `network(x, level, condition)` takes x (B, ...), the noise level (B,) in [0, pi / 2] and the
-    condition as given (None where there is none). `t` is a number or (B,). `spread` is the
-    standard deviation of the data. Errors: `InputError` for a row that does not fit the schedule.
+    condition, or None. `t` is a number or (B,). `spread` is the standard deviation of the data.
+    Errors: `InputError` for a row that does not fit the schedule.
     """
 
     def __init__(
@@ -142,7 +148,7 @@ class Denoiser(nn.Module):
         condition: object = None,
         weight: Tensor | float = 1.0,
     ) -> Tensor:
-        """Mean of weight * |F - what F should make|^2; scalar. `weight` broadcasts against x.
+        """Mean of weight * |F - target of F|^2; scalar. `weight` broadcasts against x.
 
         x, noise: (B, ...); t (B,) in [0, 1].
         """

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What all ranks know after the gradients of one step."""
+    """Losses and stop request of one step, equal on all ranks."""
 
     losses: np.ndarray  # (micro_batches,) float32, in the order of their index
     stop: bool  # some rank was asked to stop
@@ -60,7 +60,10 @@ def _device_kind(spec: Training) -> str:
         return next(kind for kind, here in present.items() if here)
     if not present[spec.device]:
         have = ", ".join(kind for kind, here in present.items() if here)
-        raise InputError(f"training.device: {spec.device} is not on this machine; it has {have}")
+        raise InputError(
+            f"training.device: {spec.device} is not allowed: this machine has none. "
+            f"Allowed: {have}"
+        )
     return spec.device
 
 
@@ -88,7 +91,7 @@ class Micro:
         self.cast = spec.precision == "bf16"
 
     def loss(self, model: torch.nn.Module, step: int, micro: int) -> torch.Tensor:
-        """Scalar loss, with whatever the model draws keyed by (seed, step, micro) alone."""
+        """Scalar loss; every random number of the model is keyed by (seed, step, micro) alone."""
         batch = move(self.task.sample(step, micro, self.size), self.device)
         key = np.random.SeedSequence((self.seed % 2**63, step, micro))
         number = int(key.generate_state(1, np.uint64)[0] >> 1)
@@ -100,7 +103,7 @@ class Micro:
             return self.task.loss(model, batch)
 
     def explain(self, step: int, micro: int) -> str | None:
-        """Says so if the samples themselves are not finite."""
+        """Error line if the samples themselves are not finite, else None."""
         for tensor in _tensors(self.task.sample(step, micro, self.size)):
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 return f"data: the samples of step {step} hold values that are not finite"
@@ -132,8 +135,8 @@ def _tensors(batch: Any) -> Iterator[torch.Tensor]:
 class Ordered:
     """Gradients gathered and added in the order of the micro-batches: any ranks, same bits.
 
-    A micro-batch's gradient is one row of float32 numbers; behind it travel its loss and the wish
-    to stop, so that a step costs a single Allgatherv.
+    A micro-batch's gradient is one row of float32 numbers. Its loss and its stop request follow in
+    the same row, so a step costs a single Allgatherv.
     """
 
     def __init__(self, model: torch.nn.Module, micro: Micro, spec: Training, comm: Comm) -> None:
@@ -208,8 +211,8 @@ class Replicated:
     def __init__(self, model: torch.nn.Module, micro: Micro, spec: Training, comm: Comm) -> None:
         if spec.micro_batches % comm.size:
             raise InputError(
-                f"training.micro_batches: {spec.micro_batches} in mode ddp on {comm.size} ranks; "
-                "a multiple of the ranks is allowed"
+                f"training.micro_batches: {spec.micro_batches} is not allowed: mode ddp runs on "
+                f"{comm.size} ranks. Allowed: multiples of the ranks"
             )
         self.comm = comm
         self.mine = shares(spec.micro_batches, comm.size)[comm.rank]

@@ -4,9 +4,9 @@ For x ~ N(mu, C) and x_t = alpha x + sigma eps the posterior mean is
 
     D(x_t) = mu + alpha C (alpha^2 C + sigma^2)^-1 (x_t - alpha mu)
 
-and for a mixture the mean of its components' answers under their posterior weights. What a
-sampler makes of these can be compared with what is known: they are the oracle of `denoising.py`,
-`samplers.py` and of the fusion of tiles. Arrays are float64.
+and for a mixture the mean of its components' answers under their posterior weights. Their samples
+have a known distribution. They are the oracle of `denoising.py`, `samplers.py` and of the fusion
+of tiles. Arrays are float64.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class GaussianDenoiser:
 
 
 class StationaryDenoiser:
-    """The same of a field of mean 0 on a periodic grid, diagonal in Fourier space.
+    """The denoiser of a field of mean 0 on a periodic grid, diagonal in Fourier space.
 
-    `covariance` (*cells) is that of the first cell with every cell; the noise has the spread
-    `noise` sigma(t). Called with (..., *cells).
+    `covariance` (*cells) is the covariance of the first cell with every cell. The noise has the
+    spread `noise` sigma(t). Called with (..., *cells).
     """
 
     def __init__(self, covariance: np.ndarray, schedule: Schedule, noise: float = 1.0) -> None:
@@ -73,11 +73,11 @@ class StationaryDenoiser:
 
 
 class WindowDenoiser:
-    """The same of a window (*extent) cut out of a stationary field of mean 0.
+    """The denoiser of a window (*extent) cut out of a stationary field of mean 0.
 
-    The covariance must be even in every axis: then the even and the odd part of the window are
-    independent on every axis, and 2^axes small matrices do instead of one of all cells. Called
-    with (..., *extent).
+    The covariance must be even in every axis. Then the even and the odd part of the window are
+    independent on every axis. So 2^axes small matrices replace one of all cells. Called with (...,
+    *extent).
     """
 
     def __init__(self, covariance: np.ndarray, extent: Sequence[int], schedule: Schedule) -> None:
@@ -188,8 +188,9 @@ KERNELS: dict[str, Callable[[Any, float], np.ndarray]] = {
 def field_covariance(kernel: str, length: float, shape: Sequence[int]) -> np.ndarray:
     """Covariance of the first cell with every cell of a periodic grid, (*shape); variance 1.
 
-    `length` is the correlation length in cells. Distances are the shortest around the grid. What
-    the wrap makes negative in the spectrum is cut off, and the rest scaled back to variance 1.
+    `length` is the correlation length in cells. Distances are the shortest around the grid.
+    Negative values of the spectrum, which the wrap causes, are cut off. The rest is scaled back to
+    variance 1.
     """
     wrapped = [np.minimum(np.arange(n), n - np.arange(n)).astype(np.float64) for n in shape]
     squares = sum(distance**2 for distance in np.meshgrid(*wrapped, indexing="ij"))
@@ -215,8 +216,8 @@ def block_covariance(covariance: np.ndarray, block: int) -> np.ndarray:
 def lookalike(examples: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Gaussian fields (S, C, Y, X) of the mean and covariance of `examples` (N, C, Y, X).
 
-    `noise` (S, C, Y, X), standard normal, makes them; N is at least C. All second moments, within
-    and across channels, are those that the examples have on their periodic domain.
+    `noise` (S, C, Y, X), standard normal, is coloured; N is at least C. The fields share all
+    second moments of the examples on their periodic domain, within and across channels.
     """
     mean = examples.mean((0, 2, 3), dtype=np.float64)[:, None, None]
     waves = np.fft.rfft2(examples - mean)

@@ -1,4 +1,4 @@
-"""Which runs a part learns from, and which it is validated on."""
+"""Training and validation parts of stored runs."""
 
 from __future__ import annotations
 

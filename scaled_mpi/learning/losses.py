@@ -1,12 +1,11 @@
-"""What a jump network is trained on: jumps with everything known, and jumps inside Schwarz sweeps.
+"""Losses of a jump network: of jumps with the whole halo known, and of jumps in Schwarz sweeps.
 
-The first kind runs over patches, or over a whole periodic domain many jumps on end, the gradient
-through all of them. The second trains on the very iteration that the coupling runs. A patch is cut
-into 2^axes pieces that are coupled as tiles are: the first pass knows a halo of some width and
-nothing of the future; each later pass is given, on the halo that the pieces share, what the pass
-before made of the future, errors and all, and the truth on the halo outside the patch. Gradients
-do not flow from pass to pass, as in the pushforward of Brandstetter et al. 2022 (arXiv
-2202.03376).
+The first kind runs over patches, or over a whole periodic domain for many jumps, with the gradient
+through all of them. The second trains on the iteration that the coupling runs. A patch is cut into
+2^axes pieces that are coupled as tiles are. The first pass reads a halo of some width and nothing
+of the future. Each later pass reads the future of the halo. On the part that pieces share it is
+the result of the pass before, with its errors; outside the patch it is the truth. Gradients do not
+flow from pass to pass, as in the pushforward of Brandstetter et al. 2022 (arXiv 2202.03376).
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def cut(field: torch.Tensor, reach: Sequence[int]) -> torch.Tensor:
 
 
 def join(pieces: torch.Tensor, axes: int) -> torch.Tensor:
-    """(B * pieces, C, *cells) -> (B, C, *(2 cells)), the inverse of `cut` for cores."""
+    """Join pieces (B * pieces, C, *cells) to (B, C, *(2 cells)); inverse of `cut` for cores."""
     cells = pieces.shape[2:]
     field = pieces.view(-1, *(PIECES,) * axes, *pieces.shape[1:])
     order = [0, axes + 1]
@@ -63,10 +62,11 @@ def square_error(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 def jump_errors(
     model: JumpNetwork, frames: torch.Tensor, memory: int, condition: torch.Tensor | None
 ) -> list[torch.Tensor]:
-    """Errors of one jump with the whole reach known, from the model's own states.
+    """Errors of one jump with the whole reach known, from the model's own states; one scalar.
 
-    frames: (B, M + J, C, *(core + 2 J reach)). The first J - 1 jumps run without gradient, each
-    spending its reach. The last starts where a forecast really is; its error is returned.
+    frames: (B, M + J, C, *(core + 2 J reach)); condition (B, n). The first J - 1 jumps run without
+    gradient, each spending its reach. The last starts from a state of the forecast; its error is
+    returned.
     """
     window = frames[:, :memory]
     jumps = frames.shape[1] - memory
@@ -83,7 +83,8 @@ def rolled_errors(
 ) -> list[torch.Tensor]:
     """Errors of successive jumps over a whole periodic domain, the gradient through all of them.
 
-    frames: (B, M + J, C, *domain). The error of jump j counts 1 / j, about as it grows.
+    frames: (B, M + J, C, *domain); condition (B, n). Returns a scalar a jump; that of jump j has
+    the weight 1 / j, since the error grows about as j.
     """
     window, errors = frames[:, :memory], []
     for jump in range(1, frames.shape[1] - memory + 1):
@@ -94,7 +95,7 @@ def rolled_errors(
 
 
 def wrapped(window: torch.Tensor, reach: Sequence[int]) -> torch.Tensor:
-    """(B, M, C, *cells) with `reach` cells of the periodic domain around it."""
+    """Return (B, M, C, *cells) with `reach` cells of the periodic domain around it."""
     around = [width for r in reversed(reach) for width in (r, r)]
     field = nn.functional.pad(window.flatten(1, 2), around, mode="circular")
     return field.unflatten(1, window.shape[1:3])
@@ -108,9 +109,10 @@ def sweep_errors(
     halo: Sequence[int],
     passes: int,
 ) -> list[torch.Tensor]:
-    """Errors of `passes` Schwarz passes over the coupled pieces of each patch.
+    """Errors of `passes` Schwarz passes over the coupled pieces of each patch, a scalar a pass.
 
-    frames: (B, M + 1, C, *(patch + 2 reach)), patch even. `halo` <= reach, in cells, per axis.
+    frames: (B, M + 1, C, *(patch + 2 reach)), patch even; condition (B, n). `halo` <= reach, in
+    cells, per axis.
     """
     batch, _, channels, *shape = frames.shape
     reach, axes = model.reach, len(model.reach)

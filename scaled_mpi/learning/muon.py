@@ -3,11 +3,11 @@
     m <- beta m + (1 - beta) g,      o = orthogonalise((1 - beta) g + beta m)
     w <- (1 - rate decay) w - rate 0.2 sqrt(max(rows, columns)) o
 
-(K. Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; the factor, which gives an entry
-the size of an Adam step so that one rate serves both, is from J. Liu et al. 2025, arXiv
-2502.16982.) A convolution's weight is a matrix of its outputs by all the rest. Parameters of one
-axis (biases, gains) take Adam's step. Small convolutional networks of this package reach half the
-error of AdamW in the same steps; the orthogonalisation costs a few per cent of a step.
+(K. Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; the factor is from J. Liu et al.
+2025, arXiv 2502.16982. It gives an entry the size of an Adam step, so that one rate serves both.)
+A convolution's weight is a matrix of its outputs by all the rest. Parameters of one axis (biases,
+gains) use Adam's step. Small convolutional networks of this package reach half the error of AdamW
+in the same steps. The orthogonalisation costs a few per cent of a step.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step from the gradients in the parameters; `closure` first computes them anew."""
+        """Apply one step from the gradients; `closure` first computes them anew."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -87,7 +87,7 @@ def make_optimiser(
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """The rate of the next step, for every group."""
+    """Set the rate of the next step, for every group."""
     for group in optimiser.param_groups:
         group["lr"] = rate
 
@@ -95,8 +95,8 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 def averaged(model: torch.nn.Module, decay: float) -> AveragedModel:
     """Exponential moving average of the weights of `model`.
 
-    The decay of update n is min(decay, (1 + n) / (10 + n)): the average follows quickly at first,
-    so that a short run is not weighed down by its random start.
+    The decay of update n is min(decay, (1 + n) / (10 + n)). The average follows quickly at first
+    and soon forgets the random start of a short run.
     """
 
     @torch.no_grad()

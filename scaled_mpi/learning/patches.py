@@ -1,7 +1,7 @@
-"""Random patches of stored runs: what a network that steps in time is trained and judged on.
+"""Random patches of stored runs: training and validation samples of a network that steps in time.
 
-Which run, which moment, which place and which symmetry a sample shows depends on (seed, step,
-index in the step) alone, so that the same samples are drawn however the work is dealt to ranks.
+Run, moment, place and symmetry of a sample depend on (seed, step, index in the step) alone. So the
+samples are the same for any number of ranks.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from scaled_mpi.parallel.streams import uniform
 
 @dataclass(frozen=True)
 class Scale:
-    """Mean and spread of each channel (C,), of its change from frame to frame in units of the
-    spread, and of each condition (n,)."""
+    """Normalisation of fields: mean and spread of each channel (C,).
+
+    Also the spread of a channel's change from frame to frame, in units of its spread, and mean and
+    spread of each condition (n,).
+    """
 
     mean: np.ndarray
     spread: np.ndarray
@@ -33,21 +36,27 @@ class Scale:
 
 
 def condition_names(runs: Sequence[Trajectory]) -> tuple[str, ...]:
-    """Conditions that differ between runs. Errors: `InputError` where runs tell different ones."""
+    """Names of the conditions that differ between runs.
+
+    Errors: `InputError` where the runs store conditions of different names.
+    """
     told = [run.attributes.get("condition", {}) for run in runs]
     if any(one.keys() != told[0].keys() for one in told):
-        raise InputError("condition: the runs tell different names; the same in every run needed")
+        raise InputError(
+            "condition: runs of different names are not allowed: a surrogate reads all of "
+            "them. Allowed: the same names in every run"
+        )
     return tuple(name for name in told[0] if len({float(one[name]) for one in told}) > 1)
 
 
 def conditions(runs: Sequence[Trajectory], names: Sequence[str]) -> np.ndarray:
-    """(runs, n) float64."""
+    """Values of the named conditions of every run, (runs, n) float64."""
     rows = [[float(run.attributes["condition"][name]) for name in names] for run in runs]
     return np.array(rows, np.float64).reshape(len(runs), len(names))
 
 
 def measure(runs: Sequence[Trajectory], names: Sequence[str]) -> Scale:
-    """The scale of some runs, in float64 and one run at a time."""
+    """The scale of training runs, in float64 and one run at a time."""
     first, second, change = [], [], []
     for run in runs:
         frames = run.read(slice(None)).astype(np.float64)
@@ -58,7 +67,10 @@ def measure(runs: Sequence[Trajectory], names: Sequence[str]) -> Scale:
     mean = np.mean(first, 0)
     spread = np.sqrt(np.maximum(np.mean(second, 0) - mean**2, 0.0))
     if not np.isfinite(spread).all():
-        raise InputError("data: the training runs hold values that are not finite")
+        raise InputError(
+            "data: values that are not finite are not allowed: the training runs hold "
+            "some. Allowed: finite values"
+        )
     spread = np.where(spread > 0, spread, 1.0)
     moved = np.sqrt(np.mean(change, 0)) / spread
     told = conditions(runs, names)
@@ -93,13 +105,16 @@ class Patches:
         self.runs = [_normalised(run, moments, halo, scale) for run in runs]
         shapes = {run.shape[1:] for run in self.runs}
         if len(shapes) > 1:
-            raise InputError("data: the training runs differ in shape; one shape is needed")
+            raise InputError(
+                "data: training runs of different shapes are not allowed: patches have one "
+                "shape. Allowed: one shape"
+            )
         self.shape = grid.shape
         self.starts = [len(run) - frames + 1 for run in self.runs]
         if min(self.starts) < 1:
             raise InputError(
-                f"data.frames: a run of {min(map(len, self.runs))} frames is left to learn from; "
-                f"at least {frames} are needed"
+                f"data.frames: {min(map(len, self.runs))} frames of a run are not allowed: a "
+                f"sample spans {frames}. Allowed: {frames} or more to learn from"
             )
         spread = np.where(scale.condition_spread > 0, scale.condition_spread, 1.0)
         values = (conditions(runs, names) - scale.condition_mean) / spread
@@ -158,7 +173,10 @@ def _normalised(run: Trajectory, moments: slice, halo: Sequence[int], scale: Sca
     shape = (-1, *[1] * len(run.grid.shape))
     result = (frames - scale.mean.reshape(shape)) / scale.spread.reshape(shape)
     if not np.isfinite(result).all():
-        raise InputError(f"data: {run.name} holds values that are not finite")
+        raise InputError(
+            f"data: values that are not finite are not allowed: {run.name} holds some. "
+            "Allowed: finite values"
+        )
     return result.astype(np.float32)
 
 

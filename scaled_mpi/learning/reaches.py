@@ -1,7 +1,7 @@
 """How far a coding network reaches: arithmetic that needs no network, and no torch.
 
-A stage of the network halves the axes whose factor asks for it, on the way back from the coarsest
-grid it doubles them; each of its blocks spends a cell of its own grid.
+A stage of the encoder halves every axis whose factor is large enough; the decoder doubles it
+again. Each block of a stage spends a cell of the stage's own grid.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Terms that a reconstruction can be held to beside its mean square error. Each is a row.
+"""Further terms of a reconstruction loss, beside the mean square error. Each is a row.
 
-`gradient` and `spectrum` are on the scale of the mean square error of normalised fields, so a
-weight of 1 counts as much as it does. `residual` is in variances of the rates of change: where the
-fields nearly rest these are small, the term is large, and weights of 0.001 to 0.01 are enough.
+`gradient` and `spectrum` are on the scale of the mean square error of normalised fields: a weight
+of 1 gives them the same importance. `residual` is in variances of the rates of change. These are
+small where the fields nearly rest; the term is then large, and weights of 0.001 to 0.01 are
+enough.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from scaled_mpi.plugins import members
 
 @dataclass(frozen=True)
 class System:
-    """The equation that normalised fields obey: called with (N, C, *cells) it gives their rates
-    of change, in units of the spread that these have in the data, at the inner cells.
+    """The equation that normalised fields (N, C, *cells) obey, as a function of them.
 
-    `rates` takes physical fields; `mean` and `spread` are those of the fields and `scale` the
+    It returns their rates of change at the inner cells, in units of the spread of the rates in the
+    data. `rates` takes physical fields; `mean` and `spread` normalise the fields, `scale` is the
     spread of the rates, each (C, 1, ...).
     """
 
@@ -39,10 +40,10 @@ class System:
 
 
 def gradient(made: Tensor, truth: Tensor, system: System | None = None) -> Tensor:
-    """Mean square error of the differences of neighbouring cells, mean over axes.
+    """Mean square error of the differences of neighbouring cells, mean over axes; scalar.
 
-    made, truth: (N, C, *cells). Weighs the error at wave number k by 4 sin^2(k / 2), so that
-    fronts stay sharp where the mean square error alone would smooth them.
+    made, truth: (N, C, *cells). It weighs the error at wave number k by 4 sin^2(k / 2). So fronts
+    stay sharp where the mean square error alone would smooth them.
     """
     error = made - truth
     axes = range(2, error.ndim)
@@ -52,8 +53,9 @@ def gradient(made: Tensor, truth: Tensor, system: System | None = None) -> Tenso
 def spectrum(made: Tensor, truth: Tensor, system: System | None = None) -> Tensor:
     """Mean square difference of the amplitudes of all Fourier modes of fields (N, C, *cells).
 
-    The transform is orthonormal. By Parseval's identity it is at most the mean square error. It is
-    blind to phase, and asks for the right energy at every scale even where the place is lost.
+    The transform is orthonormal. By Parseval's identity the term is at most the mean square error.
+    It is blind to phase, and asks for the right energy at every scale even where the place is
+    lost.
     """
     axes = tuple(range(2, made.ndim))
     amplitudes = [torch.fft.fftn(field, dim=axes, norm="ortho").abs() for field in (made, truth)]
@@ -63,9 +65,9 @@ def spectrum(made: Tensor, truth: Tensor, system: System | None = None) -> Tenso
 def residual(made: Tensor, truth: Tensor, system: System) -> Tensor:
     """Mean square error of the rates of change of two fields (N, C, *cells).
 
-    What is left of the equation when a field is put into it beside the true time derivative
-    (Raissi, Perdikaris and Karniadakis 2019, https://doi.org/10.1016/j.jcp.2018.10.045), without
-    a difference of frames in time: the truth's own right-hand side is that derivative.
+    It is the residual of the equation for a field beside the true time derivative (Raissi,
+    Perdikaris and Karniadakis 2019, https://doi.org/10.1016/j.jcp.2018.10.045). No difference of
+    frames in time enters: that derivative is the truth's own right-hand side.
     """
     return (system(made) - system(truth)).square().mean()
 

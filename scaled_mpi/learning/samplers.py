@@ -102,14 +102,16 @@ STOCHASTIC = ("sde",)
 
 
 def applications(kind: str, steps: int) -> int:
-    """How often a sampler of `steps` steps asks its denoiser."""
+    """Number of denoiser evaluations of a sampler of `steps` steps."""
     return 2 * steps - 1 if kind == "heun" else steps
 
 
 def check_sampler(kind: str) -> None:
-    """Errors: `InputError` for a row that does not exist."""
+    """Check the name of a sampler. Errors: `InputError` for a row that does not exist."""
     if kind not in SAMPLERS:
-        raise InputError(f"sampler: {kind!r} given; {', '.join(SAMPLERS)} are allowed")
+        raise InputError(
+            f"sampler: {kind!r} is not allowed: unknown. Allowed: {', '.join(SAMPLERS)}"
+        )
 
 
 def sample(

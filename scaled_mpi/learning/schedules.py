@@ -30,10 +30,10 @@ def namespace(values: Any) -> Any:
 
 
 class Schedule(Spec):
-    """What every schedule has. Members say their signal; those that keep variance no noise.
+    """A noise schedule. Members define their signal, and their noise unless they keep variance.
 
-    `sigma_min` is sigma(0), small beside the data's spread (which is of order 1) and not 0, since
-    eps = (x_t - alpha x) / sigma is asked for at every time.
+    `sigma_min` is sigma(0). It is small beside the data's spread, which is of order 1. It is not
+    0, since eps = (x_t - alpha x) / sigma is evaluated at every time.
     """
 
     zero_terminal_snr: bool = False
@@ -53,7 +53,7 @@ class Schedule(Spec):
         return rate / (1.0 - self._signal(1.0)[0]) if self.zero_terminal_snr else rate
 
     def sigma(self, t: Any) -> Any:
-        """Spread of the noise: here what keeps the variance of data of spread 1."""
+        """Spread of the noise: here the spread that keeps the variance of data of spread 1."""
         return (1.0 - self.alpha(t) ** 2 + self.sigma_min**2) ** 0.5
 
     def sigma_rate(self, t: Any) -> Any:
@@ -114,9 +114,9 @@ class Rectified(Schedule):
 class Powered(Rectified):
     """The same straight lines at the time t^rho: slow near the data.
 
-    Where a condition leaves little uncertain, that little is decided at small noise; steps even in
-    t then spend themselves there and keep its spread, and t = 1 still knows nothing of the data at
-    any scale, which a variance that merely explodes reaches only at sigma of tens.
+    A condition may leave little uncertainty, which is then decided at small noise. Steps even in t
+    spend themselves there and keep its spread. At t = 1 the sample is still independent of the
+    data at every scale. A variance that merely explodes reaches this only at sigma of tens.
     """
 
     kind: Literal["powered"] = "powered"  # type: ignore[assignment]
@@ -146,13 +146,13 @@ class VarianceExploding(Schedule):
     def _exploding(self) -> VarianceExploding:
         if self.zero_terminal_snr:
             raise InputError(
-                "schedule.zero_terminal_snr: true with kind ve, whose alpha is 1 at every time; "
-                "false, or the kinds vp, cosine, rectified, ddpm are allowed"
+                "schedule.zero_terminal_snr: true is not allowed: alpha of kind ve is 1 at "
+                "every time. Allowed: false, or the kinds vp, cosine, rectified, ddpm"
             )
         if self.sigma_max <= self.sigma_min:
             raise InputError(
-                f"schedule.sigma_max: {self.sigma_max:g} given; more than sigma_min "
-                f"({self.sigma_min:g}) is allowed"
+                f"schedule.sigma_max: {self.sigma_max:g} is not allowed: not above sigma_min. "
+                f"Allowed: more than {self.sigma_min:g}"
             )
         return self
 
@@ -176,8 +176,8 @@ class VarianceExploding(Schedule):
 class Levels(Schedule):
     """The discrete levels of DDPM (Ho et al. 2020, arXiv 2006.11239), log alpha linear between.
 
-    alpha^2 = product of (1 - beta) over `levels` betas, which are linear, or (`scaled_linear`)
-    the squares of linear roots; level k of a document that counts from 0 is t = (k + 1) / levels.
+    alpha^2 = product of (1 - beta) over `levels` betas. The betas are linear, or (`scaled_linear`)
+    the squares of linear roots. Level k of a document that counts from 0 is t = (k + 1) / levels.
     """
 
     kind: Literal["ddpm"] = "ddpm"

@@ -2,9 +2,9 @@
 
     x_t = signal x + sqrt(variance) eps        signal^2 + variance = 1
 
-Two ways to learn it (Zhang and Levin 2025, arXiv 2509.17990, whose first code has the one and
-whose paper the other): a network that knows a single level and predicts eps, and a denoiser of all
-levels that is asked at one. By Tweedie's formula E[x | x_t] = (x_t + variance s) / signal.
+Two models learn it (Zhang and Levin 2025, arXiv 2509.17990). A network of a single level predicts
+eps, as in their first code. A denoiser of all levels is evaluated at one, as in their paper. By
+Tweedie's formula E[x | x_t] = (x_t + variance s) / signal.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from scaled_mpi.learning.denoising import Denoiser
 
 
 class Score(nn.Module):
-    """What both have: `signal`, `variance`, and the callables `score` and `loss`."""
+    """A score model: `signal`, `variance`, and the callables `score` and `loss`."""
 
     signal: float
     variance: float
 
     def noisy(self, x: Tensor, noise: Tensor) -> Tensor:
-        """x (B, ...) at this score's level."""
+        """Return x (B, ...) at this score's level, in the same shape."""
         return self.signal * x + math.sqrt(self.variance) * noise
 
     def denoised(self, x: Tensor) -> Tensor:
-        """E[x | x_t] for x_t (B, ...)."""
+        """Return E[x | x_t] for x_t (B, ...), in the same shape."""
         return (x + self.variance * self.score(x)) / self.signal
 
     def score(self, x: Tensor) -> Tensor:
@@ -40,10 +40,10 @@ class Score(nn.Module):
 class SingleLevelScore(Score):
     """One level by a network without a notion of time; alpha is signal^2.
 
-    The network gives eps, or x itself, which is smooth and so easier for a small one; either way
-    the loss is that of eps. `gaussian_weight` g adds the score of a Gaussian:
-    s = -(eps(x) + g x) / sqrt(variance). `clip` bounds E[x | x_t], as far as the snapshots are
-    bounded themselves; 0 does not.
+    The network predicts eps, or x itself, which is smooth and so easier for a small network.
+    Either way the loss is the mean square error of eps. `gaussian_weight` g adds the score of a
+    Gaussian: s = -(eps(x) + g x) / sqrt(variance). `clip` bounds E[x | x_t], for snapshots that
+    are bounded themselves; 0 does not.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class SingleLevelScore(Score):
 
 
 class LevelScore(Score):
-    """A denoiser of discrete levels, asked at level `tau`; `clip` bounds what it makes of x.
+    """A denoiser of discrete levels, evaluated at level `tau`; `clip` bounds its estimate of x.
 
     A share `focus` of the samples is learned at that level, the others at any.
     """

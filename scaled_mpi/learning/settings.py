@@ -18,7 +18,7 @@ from scaled_mpi.parallel.comm import Comm
 
 
 class Training(SparseSpec):
-    """How a network is trained. Every budget is in optimiser steps, never in seconds.
+    """Settings of a training. Every budget is in optimiser steps, never in seconds.
 
     `epochs`, passes over the data, may stand in place of `steps`. `with_steps` turns it into steps
     where the number of samples is known. Hashes and trainings see steps alone.
@@ -62,8 +62,8 @@ class Training(SparseSpec):
     def _parts_fit(self) -> Training:
         if self.batch % self.micro_batches:
             raise InputError(
-                f"training.batch: {self.batch} is not a multiple of micro_batches "
-                f"({self.micro_batches}); a multiple is allowed"
+                f"training.batch: {self.batch} is not allowed: no multiple of micro_batches. "
+                f"Allowed: multiples of {self.micro_batches}"
             )
         return self
 
@@ -90,8 +90,8 @@ class Training(SparseSpec):
         """Raise InputError where one batch asks for more samples than the data set has."""
         if self.batch > samples:
             raise InputError(
-                f"training.batch: {self.batch} is larger than the data set; "
-                f"at most its {samples} samples are allowed"
+                f"training.batch: {self.batch} is not allowed: it is larger than the data set. "
+                f"Allowed: at most its {samples} samples"
             )
 
 
@@ -131,7 +131,7 @@ def check_steps_known(training: Training) -> None:
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished training leaves; `model` itself then holds the best (averaged) weights."""
+    """The result of a finished training; `model` itself then holds the best (averaged) weights."""
 
     steps: int  # optimiser steps taken
     best_step: int
@@ -151,12 +151,12 @@ class NotFinite(ArithmeticError):
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be learned, apart from how.
+    """The samples and the loss of a training, apart from its settings.
 
     `loss(model, batch)` is a scalar tensor, the mean over the batch. `sample(step, micro, size)`
     returns a batch (a tensor, array, or tuple, list or dict of them) and depends on its arguments
-    alone. `validate(model)` is called on one rank with the averaged weights, without gradients,
-    and returns numbers, among them "loss". `meta` goes into the weight files as it is.
+    alone. `validate(model)` is called on one rank with the averaged weights, without gradients. It
+    returns numbers, among them "loss". `meta` goes into the weight files as it is.
     """
 
     loss: Callable[[Any, Any], Any]
@@ -167,7 +167,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Session:
-    """Where one training runs: its ranks, its folder, its log and its seed.
+    """The session of one training: its ranks, its folder, its log and its seed.
 
     `events` is an EventLog (rank 0's is used) or None. `seed` decides every random number.
     """

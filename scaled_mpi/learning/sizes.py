@@ -17,9 +17,9 @@ from scaled_mpi.plugins import block_violations, members, missing
 class UNetSize(Spec):
     """Channels of each level, fine to coarse; see `learning/networks/unet.py`.
 
-    `norm`: `group` takes the mean over all cells, `cell` at each cell alone, so that a cut window
-    gives the cut answer. `padding` is what stands beyond the ends of the cells; under `valid`
-    nothing does, and the reach of the network is spent.
+    `norm`: `group` uses the mean over all cells, `cell` each cell alone, so that a cut window
+    gives the cut answer. `padding` fills the cells beyond the ends; `valid` adds none, and the
+    reach of the network is spent.
     """
 
     widths: tuple[PositiveInt, ...] = (32, 64)
@@ -33,13 +33,13 @@ class UNetSize(Spec):
     def _fits(self) -> UNetSize:
         if any(width % self.groups for width in self.widths) or not self.widths:
             raise InputError(
-                f"network.widths: {list(self.widths)} given; multiples of groups ({self.groups}) "
-                "are allowed"
+                f"network.widths: {list(self.widths)} is not allowed: groups does not divide "
+                f"them. Allowed: multiples of {self.groups}"
             )
         if self.padding == "valid" and (self.norm == "group" or self.attention):
             raise InputError(
-                "network.padding: valid with norm group or attention, which see all cells of a "
-                "tile; norm cell without attention is allowed"
+                "network.padding: valid is not allowed: norm group and attention see all cells "
+                "of a tile. Allowed: circular, replicate; or norm cell without attention"
             )
         return self
 
@@ -74,7 +74,7 @@ class Blocks(Spec):
 
     @property
     def padding(self) -> str:
-        """What stands beyond the ends of the cells."""
+        """Padding beyond the ends of the cells."""
         return "replicate"
 
 
@@ -88,7 +88,7 @@ AnySize = choice(SIZES)
 
 
 def size_of(tree: Mapping[str, Any]) -> Any:
-    """The size that a plain tree tells. Errors: `InputError`."""
+    """The size of a network, from a plain tree. Errors: `InputError`."""
     kind = tree.get("kind", "unet")
     if kind not in SIZES:
         raise InputError(

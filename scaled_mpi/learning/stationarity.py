@@ -2,14 +2,14 @@
 
 (Zhang and Levin 2025, arXiv 2509.17990; s = grad log p.) The divergence is estimated by probes z
 with unit covariance (Hutchinson 1990), d = mean z^T (J z). Two independent estimates give two
-residuals r1, r2 with the same mean, whose product is an unbiased estimate of the squared residual,
-where the square of one is not:
+residuals r1, r2 with the same mean. Their product is an unbiased estimate of the squared residual;
+the square of one is biased:
 
     loss = mean(r1 r2) / mean |v|^2  +  symmetry C^2  +  unit (mean |v|^2 / n - 1)^2
 
 C = mean(v . s) / sqrt(mean |v|^2 mean |s|^2) is the part of the flow along the score, squared so
-that it cannot be driven below zero. |v|^2 in the first term keeps v = 0 from being a solution; it
-is the squared norm of a sample, n its number of values.
+that it cannot be driven below zero. The factor |v|^2 in the first term keeps v = 0 from being a
+solution. It is the squared norm of a sample, n its number of values.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Field = Callable[[Tensor], Tensor]
 
 
 class Residuals(NamedTuple):
-    """What one batch tells: fields (B, n) and the residuals of two halves of the probes (B,)."""
+    """Fields (B, n) of one batch and the residuals of two halves of the probes (B,)."""
 
     v: Tensor
     score: Tensor
@@ -59,7 +59,7 @@ def residuals(field: Field, x: Tensor, score: Tensor, probes: int, keep: bool) -
 
 
 def stationarity_loss(found: Residuals, symmetry: float, unit: float) -> Tensor:
-    """The loss above; scalar."""
+    """The loss of this module's head; scalar."""
     size = found.v.square().sum(1).mean()
     loss = (found.first * found.second).mean() / (size + 1e-8)
     if symmetry:

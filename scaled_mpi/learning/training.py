@@ -2,14 +2,14 @@
 
     result = train(model, task, spec, Session(team, folder, events, seed))
 
-One optimiser step averages the gradients of `micro_batches` micro-batches. They are dealt to the
-ranks, and in the mode `ordered` gathered and summed in the order of their index: floating-point
-sums depend on their order and on nothing else, so the weights are the same bits on any number of
+One optimiser step averages the gradients of `micro_batches` micro-batches, which are distributed
+over the ranks. In the mode `ordered` they are gathered and summed in the order of their index.
+Floating-point sums depend on their order alone, so the weights are the same bits on any number of
 ranks. In the mode `ddp` torch's DistributedDataParallel sums them in an order of its own.
 
 This module does not import torch, so that ranks which only wait stay light. `settings.py` holds
 the block of the configuration, `distributed.py` the two modes, `checkpoint.py` the state of a
-resumed run; `loop.py` does the work.
+resumed run; `loop.py` runs the steps.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def train(
     """Train `model` (a torch module); collective over the session's ranks, best `training_comm`.
 
     Writes best.safetensors and last.safetensors (averaged weights) and state.safetensors into the
-    session's folder. Called again with the same arguments it continues from the state, to the same
-    bits, and returns at once when the training was finished. `should_stop()` is asked on every
-    rank at every step; when one says yes all write the state and raise `Stopped`.
-    Errors: `NotFinite`, `Stopped`, `InputError` (data, state or ranks that cannot be used).
+    session's folder. A second call with the same arguments continues from the state, to the same
+    bits. It returns at once when the training was finished. Every rank calls `should_stop()` at
+    every step; after one True all write the state and raise `Stopped`. Errors: `NotFinite`,
+    `Stopped`, `InputError` (data, state or ranks that cannot be used).
     """
     from scaled_mpi.learning.loop import Loop
 
@@ -61,9 +61,9 @@ def train(
 def training_comm(comm: Comm, spec: Training) -> Comm | None:
     """The ranks of `comm` that train, one a core (or one a GPU); None on the others. Collective.
 
-    At most `micro_batches` ranks, and no more than shorten a step. Cores are those that the ranks
-    of a node may run on together, which is what a scheduler granted. Only ranks that may train
-    look for a GPU, since looking imports torch.
+    At most `micro_batches` ranks train, and no more than shorten a step. The cores are those that
+    the scheduler granted to the ranks of a node. Only ranks that may train look for a GPU, since
+    the search imports torch.
     """
     host = socket.gethostname()
     hosts = comm.allgather((host, _own_cores()))

@@ -1,9 +1,9 @@
 """Network weights in safetensors: written whole or not at all, trusted only when the hash agrees.
 
-A file carries its own SHA-256 over everything that matters (names, types, shapes, bytes and the
-metadata), because safetensors checks its header but not its numbers. It is written beside its
-place, synced and renamed, so that a process killed at any moment leaves the old file or the new
-one. Nothing here unpickles: a hostile file can at worst be refused.
+A file carries its own SHA-256 over names, types, shapes, bytes and the metadata, because
+safetensors checks its header but not its numbers. It is written beside its place, synced and
+renamed, so that a process killed at any moment leaves the old file or the new one. Nothing here
+unpickles: a hostile file can at worst be refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ Tensors = dict[str, torch.Tensor]
 
 
 def save_weights(path: str | Path, state: Mapping[str, torch.Tensor], meta: dict) -> str:
-    """Write tensors and JSON metadata to `path` by rename; returns their SHA-256 in hex."""
+    """Write tensors, of any shape, and JSON metadata to `path` by rename.
+
+    Returns their SHA-256 in hex.
+    """
     tensors = {name: _plain(tensor) for name, tensor in state.items()}
     words = json.dumps(meta, sort_keys=True, allow_nan=False)
     digest = _digest(tensors, words)
@@ -40,9 +43,9 @@ def save_weights(path: str | Path, state: Mapping[str, torch.Tensor], meta: dict
 
 
 def load_weights(path: str | Path) -> tuple[Tensors, dict[str, Any]]:
-    """Tensors (on the CPU) and metadata of a file that `save_weights` wrote.
+    """Tensors (on the CPU, of any shape) and metadata of a file that `save_weights` wrote.
 
-    Errors: `InputError` where the file is absent, truncated, altered or not ours.
+    Errors: `InputError` where the file is absent, truncated, altered or of another program.
     """
     path = Path(path)
     try:
@@ -50,42 +53,53 @@ def load_weights(path: str | Path) -> tuple[Tensors, dict[str, Any]]:
             head = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; weights in safetensors are needed") from error
+        raise InputError(f"{path}: no such file. Needed: weights in safetensors") from error
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
+        raise InputError(f"{path}: not readable ({error}). Needed: a safetensors file") from error
     if HEAD not in head:
-        raise InputError(f"{path}: safetensors of another program; the entry {HEAD} is needed")
+        raise InputError(f"{path}: the entry {HEAD} is missing. Needed: safetensors of scaled_mpi")
     try:
         told = json.loads(head[HEAD])
         whole = told["sha256"] == _digest(tensors, told["meta"])
         meta = json.loads(told["meta"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: its metadata cannot be read") from error
+        raise InputError(
+            f"{path}: its metadata cannot be read. Needed: weights of scaled_mpi"
+        ) from error
     if not whole or not isinstance(meta, dict):
-        raise InputError(f"{path}: altered or damaged, its SHA-256 does not agree; remove it")
+        raise InputError(
+            f"{path}: altered or damaged, its SHA-256 does not agree. Needed: another copy, "
+            "or this file removed"
+        )
     return tensors, meta
 
 
 def load_into(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
     """Copy `tensors` into `module`; they must have exactly its names, shapes and types.
 
-    Errors: `InputError` naming the first difference and `source`, before anything is changed.
+    Tensors of any shape. Errors: `InputError` naming the first difference and `source`, before
+    anything is changed.
     """
     own = module.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
         mine, given = _kind(own.get(name)), _kind(tensors.get(name))
         if mine != given:
             raise InputError(
-                f"{source}: weights of another architecture: {name} is {given}, {mine} is needed"
+                f"{source}: weights of another architecture: {name} is {given}. Needed: {mine}"
             )
     bad = first_not_finite(tensors)
     if bad:
-        raise InputError(f"{source}: {bad} holds values that are not finite")
+        raise InputError(
+            f"{source}: {bad} holds values that are not finite. Needed: finite weights"
+        )
     module.load_state_dict(dict(tensors))
 
 
 def first_not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
-    """Name of the first tensor that holds a NaN or an infinity, None where all are finite."""
+    """Name of the first tensor (of any shape) that holds a NaN or an infinity.
+
+    None where all are finite.
+    """
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not math.isfinite(float(tensor.float().abs().sum())):
             if not bool(torch.isfinite(tensor).all()):
@@ -125,6 +139,6 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def sweep_drafts(folder: str | Path) -> None:
-    """Remove what killed writers left behind in `folder`; only its one writer may call this."""
+    """Remove the drafts of killed writers in `folder`; only its one writer may call this."""
     for draft in Path(folder).glob(".*.safetensors.*.tmp"):
         draft.unlink(missing_ok=True)

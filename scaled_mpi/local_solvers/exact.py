@@ -1,8 +1,8 @@
 """Local problems by exact factors: the yardstick of the learned solver, and its fallback.
 
-A tile of one or two axes is a narrow band (40 beside 1600 cells), on which LAPACK's Cholesky is
-three times quicker than a general sparse LU, and a solve no slower. Wider bands, and matrices that
-are not definite, go to SuperLU.
+A tile of one or two axes is a narrow band (40 beside 1600 cells). LAPACK's Cholesky factors such a
+band three times faster than a general sparse LU, and a solve is no slower. Wider bands, and
+matrices that are not definite, go to SuperLU.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ class Learned(LocalSolverSpec):
     """A V-cycle of convolutions under gates that see the coefficients, linear in the residual.
 
     `widths`: channels a level, finest (half the resolution) first. `passes`: V-cycles, with the
-    local residual taken between them. `features`: channels of the network that makes the gates.
-    `held_out`: last solves, kept for validation. `device`: where it is applied, for example cuda.
+    local residual computed between them. `features`: channels of the gates' network. `held_out`:
+    last solves, kept for validation. `device`: where it is applied, for example cuda.
     """
 
     kind: Literal["learned"] = "learned"
@@ -67,8 +67,8 @@ class Learned(LocalSolverSpec):
         files = residual_files(Path(source))
         if len(files) <= self.held_out:
             raise InputError(
-                f"local_solver.held_out: {self.held_out} given; fewer than the {len(files)} "
-                "solves are allowed"
+                f"local_solver.held_out: {self.held_out} is not allowed: there are {len(files)} "
+                f"solves. Allowed: fewer than {len(files)}"
             )
         on_team(
             comm, self.training, lambda team: self._train(files, team, Path(folder), events, seed)
@@ -79,11 +79,14 @@ class Learned(LocalSolverSpec):
         from scaled_mpi.learning.weights import load_into, load_weights
 
         if folder is None:
-            raise InputError("local_solver: learned; a folder with its weights is needed")
+            raise InputError(
+                "local_solver: learned is not allowed: no folder has its weights. Allowed: "
+                "learned with a folder"
+            )
         path = Path(folder) / WEIGHTS
         tensors, meta = load_weights(path)
         if meta.get("kind") != self.kind:
-            raise InputError(f"{path}: weights of another kind, not a local solver")
+            raise InputError(f"{path}: weights of another kind. Needed: those of a local solver")
         network = make_network(meta, 0)
         load_into(network, tensors, str(path))
         return LearnedSolver(network, self.device)
@@ -102,7 +105,7 @@ class Learned(LocalSolverSpec):
 
 
 def make_network(meta: Mapping[str, Any], seed: int) -> LocalSolverNetwork:
-    """A network of the shape that `meta` tells, its first weights decided by `seed`."""
+    """A network of the shape in `meta`, its first weights decided by `seed`."""
     import torch
 
     from scaled_mpi.learning.networks.local_solver import LocalSolverNetwork
@@ -132,7 +135,7 @@ def relative_defects(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
 
 
 class Lesson:
-    """Samples of some files; see `learning.settings.Task`."""
+    """Training samples of residual files; see `learning.settings.Task`."""
 
     def __init__(self, problems: Residuals, seed: int) -> None:
         self.problems, self.seed = problems, seed
@@ -174,14 +177,18 @@ class LearnedSolver(LocalSolver):
         self.chunk = CHUNK if device == "cpu" else MANY
 
     def prepare(self, operators: TileOperators) -> None:
-        """Make the gates of all tiles. InputError where the axes are not those learned."""
+        """Compute the gates of all tiles.
+
+        Errors: `InputError` where the number of axes is not that of the training.
+        """
         import torch
 
         from scaled_mpi.learning.networks.local_solver import scaled
 
         if len(operators.window) != self.axes:
             raise InputError(
-                f"domain.tile: {len(operators.window)} axes; the solver learned {self.axes}"
+                f"domain.tile: {len(operators.window)} axes are not allowed: the solver learned "
+                f"others. Allowed: {self.axes}"
             )
         self.prepared = []
         with torch.inference_mode():

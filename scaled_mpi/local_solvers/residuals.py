@@ -1,11 +1,11 @@
-"""Files of local problems that occurred in running solves: what a learned solver is trained on.
+"""Files of local problems of running solves: the training data of a learned solver.
 
 One `residuals-0000.npz` a solve:
 
     diagonal  (n, *window)        float32   of the n tiles of that solve
     high      (n, axes, *window)  float32   couplings with the next cell along each axis
     residual  (m, *window)        float32   right-hand sides of local problems, each of norm 1
-    tile      (m,)                int32     which tile of the solve each belongs to
+    tile      (m,)                int32     number of the tile of each
 """
 
 from __future__ import annotations
@@ -44,11 +44,14 @@ def write_residuals(
 
 
 class Residuals:
-    """All local problems of some files, in memory: `diagonal`, `high`, `residual`, `tile`."""
+    """All local problems of the files, in memory: `diagonal`, `high`, `residual`, `tile`."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         if not files:
-            raise InputError("residuals: no file; at least one solve is needed")
+            raise InputError(
+                "residuals: 0 files are not allowed: the solver learns from them. Allowed: 1 "
+                "or more"
+            )
         parts: dict[str, list[np.ndarray]] = {}
         tiles = 0
         for path in files:
@@ -60,7 +63,10 @@ class Residuals:
                 parts.setdefault(name, []).append(values)
         shapes = {values.shape[1:] for values in parts["residual"]}
         if len(shapes) > 1:
-            raise InputError(f"residuals: windows of {sorted(shapes)}; one shape is allowed")
+            raise InputError(
+                f"residuals: windows of {sorted(shapes)} are not allowed: a batch has one "
+                "shape. Allowed: one shape"
+            )
         joined = {name: np.concatenate(values) for name, values in parts.items()}
         self.diagonal, self.high = joined["diagonal"], joined["high"]
         self.residual, self.tile = joined["residual"], joined["tile"]

@@ -10,8 +10,8 @@ A_i once, `correct` then returns corrections z_i of residuals r_i with A_i z_i n
         def correct(self, residual):
             return residual / self.diagonal
 
-A correction is homogeneous on the window's edge and scales with its residual. It may be wrong:
-the certified solve checks every answer and replaces what fails by exact factors.
+A correction is homogeneous on the window's edge and scales with its residual. It may be wrong: the
+certified solve checks every answer and replaces wrong ones by exact factors.
 """
 
 from __future__ import annotations
@@ -98,15 +98,15 @@ def checked_solver(solver: LocalSolver) -> LocalSolver:
 
 
 def member_violations(member: object) -> list[str]:
-    """Return what the class of a local solver's block lacks, one line each; it is not built."""
+    """Return faults of the class of a local solver's block, one line each; it is not built."""
     return block_violations(member, LocalSolverSpec, ("load",))
 
 
 def violations(solver: LocalSolver, operators: TileOperators, seed: int = 0) -> list[str]:
-    """Return what a solver breaks of the contract, one line each; none for one that keeps it.
+    """Return violations of the contract by a solver, one line each; none for one that keeps it.
 
-    `operators`: the matrices of a few tiles, n of them. Corrections of random residuals
-    (n, *window) are checked for shape, type and scale; those of an exact solver solve A z = r.
+    `operators`: the matrices of a few tiles, n of them. Corrections of random residuals (n,
+    *window) are checked for shape, type and scale; those of an exact solver solve A z = r.
     """
     try:
         checked_solver(solver)

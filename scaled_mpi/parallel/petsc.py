@@ -162,7 +162,7 @@ class LinearSystem:
         """Run a Krylov method on b = `load` until ||b - A u|| <= rtol ||b||, or `most` steps.
 
         Fields are float64 (*block.size). `precondition` maps a residual block to a correction
-        block, from the right, so that residual norms are true; or it is a name of
+        block, from the right, so that residual norms are true. It may also be a name of
         `PRECONDITIONERS`, or the subdomains of restricted additive Schwarz ("asm").
         `watch(iteration, norm)` is called at every iteration; its exceptions end the solve.
         """

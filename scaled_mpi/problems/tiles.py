@@ -119,7 +119,10 @@ class TileOperators:
         rise = (np.arange(width) + 0.5) / width
         for t in self.blocks.tile:
             if t < width:
-                raise InputError(f"overlap: {self.overlap} given; at most half a tile blends")
+                raise InputError(
+                    f"overlap: {self.overlap} is not allowed: overlaps of a tile must not meet. "
+                    f"Allowed: at most {t // 2}"
+                )
             ramps.append(np.concatenate([rise, np.ones(t - width), rise[::-1]]))
         return np.stack([self._weights(index, ramps) for index in self.tiles])
 

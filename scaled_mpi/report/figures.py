@@ -10,6 +10,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,58 +114,62 @@ def by_lead(
 
 def convergence(mismatch: Series, sweeps: Sequence[float], tolerance: float | None) -> str:
     """Return a figure: interface mismatch by sweep, a line a jump; histogram of sweeps a jump."""
+    paints: list[Callable[[Axes], None]] = []
+    if mismatch:
+        paints.append(partial(_mismatch_lines, mismatch=mismatch, tolerance=tolerance))
+    if sweeps:
+        paints.append(partial(_sweep_counts, sweeps=sweeps))
+    return _panels(paints, "convergence")
 
-    def left(axes: Axes) -> None:
-        jumps = sorted(mismatch, key=float)
-        for place, jump in enumerate(jumps):
-            colour = shade(0.3 + 0.6 * place / max(1, len(jumps) - 1))
-            axes.plot(
-                *mismatch[jump],
-                "-o",
-                color=colour,
-                linewidth=1.0,
-                markersize=3,
-                alpha=0.8,
-                label=f"jump {jump}" if place in (0, len(jumps) - 1) else None,
-            )
-        if tolerance is not None:
-            axes.axhline(tolerance, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-            axes.annotate(
-                "tolerance",
-                (1, tolerance),
-                xycoords=("axes fraction", "data"),
-                ha="right",
-                va="bottom",
-                fontsize=9,
-            )
-        axes.set_xlabel("sweep")
-        axes.set_ylabel("interface mismatch")
-        _whole(axes.xaxis)
-        _log(axes.yaxis)
-        axes.legend(loc="upper right")
 
-    def right(axes: Axes) -> None:
-        counts = np.bincount(np.asarray(sweeps, int))
-        axes.bar(np.arange(len(counts)), counts, width=0.7, color=method("surrogate", {}).colour)
-        for place in np.flatnonzero(counts):
-            axes.annotate(
-                str(counts[place]),
-                (place, counts[place]),
-                ha="center",
-                va="bottom",
-                fontsize=9,
-                xytext=(0, 1),
-                textcoords="offset points",
-            )
-        axes.set_xlabel("sweeps")
-        axes.set_ylabel("jumps")
-        _whole(axes.xaxis)
-        axes.set_xlim(np.flatnonzero(counts)[0] - 1.2, len(counts) + 0.2)
-        axes.grid(axis="x", visible=False)
+def _mismatch_lines(axes: Axes, mismatch: Series, tolerance: float | None) -> None:
+    jumps = sorted(mismatch, key=float)
+    for place, jump in enumerate(jumps):
+        colour = shade(0.3 + 0.6 * place / max(1, len(jumps) - 1))
+        axes.plot(
+            *mismatch[jump],
+            "-o",
+            color=colour,
+            linewidth=1.0,
+            markersize=3,
+            alpha=0.8,
+            label=f"jump {jump}" if place in (0, len(jumps) - 1) else None,
+        )
+    if tolerance is not None:
+        axes.axhline(tolerance, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.annotate(
+            "tolerance",
+            (1, tolerance),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=9,
+        )
+    axes.set_xlabel("sweep")
+    axes.set_ylabel("interface mismatch")
+    _whole(axes.xaxis)
+    _log(axes.yaxis)
+    axes.legend(loc="upper right")
 
-    return _panels(
-        [paint for paint, data in ((left, mismatch), (right, sweeps)) if data], "convergence"
-    )
+
+def _sweep_counts(axes: Axes, sweeps: Sequence[float]) -> None:
+    counts = np.bincount(np.asarray(sweeps, int))
+    axes.bar(np.arange(len(counts)), counts, width=0.7, color=method("surrogate", {}).colour)
+    for place in np.flatnonzero(counts):
+        axes.annotate(
+            str(counts[place]),
+            (place, counts[place]),
+            ha="center",
+            va="bottom",
+            fontsize=9,
+            xytext=(0, 1),
+            textcoords="offset points",
+        )
+    axes.set_xlabel("sweeps")
+    axes.set_ylabel("jumps")
+    _whole(axes.xaxis)
+    axes.set_xlim(np.flatnonzero(counts)[0] - 1.2, len(counts) + 0.2)
+    axes.grid(axis="x", visible=False)
 
 
 def spectra(by_lead_: Mapping[int, Series], labels: Mapping[str, str]) -> str:

@@ -102,7 +102,10 @@ def kicks_of(
     members: Sequence[int],
     steps: int,
 ) -> Callable[[], np.ndarray] | None:
-    """The noise of `members` from step `steps` on, for `advance_members`; None without noise."""
+    """Return the noise of `members` from step `steps` on, for `advance_members`.
+
+    A call returns normal numbers (N, *size) of the N members. None without noise.
+    """
     own = getattr(simulator, "kicks", None)
     return None if own is None else own(block, grid, seed, members, steps)
 

@@ -1,4 +1,4 @@
-"""Surrogates: local operators that take a field one jump further. One file a member."""
+"""Surrogates: local operators that advance a field by one jump. One file a member."""
 
 from __future__ import annotations
 

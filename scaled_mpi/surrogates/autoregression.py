@@ -7,8 +7,9 @@ With F the rows (1, lagged neighbours) of all frames, cells and runs,
 
     [c A]' = (F'F + alpha diag(0, 1, ..., 1))^-1 F'Y,
 
-the intercept unpenalised. F'F and F'Y are sums over runs: made one run at a time, so that no lag
-window crosses from one run into the next, and taken apart again for cross-validation.
+the intercept unpenalised. F'F and F'Y are sums over runs. They are computed one run at a time, so
+that no lag window crosses from one run into the next. Cross-validation subtracts the sums of
+single runs again.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Sums:
     def of_run(
         cls, run: np.ndarray, lag: int, reach: Sequence[int], periodic: Sequence[bool]
     ) -> Sums:
-        """Those of one run (T, r, *cells)."""
+        """The sums of one run (T, r, *cells)."""
         channels, cells = run.shape[1], math.prod(run.shape[2:])
         size = 1 + lag * channels * len(offsets(reach))
         gram, cross = np.zeros((size, size)), np.zeros((size, channels))
@@ -124,13 +125,16 @@ class Sums:
         least = float(np.linalg.eigvalsh(scaled)[0])
         if not least > SINGULAR * len(scaled):
             raise InputError(
-                f"surrogate.alpha: {alpha:g} given; the {self.rows:.0f} windows do not determine "
-                f"{len(self.gram)} weights, a larger alpha (or lower rank or memory) is needed"
+                f"surrogate.alpha: {alpha:g} is not allowed: the {self.rows:.0f} windows do not "
+                f"determine {len(self.gram)} weights. Allowed: a larger alpha, or lower rank or "
+                "memory"
             )
         try:
             weights = solve(scaled, self.cross / size[:, None], assume_a="pos") / size[:, None]
         except (LinAlgError, LinAlgWarning) as error:
-            raise InputError(f"surrogate.alpha: {alpha:g} given; {error}") from error
+            raise InputError(
+                f"surrogate.alpha: {alpha:g} is not allowed: {error}. Allowed: a larger alpha"
+            ) from error
         residual = (
             self.squares
             - weights.T @ self.cross
@@ -185,12 +189,12 @@ class Linear:
 
     @property
     def intercept(self) -> np.ndarray:
-        """c, (r,)."""
+        """The intercept c, (r,)."""
         return self.weights[0]
 
     @property
     def matrices(self) -> np.ndarray:
-        """A, (p, K, r, r): [j, o] takes the neighbour at offset o, j + 1 frames back."""
+        """Matrices A, (p, K, r, r): [j, o] weighs the neighbour at o, j + 1 frames back."""
         r = self.channels
         return self.weights[1:].reshape(self.lag, -1, r, r).transpose(0, 1, 3, 2)
 
@@ -201,7 +205,7 @@ class Linear:
         return np.ascontiguousarray(made.T).reshape(self.channels, *cells)
 
     def forecast(self, known: np.ndarray, steps: int, periodic: Sequence[bool]) -> np.ndarray:
-        """`steps` further fields (steps, r, *cells) after `known` (>= p, r, *cells)."""
+        """Forecast `steps` further fields (steps, r, *cells) after `known` (>= p, r, *cells)."""
         frames = list(known[-self.lag :])
         for _ in range(steps):
             frames.append(self.step(ringed(np.stack(frames[-self.lag :]), self.reach, periodic)))
@@ -222,7 +226,7 @@ class Linear:
         return largest
 
     def bounded(self, radius: float) -> Linear:
-        """The same with every eigenvalue shrunk alike so that none exceeds `radius`.
+        """The same model with every eigenvalue shrunk alike so that none exceeds `radius`.
 
         Scaling A_j by s^j scales the companion's eigenvalues by s.
         """

@@ -1,10 +1,10 @@
 """Stationary fields of densities in few dimensions, and how their trajectories part.
 
-In the plane the score is exact (`problems/mixtures.py`) and a skew matrix turns it into a flow
-along the level lines of p, v = J grad log p, which has a first integral and so no chaos: its
+In the plane the score is exact (`problems/mixtures.py`). A skew matrix turns it into a flow along
+the level lines of p, v = J grad log p. This flow has a first integral and so no chaos: its
 exponents are zero, and log p stays along every path. Of Lorenz's attractor score and flow are both
-learned from states without time. Fields have no scale of their own, so exponents are told for a
-field of unit root mean square speed, on Lorenz for one as fast as Lorenz's.
+learned from states without time. Fields have no scale of their own. So exponents are of a field of
+unit root mean square speed, on Lorenz of one as fast as Lorenz's.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Denoisers of fields at every noise level: of windows cut from boxes, of block means of boxes.
 
-    D_w(x_t on w, t) ~ E[x on w | x_t on w]          a window, whatever stands beyond it unknown
+    D_w(x_t on w, t) ~ E[x on w | x_t on w]          a window, everything beyond it unknown
     D_c(R x_t, t)    ~ E[R x | R x_t]                the means of blocks of B cells, a whole box
 
-The noise of block means has the spread sigma / B^(axes / 2), so that B^(axes / 2) R x has that of
-the schedule: this is what the coarse network learns. Fields are normalised, (N, C, *cells) of mean
-0 and spread 1 a channel. Both are trained on periodic boxes, of which every translation, mirror
-image and exchange of axes is as likely as they are.
+The noise of block means has the spread sigma / B^(axes / 2). So B^(axes / 2) R x has the noise of
+the schedule, and the coarse network learns it. Fields are normalised, (N, C, *cells) of mean 0 and
+spread 1 a channel. Both are trained on periodic boxes. Every translation, mirror image and
+exchange of axes of a box is as likely as the box.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ Extent = tuple[int, ...]
 class FieldDenoiser(TrainedPart):
     """A U-Net as a denoiser; it works on coarse cells of `coarsen` cells an axis.
 
-    The padding of `network` is that of windows; what is periodic is padded so. `smooth`: fields
-    vary little from cell to cell, and the network begins as a filter that knows so.
+    The padding of `network` is for windows; periodic boxes are padded circularly. `smooth`: fields
+    vary little from cell to cell, and the network begins as a smoothing filter.
     """
 
     parametrization: Literal["x0", "v", "flow", "edm"] = "edm"

@@ -1,17 +1,17 @@
 """Conditional diffusion: samples of the field one jump on, drawn by a denoiser.
 
-The denoiser (`learning/networks/conditional.py`) sees a tile and `reach` cells around it: past
-frames, the parameters, and what is known of the halo one jump on. In training the halo has a width
-drawn from `halos`, and with probability `told` its future is known, so that Schwarz sweeps can
-couple tiles: in the first sweep each tile draws its sample alone, in the next it draws the same
-sample (the noise of a cell is that of its place in the domain) knowing what its neighbours drew.
+The denoiser (`learning/networks/conditional.py`) reads a tile and `reach` cells around it: past
+frames, the parameters, and the known part of the halo one jump on. In training the halo has a
+width drawn from `halos`. With probability `told` its future is known, so that Schwarz sweeps can
+couple tiles. In the first sweep each tile draws its sample alone. In the next it draws the same
+sample with the neighbours' samples known; the noise of a cell depends on its place in the domain.
 
-What is uncertain about a jump is often far less than what happens in it: a sixth, say. A few steps
-even in the noise, as along straight lines, end far above that spread and give back two thirds of
-it, even with a perfect denoiser; steps even in the root of the noise give it back within 8 %, from
-a twelfth of the change on. And the noise has to begin where nothing of the jump is left in it: in
-the mean over a tile white noise of spread 4 has a spread of a fifth, so that a denoiser learns to
-read the jump there, and then finds in pure noise a jump that is not.
+The uncertainty of a jump is often far less than its change: a sixth, for example. A few steps even
+in the noise, as along straight lines, end far above that spread. They reproduce two thirds of it,
+even with a perfect denoiser. Steps even in the root of the noise reproduce it within 8 %, from a
+twelfth of the change on. The noise has to begin where it hides the jump completely. In the mean
+over a tile white noise of spread 4 has a spread of a fifth. A denoiser then learns to read the
+jump there, and finds a false jump in pure noise.
 """
 
 from __future__ import annotations
@@ -90,14 +90,15 @@ class Diffusion(JumpSpec):
         reaches = self.reach if isinstance(self.reach, tuple) else (self.reach,)
         if any((self.patch + 2 * r) % unit for r in reaches) or self.network.padding == "valid":
             raise InputError(
-                f"surrogate.patch: {self.patch} with reach {list(reaches)}; patch + 2 reach must "
-                f"be a multiple of {unit} (coarsen, network.widths), network.padding circular or "
-                "replicate"
+                f"surrogate.patch: {self.patch} with reach {list(reaches)} is not allowed: "
+                f"patch + 2 reach is no multiple of {unit} (coarsen, network.widths), or "
+                "network.padding is valid. Allowed: multiples, with network.padding circular "
+                "or replicate"
             )
         if self.parametrization == "epsilon" and self.schedule.zero_terminal_snr:
             raise InputError(
-                "surrogate.parametrization: epsilon with zero_terminal_snr; x0, v, flow and edm "
-                "are allowed"
+                "surrogate.parametrization: epsilon is not allowed: with zero_terminal_snr the "
+                "noise alone does not determine the data. Allowed: x0, v, flow, edm"
             )
         return self
 
@@ -118,7 +119,7 @@ class Diffusion(JumpSpec):
 
 
 def network_of(meta: Mapping[str, Any], seed: int) -> ConditionalJump:
-    """A network of the shape that `meta` tells, its first weights decided by `seed`."""
+    """A network of the shape in `meta`, its first weights decided by `seed`."""
     import torch
 
     from scaled_mpi.learning.networks.conditional import ConditionalJump, JumpShape
@@ -240,14 +241,14 @@ class DiffusionLesson:
 
 
 def noise_channels(sampler: str, steps: int, channels: int) -> int:
-    """Channels of white noise that one sample takes: its start, and each step of a random walk."""
+    """Channels of white noise of one sample: its start, and each step of a random walk."""
     from scaled_mpi.learning.samplers import STOCHASTIC
 
     return channels * (steps if sampler in STOCHASTIC else 1)
 
 
 class DiffusionOperator(JumpOperator):
-    """A trained one, applied one tile a call; white noise in `noises` channels makes a sample."""
+    """A trained sampler, applied one tile a call to white noise of `noises` channels."""
 
     kind = "diffusion"
     stochastic = True
@@ -283,6 +284,7 @@ class DiffusionOperator(JumpOperator):
     def _check(self, window: np.ndarray, mask: np.ndarray) -> None:
         if any(n % self.unit for n in window.shape[2:]):
             raise InputError(
-                f"domain.tile: {list(window.shape[2:])} cells with the reach; multiples of "
-                f"{self.unit} (surrogate.coarsen, network.widths) are allowed"
+                f"domain.tile: {list(window.shape[2:])} cells with the reach are not allowed: "
+                f"the network halves them too often. Allowed: multiples of {self.unit} "
+                "(surrogate.coarsen, network.widths)"
             )

@@ -1,4 +1,4 @@
-"""How well fields found from snapshots point along the dynamics that made them.
+"""How well fields learned from snapshots point along the true dynamics.
 
 Two protocols, on held-out snapshots x0 in normalised units:
 
@@ -9,8 +9,9 @@ Two protocols, on held-out snapshots x0 in normalised units:
     instantaneous   the cosine of v(signal x0), without noise, with the simulator's rate of change
                     at x0, with its sign; v's sign is fixed beforehand. This is the fair one.
 
-Beside them stand random linear maps of the score, random skew kernels, a network of the same
-weights' statistics, and skew kernels fitted to the rates of a few training snapshots.
+The baselines are random linear maps of the score, random skew kernels and a network of the same
+weights' statistics. Skew kernels fitted to the rates of a few training snapshots are a further
+one.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ Field = Callable[[Tensor, Tensor], Tensor]  # (x, score at x) -> v, all (B, 2, Y
 
 
 class Truth(NamedTuple):
-    """Snapshots (N, 2, Y, X) in normalised units and what the simulator does to them.
+    """Snapshots (N, 2, Y, X) in normalised units and their change under the simulator.
 
-    `rate` is the change in one step, `moved` (of the first snapshots) that in some steps.
+    `rate` is the change in one step, `moved` (of the first snapshots) the change in several steps.
     """
 
     snapshots: np.ndarray
@@ -69,7 +70,7 @@ def network_field(network: Callable[[Tensor], Tensor]) -> Field:
 
 
 def opposite(field: Field) -> Field:
-    """-v."""
+    """The field -v."""
     return lambda x, score: -field(x, score)
 
 
@@ -80,14 +81,14 @@ def cosines(one: Tensor | np.ndarray, other: Tensor | np.ndarray) -> np.ndarray:
 
 
 def random_skew(size: int, seed: int, draw: int) -> np.ndarray:
-    """A skew kernel (2, 2, size, size) of unit norm whose weights are normal."""
+    """A skew kernel (2, 2, k, k), k = size, of unit norm whose weights are normal."""
     values = normal(seed, draw, np.arange(4 * size * size), stream=Stream.RANDOM_KERNELS)
     kernel = skew.skew(values.reshape(2, 2, size, size))
     return kernel / np.linalg.norm(kernel)
 
 
 def random_linear(seed: int, draw: int) -> np.ndarray:
-    """Return a kernel (2, 2, 1, 1) of unit norm without any symmetry."""
+    """Return a kernel (O, C, k, k) = (2, 2, 1, 1) of unit norm without any symmetry."""
     kernel = normal(seed, draw, np.arange(4), stream=Stream.RANDOM_MAPS).reshape(2, 2, 1, 1)
     return kernel / np.linalg.norm(kernel)
 
@@ -229,11 +230,11 @@ class Contest:
         return found
 
     def upstream(self, march: March) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """name -> |cosine| of each sample (or draw); and pictures of the first sample.
+        """name -> |cosine| of each sample (or draw), (n,); and pictures of the first sample.
 
-        The pictures are of the better sign: `marched.NAME` (2, Y, X), the displacement, and
-        `film.NAME` (T, Y, X), the denoised states on the way at `film.steps`, of the last
-        channel. A draw of a random field starts from one sample, the next from the next.
+        The pictures are of the better sign. `marched.NAME` (2, Y, X) is the displacement.
+        `film.NAME` (T, Y, X) shows the last channel of the denoised states at the times
+        `film.steps`. A draw of a random field starts from one sample, the next from the next.
         """
         start = self.snapshots[: len(self.test.moved)]
         named = ["trainingfree", "flow"]

@@ -1,7 +1,7 @@
-"""Finished weights in place of a training: what a file says of itself, and whether it may serve.
+"""Finished weights in place of a training: the metadata of a file, and whether it may serve.
 
-Whoever wrote the file, what it holds is checked before a network is built from it, and a mistake
-is one line that names the file.
+The content of a file is checked before a network is built from it, whoever wrote the file. A
+mistake is one line that names the file.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Told(Spec):
-    """What the metadata of a learned jump say; `stepper` holds the keys it was trained with."""
+class JumpMetadata(Spec):
+    """Metadata of a learned jump; `stepper` holds the keys of its training."""
 
     kind: str
     stepper: dict[str, Any]
@@ -37,7 +37,7 @@ class Told(Spec):
     condition_spread: tuple[Finite, ...]
 
     @model_validator(mode="after")
-    def _lengths_fit(self) -> Told:
+    def _lengths_fit(self) -> JumpMetadata:
         for name, count in (
             ("mean", self.channels),
             ("spread", self.channels),
@@ -46,7 +46,10 @@ class Told(Spec):
             ("condition_spread", len(self.conditions)),
         ):
             if len(getattr(self, name)) != count:
-                raise InputError(f"{name}: {len(getattr(self, name))} given; {count} are needed")
+                raise InputError(
+                    f"{name}: {len(getattr(self, name))} numbers are not allowed: "
+                    f"one a channel or condition. Allowed: {count}"
+                )
         return self
 
 
@@ -56,16 +59,20 @@ def read_jump(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
     tensors, meta = load_weights(path)
     if meta.get("kind") != kind:
-        raise InputError(f"{path}: weights of a {meta.get('kind')}, not a {kind}")
+        raise InputError(f"{path}: weights of a {meta.get('kind')}. Needed: those of a {kind}")
     try:
-        told = parse(Told, {key: meta[key] for key in Told.model_fields if key in meta})
+        metadata = parse(
+            JumpMetadata, {key: meta[key] for key in JumpMetadata.model_fields if key in meta}
+        )
     except (InputError, RecursionError) as error:
-        raise InputError(f"{path}: its metadata do not fit: {error}") from error
-    return tensors, plain(told)
+        raise InputError(
+            f"{path}: its metadata do not fit: {error}. Needed: weights of a {kind}"
+        ) from error
+    return tensors, plain(metadata)
 
 
 def agree(spec: Any, meta: Mapping[str, Any], seen: Mapping[str, Any] | None, path: Path) -> None:
-    """Whether weights fit the keys of a surrogate and the fields it is to advance.
+    """Check that weights fit the keys of a surrogate and the fields it is to advance.
 
     `seen`: axes and channels of the fields, and the names of the conditions; None: unknown.
     Errors: `InputError` with the first difference.
@@ -74,17 +81,20 @@ def agree(spec: Any, meta: Mapping[str, Any], seen: Mapping[str, Any] | None, pa
         given, wanted = meta["stepper"].get(key), plain(spec)[key]
         if given != wanted:
             raise InputError(
-                f"surrogate.{key}: {wanted} given; {given} is allowed, with which {path} was "
-                "trained"
+                f"surrogate.{key}: {wanted} is not allowed: {path} was trained with another. "
+                f"Allowed: {given}"
             )
     if seen is None:
         return
     for key in ("axes", "channels"):
         if meta[key] != seen[key]:
-            raise InputError(f"{path}: learned on {meta[key]} {key}; {seen[key]} are needed")
+            raise InputError(f"{path}: it learned on {meta[key]} {key}. Needed: {seen[key]}")
     missing = sorted(set(meta["conditions"]) - set(seen["conditions"]))
     if missing:
-        raise InputError(f"{path}: reads {', '.join(missing)}, which no run tells")
+        raise InputError(
+            f"{path}: it reads {', '.join(missing)}, and no run has this. Needed: runs with "
+            "these conditions"
+        )
 
 
 def place_weights(

@@ -1,7 +1,7 @@
-"""What all surrogates that learn a jump from stored runs share: keys, training, operator.
+"""Common parts of all surrogates that learn a jump from stored runs: keys, training, operator.
 
-A member says which network it trains (`_network`), on which samples and by which loss (`_lesson`),
-and its operator how the network makes a tile (`_made`); all else stands here.
+A member defines its network (`_network`), and its samples and loss (`_lesson`). Its operator
+defines how the network computes a tile (`_made`). All else stands here.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ JUDGED = 16  # patches that a validation looks at
 class JumpSpec(Surrogate):
     """Keys that every learned jump has; lengths are in cells of its own grid.
 
-    `architecture` names those that finished weights have to share.
+    `architecture` names the keys that finished weights have to share.
     """
 
     optional: ClassVar[tuple[str, ...]] = ()  # hashes of jumps have always had the weights
@@ -109,14 +109,16 @@ class JumpSpec(Surrogate):
 
     def _check(self, runs: Sequence[Trajectory]) -> None:
         if not runs:
-            raise InputError("data: no run is given; the surrogate needs at least one")
+            raise InputError(
+                "data: 0 runs are not allowed: the surrogate learns from them. Allowed: 1 or more"
+            )
         whole_per_axis("surrogate.reach", self.reach, runs[0].grid.axes, 1)
         for run in runs:
             told = run.attributes.get("jump", self.jump)
             if told != self.jump:
                 raise InputError(
-                    f"surrogate.jump: {self.jump} given; the frames of {run.name} are {told} "
-                    "steps apart"
+                    f"surrogate.jump: {self.jump} is not allowed: the frames of {run.name} have "
+                    f"another spacing. Allowed: {told}"
                 )
 
     def _core(self, shape: Sequence[int], periodic: Sequence[bool]) -> tuple[int, ...]:
@@ -125,7 +127,10 @@ class JumpSpec(Surrogate):
         for cells, wraps in zip(shape, periodic, strict=True):
             core = self.patch if wraps else min(self.patch, cells // unit * unit)
             if core < unit:
-                raise InputError(f"data.shape: {cells} cells; at least {unit} are needed")
+                raise InputError(
+                    f"data.shape: {cells} cells are not allowed: fewer than the smallest patch. "
+                    f"Allowed: {unit} or more"
+                )
             cores.append(core)
         return tuple(cores)
 
@@ -217,7 +222,9 @@ class JumpOperator(Operator):
         from scaled_mpi.learning.weights import load_into
 
         if device == "cuda" and not torch.cuda.is_available():
-            raise InputError("surrogate.device: cuda is not on this machine; cpu is allowed")
+            raise InputError(
+                "surrogate.device: cuda is not allowed: this machine has none. Allowed: cpu"
+            )
         use_one_thread()
         tensors, meta = read_jump(folder / WEIGHTS, self.kind)
         self.meta = meta
@@ -246,10 +253,11 @@ class JumpOperator(Operator):
     ) -> np.ndarray:
         """The tile one jump later, (C, *tile), in the type of `window`.
 
-        window (M, C, *(tile + 2 reach)), newest last; mask (*(tile + 2 reach)), 1 where known;
-        condition (n,) as `condition` gives it; future: value (C, *(tile + 2 reach)) and mask of
-        what is known one jump on; noise (noises, *(tile + 2 reach)) where `stochastic`.
-        Errors: `InputError` for a tile that the network cannot take.
+        `window` (M, C, *(tile + 2 reach)), newest last. `mask` (*(tile + 2 reach)) is 1 where the
+        window is known. `condition` (n,) is from the method `condition`. `future` holds the value
+        (C, *(tile + 2 reach)) one jump on and the mask of its known cells. `noise` (noises, *(tile
+        + 2 reach)), where `stochastic`. Errors: `InputError` for a tile that the network cannot
+        take.
         """
         import torch
 
@@ -288,6 +296,6 @@ class JumpOperator(Operator):
         tile = [n - 2 * r for n, r in zip(window.shape[2:], self.reach, strict=True)]
         if any(n % self.coarsen or n <= 0 for n in tile):
             raise InputError(
-                f"domain.tile: {tile} cells for the surrogate; multiples of {self.coarsen} "
-                "(surrogate.coarsen) are allowed"
+                f"domain.tile: {tile} cells are not allowed: surrogate.coarsen does not divide "
+                f"them. Allowed: multiples of {self.coarsen}"
             )

@@ -61,7 +61,10 @@ class Flow(Spec):
     @classmethod
     def _even(cls, probes: int) -> int:
         if probes % 2:
-            raise InputError(f"flow.probes: {probes} given; an even number is allowed")
+            raise InputError(
+                f"flow.probes: {probes} is not allowed: they are split into two halves. "
+                "Allowed: even numbers"
+            )
         return probes
 
     def build(self) -> IsotropicFlow:
@@ -80,7 +83,10 @@ class Kernels(Spec):
     @classmethod
     def _odd(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
         if not sizes or any(size % 2 == 0 for size in sizes):
-            raise InputError(f"kernels.sizes: {list(sizes)} given; odd numbers are allowed")
+            raise InputError(
+                f"kernels.sizes: {list(sizes)} is not allowed: a kernel has a middle. Allowed: "
+                "odd numbers, one or more"
+            )
         return sizes
 
 

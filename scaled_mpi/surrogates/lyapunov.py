@@ -1,7 +1,7 @@
 """Lyapunov exponents of any field: how fast nearby states part.
 
-All exponents at once by perturbations along every axis, carried by the flow for a step, made
-orthogonal again and their growth counted (Benettin et al. 1980,
+All exponents are computed at once by perturbations along every axis. The flow carries them for a
+step; then they are made orthogonal again and their growth is counted (Benettin et al. 1980,
 https://doi.org/10.1007/BF02128236). Perturbations are differences of states, so that a field needs
 no derivative.
 
@@ -30,8 +30,8 @@ def lyapunov_exponents(
 ) -> np.ndarray:
     """Exponents (B, d) in 1/time, the largest first, of each start (B, d).
 
-    `rate` takes states (..., d). `steps` of `dt` are counted after `burn` that are not; `size` is
-    the length of a perturbation, small beside the field's features. A path that leaves the cube
+    `rate` takes states (..., d). `steps` of `dt` are counted after `burn` uncounted ones; `size`
+    is the length of a perturbation, small beside the field's features. A path that leaves the cube
     of side 2 `bound` has no exponents: NaN.
     """
     state = np.asarray(start, np.float64)

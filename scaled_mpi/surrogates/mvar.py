@@ -1,8 +1,8 @@
 """MVAR: a linear surrogate of latent fields; `autoregression.py` has its equations.
 
-On a POD of the whole domain it is the multivariate autoregression of the Oscar system; on a POD of
-tiles with `reach` 1 it is a linear 3 x 3 convolution on the lattice of tiles, and couples over a
-decomposed domain as any other surrogate does, one exchange a jump. With `rank` only the leading
+On a POD of the whole domain it is the multivariate autoregression of the Oscar system. On a POD of
+tiles with `reach` 1 it is a linear 3 x 3 convolution on the lattice of tiles. It then couples over
+a decomposed domain as any other surrogate does, one exchange a jump. With `rank` only the leading
 latent channels are modelled; the others are forecast as their training mean.
 """
 
@@ -34,8 +34,8 @@ class Mvar(Surrogate):
     """A ridge autoregression. `memory` frames are known before a forecast, at most as many lags.
 
     `selection` chooses rank, lag and alpha on held-out training runs; without it `rank` (None:
-    all), `memory` and `alpha` are taken. `bound` shrinks all eigenvalues until the companion
-    matrix has at most this spectral radius.
+    all), `memory` and `alpha` count. `bound` shrinks all eigenvalues until the companion matrix
+    has at most this spectral radius.
     """
 
     file: ClassVar[str] = FILE
@@ -99,37 +99,43 @@ class Mvar(Surrogate):
 
     def _check(self, runs: Sequence[Trajectory]) -> None:
         if not runs:
-            raise InputError("data: no run is given; the surrogate needs at least one")
+            raise InputError(
+                "data: 0 runs are not allowed: the surrogate learns from them. Allowed: 1 or more"
+            )
         channels = runs[0].shape[1]
         if self.rank is not None and self.rank > channels:
             raise InputError(
-                f"surrogate.rank: {self.rank} given; at most {channels} latent channels are there"
+                f"surrogate.rank: {self.rank} is not allowed: the latents have fewer channels. "
+                f"Allowed: at most {channels}"
             )
         for run in runs:
             if len(run) <= self.memory:
                 raise InputError(
-                    f"surrogate.memory: {self.memory} given; {run.name} has {len(run)} frames, "
-                    "more than the memory are needed"
+                    f"surrogate.memory: {self.memory} is not allowed: {run.name} has {len(run)} "
+                    "frames. Allowed: fewer than its frames"
                 )
             told = run.attributes.get("jump", self.jump)
             if told != self.jump:
                 raise InputError(
-                    f"surrogate.jump: {self.jump} given; the frames of {run.name} are {told} "
-                    "steps apart"
+                    f"surrogate.jump: {self.jump} is not allowed: the frames of {run.name} have "
+                    f"another spacing. Allowed: {told}"
                 )
 
 
 def save_mvar(
-    folder: Path, model: Linear, covariance: np.ndarray, mean: np.ndarray, told: Mapping[str, Any]
+    folder: Path, model: Linear, covariance: np.ndarray, mean: np.ndarray, meta: Mapping[str, Any]
 ) -> None:
-    """Leave a model in `folder` for `MvarOperator`; `told` has memory, alpha, train_r2,
-    train_rmse and scores, `mean` (latents,) that of every latent channel."""
+    """Write a model to `folder` for `MvarOperator`.
+
+    `covariance` (rank, rank) is that of the one-step residuals, `mean` (latents,) that of every
+    latent channel. `meta` has memory, alpha, train_r2, train_rmse and scores.
+    """
     arrays = {"weights": model.weights, "covariance": covariance, "mean": mean}
     save_arrays(
         folder / FILE,
         arrays,
         {
-            **told,
+            **meta,
             "reach": list(model.reach),
             "lag": model.lag,
             "rank": model.channels,
@@ -181,16 +187,16 @@ class MvarOperator(Operator):
     """A fitted autoregression as a local operator, float64, one tile a call.
 
     Attributes: `reach`, `memory`, `model`, `rank`, `radius`, `covariance` (rank, rank) of the
-    one-step residuals, `mean` (latents,), `told` (everything the fit noted).
+    one-step residuals, `mean` (latents,), `meta` (metadata of the fit).
     """
 
     def __init__(self, path: Path) -> None:
-        arrays, self.told = load_arrays(path)
-        self.reach: tuple[int, ...] = tuple(self.told["reach"])
-        self.memory: int = self.told["memory"]
-        self.rank: int = self.told["rank"]
-        self.radius: float = self.told["radius"]
-        self.model = Linear(arrays["weights"], self.told["lag"], self.reach)
+        arrays, self.meta = load_arrays(path)
+        self.reach: tuple[int, ...] = tuple(self.meta["reach"])
+        self.memory: int = self.meta["memory"]
+        self.rank: int = self.meta["rank"]
+        self.radius: float = self.meta["radius"]
+        self.model = Linear(arrays["weights"], self.meta["lag"], self.reach)
         self.covariance, self.mean = arrays["covariance"], arrays["mean"]
 
     def advance(

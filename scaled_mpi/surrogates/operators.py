@@ -9,7 +9,7 @@ which advances one tile by one jump. The coupling asks the operator alone:
         def advance(self, window, mask, condition, future=None, noise=None):
             return window[-1][:, 1:-1, :-2]          # every value moves one cell along x
 
-What an operator leaves out has a default here: no noise, no conditions.
+Other members of the contract have a default here: no noise, no conditions.
 """
 
 from __future__ import annotations
@@ -55,7 +55,10 @@ class Operator(Protocol):
         """
         absent = [name for name in self.conditions if name not in known]
         if absent:
-            raise InputError(f"condition: {', '.join(absent)} missing; the surrogate reads it")
+            raise InputError(
+                f"condition: parameters without {', '.join(absent)} are not allowed: the "
+                "surrogate reads it. Allowed: values of all conditions"
+            )
         return np.array([float(known[name]) for name in self.conditions], np.float64)
 
     def advance(
@@ -68,11 +71,11 @@ class Operator(Protocol):
     ) -> np.ndarray:
         """Return the tile one jump later, (C, *tile), in the type of `window`.
 
-        window (memory, C, *(tile + 2 reach)), newest last. mask (*(tile + 2 reach)) is 1 where the
-        window is known. condition (n,) is from `condition`. future holds the value
-        (C, *(tile + 2 reach)) and the mask of the cells known one jump on. noise
-        (noises, *(tile + 2 reach)) is standard normal, given where `stochastic`.
-        Errors: `ValueError` for a window that the operator cannot use.
+        `window` (memory, C, *(tile + 2 reach)), newest last. `mask` (*(tile + 2 reach)) is 1 where
+        the window is known. `condition` (n,) is from the method `condition`. `future` holds the
+        value (C, *(tile + 2 reach)) and the mask of the cells known one jump on. `noise` (noises,
+        *(tile + 2 reach)) is standard normal, for a `stochastic` operator. Errors: `ValueError`
+        for a window that the operator cannot use.
         """
         ...
 
@@ -152,12 +155,12 @@ _DEFAULTS = ("stochastic", "noises", "conditions", "condition")
 
 
 def member_violations(member: object) -> list[str]:
-    """Return what the class of a surrogate's block lacks, one line each; it is not built."""
+    """Return faults of the class of a surrogate's block, one line each; it is not built."""
     return block_violations(member, Surrogate, ("fit", "load"))
 
 
 def violations(operator: Operator, channels: int = 1, seed: int = 0) -> list[str]:
-    """Return what an operator breaks of the contract, one line each; none for one that keeps it.
+    """Return violations of the contract by an operator, one line each; none if it keeps it.
 
     `channels` of the field. Two neighbouring tiles are cut out of a random field and advanced.
     They must equal the same cells of one tile that holds both, and a second call the first.

@@ -1,14 +1,14 @@
-"""A stepper that knows its uncertainty: one pass of a network makes one sample of what may come.
+"""A stepper that knows its uncertainty: one pass of a network draws one sample of the future.
 
 The network of `stepper` also reads white noise in every cell of its reach. Each draw is another
-sample of the field one jump on, and the network is trained so that the samples are distributed as
-the truth is: by the almost fair CRPS of a few samples (`learning/crps.py`; Lang et al. 2024,
-arXiv 2412.15832), of cells and of means over blocks. At the end of the training it runs two jumps,
-its gradient through both, so that the spread is right from where it really starts, too.
+sample of the field one jump on. Training gives the samples the distribution of the truth by the
+almost fair CRPS of a few samples. It is the score of cells and of means over blocks
+(`learning/crps.py`; Lang et al. 2024, arXiv 2412.15832). At the end of the training it runs two
+jumps, its gradient through both. So the spread is right from the states of a forecast, too.
 
 In a forecast the noise of a cell is keyed by seed, jump, member and the cell's place in the whole
-domain (`coupling/chance.py`). So tiles that meet read the same noise where they overlap; with a
-halo that covers the reach a sample over many tiles is the sample in one piece, and no rank count
+domain (`coupling/chance.py`). So tiles that meet read the same noise where they overlap. With a
+halo that covers the reach a sample over many tiles is the sample in one piece. No rank count
 changes it.
 """
 
@@ -39,7 +39,7 @@ EXAMINED = 8  # samples of each patch in a validation
 
 
 class Probabilistic(Stepper):
-    """A stepper that makes samples; lengths are in cells of its own grid."""
+    """A stepper that draws samples; lengths are in cells of its own grid."""
 
     architecture: ClassVar[tuple[str, ...]] = (*Stepper.architecture, "noises")
 
@@ -76,13 +76,13 @@ class Probabilistic(Stepper):
         ]
         if unread:
             raise InputError(
-                f"surrogate.{unread[0]}: given; it is of a stepper with masks, which makes no "
-                "samples; leave it out"
+                f"surrogate.{unread[0]}: a value is not allowed: only a stepper with masks has "
+                "this key. Allowed: none"
             )
         if any(self.patch % scale for scale in self.scales):
             raise InputError(
-                f"surrogate.scales: {list(self.scales)} given; divisors of the patch "
-                f"({self.patch}) are allowed"
+                f"surrogate.scales: {list(self.scales)} is not allowed: they do not divide the "
+                f"patch. Allowed: divisors of {self.patch}"
             )
         return self
 
@@ -95,7 +95,7 @@ class Probabilistic(Stepper):
 
 
 class ProbabilisticLesson(Lesson):
-    """Samples and losses of one such stepper; see `learning.settings.Task`."""
+    """Samples and losses of a probabilistic stepper; see `learning.settings.Task`."""
 
     spec: Probabilistic
 
@@ -176,7 +176,7 @@ class ProbabilisticLesson(Lesson):
 
 
 class ProbabilisticOperator(StepperOperator):
-    """A trained one, applied one tile a call; `noises` channels of white noise make one sample."""
+    """A trained sampler, applied one tile a call; `noises` channels of white noise a sample."""
 
     kind = "probabilistic"
     stochastic = True

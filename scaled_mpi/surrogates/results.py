@@ -13,7 +13,7 @@ from scaled_mpi.config import InputError, Spec, parse, read_yaml
 
 @dataclass(frozen=True)
 class FinishedForecast:
-    """A finished forecast of a simulator: its simulator, its surrogate, where the weights lie."""
+    """A finished forecast of a simulator: simulator, surrogate and place of the weights."""
 
     simulator: Any
     surrogate: Any
@@ -38,7 +38,8 @@ def finished_forecast(key: str, folder: str | Path) -> FinishedForecast:
     compressor = tree.get("compressor")
     if simulator is None or surrogate is None or not isinstance(compressor, Mapping):
         raise InputError(
-            f"{key}: {folder}: not a forecast of a simulator; such as outputs/ddm is needed"
+            f"{key}: {folder} is not allowed: not a forecast of a simulator. Allowed: a "
+            "results folder such as outputs/ddm"
         )
     return FinishedForecast(simulator, surrogate, str(compressor.get("kind")), folder)
 

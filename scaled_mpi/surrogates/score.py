@@ -1,4 +1,4 @@
-"""The score model of patterns: what it is, how it is trained, how it is loaded.
+"""The score model of patterns: its kinds, its training, its loading.
 
 Kinds `single` (one level of noise, `alpha`) and `diffusion` (the DDPM of the paper: 100 linear
 levels, v-prediction, score at level tau = 10). See `learning/scores.py`.
@@ -67,13 +67,13 @@ class SingleNoise(Spec):
         count = len(self.widths)
         if len(self.kernels) != count or any(k % 2 == 0 for k in self.kernels):
             raise InputError(
-                f"score.kernels: {list(self.kernels)} given; odd ones, one for each of the "
-                f"{count} widths, are allowed"
+                f"score.kernels: {list(self.kernels)} is not allowed: even ones, or another "
+                f"number than widths. Allowed: {count} odd ones"
             )
         if self.dilations is not None and len(self.dilations) != count:
             raise InputError(
-                f"score.dilations: {list(self.dilations)} given; one for each of the {count} "
-                "widths is allowed"
+                f"score.dilations: {list(self.dilations)} is not allowed: another number than "
+                f"widths. Allowed: {count} of them"
             )
         return self
 
@@ -83,8 +83,9 @@ class SingleNoise(Spec):
         widest = max(dilation * (kernel - 1) + 1 for kernel, dilation in taps)
         if min(shape) < widest:
             raise InputError(
-                f"patterns.height, width: {list(shape)} given; at least {widest}, the widest of "
-                "score.kernels with its dilation, is allowed"
+                f"patterns.height, width: {list(shape)} is not allowed: a kernel of "
+                "score.kernels, with its dilation, wraps around twice. Allowed: at least "
+                f"{widest}"
             )
 
     def build(self) -> Any:
@@ -129,7 +130,8 @@ class DiffusionScore(Spec):
     def _fits(self) -> DiffusionScore:
         if self.tau >= self.schedule.levels:
             raise InputError(
-                f"score.tau: {self.tau} given; 0 to {self.schedule.levels - 1} is allowed"
+                f"score.tau: {self.tau} is not allowed: no level has this number. Allowed: 0 to "
+                f"{self.schedule.levels - 1}"
             )
         return self
 
@@ -137,8 +139,8 @@ class DiffusionScore(Spec):
         """Errors: `InputError` for a pattern that the U-Net cannot halve often enough."""
         if any(cells % self.network.multiple for cells in shape):
             raise InputError(
-                f"patterns.height, width: {list(shape)} given; multiples of "
-                f"{self.network.multiple}, as score.network.widths asks, are allowed"
+                f"patterns.height, width: {list(shape)} is not allowed: score.network.widths "
+                f"halves it too often. Allowed: multiples of {self.network.multiple}"
             )
 
     def build(self) -> Any:
@@ -199,7 +201,7 @@ def train_on(
 ) -> Result:
     """Train on snapshots (N, C, *cells); collective over the session's ranks.
 
-    The snapshots lie on the device of the model, and a batch is only the numbers of some.
+    The snapshots lie on the device of the model, and a batch is a list of their numbers.
     """
     import torch
 
@@ -237,7 +239,7 @@ Network = TypeVar("Network", bound="torch.nn.Module")
 
 
 def seeded(build: Callable[[], Network], seed: int) -> Network:
-    """What `build` makes, its first weights decided by `seed`."""
+    """Return `build()`, its first weights decided by `seed`."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -255,7 +257,7 @@ def load_model(model: Network, folder: Path, device: str | torch.device) -> Netw
 
 
 def without_checkpoints(spec: Spec) -> dict[str, Any]:
-    """A spec as plain data without what decides no weight: equal weights, equal files."""
+    """A spec as plain data without keys that decide no weight: equal weights, equal files."""
     told = decisive(spec)
     del told["weights"]
     return told
@@ -281,7 +283,10 @@ def fingerprints(spec: Any, kind: str, presets: Sequence[str]) -> list[str]:
     paths = [path for preset in presets if (path := finished_weights(spec, kind, preset))]
     for path in paths:
         if not path.is_file():
-            raise InputError(f"{kind}.weights: {path} is not there; a folder of weights is needed")
+            raise InputError(
+                f"{kind}.weights: {path} is not allowed: no such file. Allowed: a folder of "
+                "weights"
+            )
     return [sha256(path) for path in paths]
 
 

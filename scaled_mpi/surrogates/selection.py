@@ -1,10 +1,10 @@
 """Rank, lag and penalty of an autoregression, chosen on runs that the fit has not seen.
 
-The training runs are dealt to `folds` folds, run i to fold i modulo folds. For each fold the
-others give principal axes of the latents (so that rank means the same as in the final fit: the
-leading axes), the normal equations and their solutions; the runs left out are forecast in closed
-loop from their first frames, and scored by 1 - |error|^2 / |deviation from the training mean|^2,
-averaged over runs. What lies outside the leading axes is forecast as its mean.
+The training runs are dealt to `folds` folds, run i to fold i modulo folds. For each fold the other
+runs give principal axes of the latents, the normal equations and their solutions. So rank means
+the leading axes, as in the final fit. The runs left out are forecast in closed loop from their
+first frames. Their score is 1 - |error|^2 / |deviation from the training mean|^2, averaged over
+runs. Components outside the leading axes are forecast as their mean.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scaled_mpi.surrogates.autoregression import Linear, Sums, offsets
 
 
 class Selection(Spec):
-    """What to choose from; candidates above what the data allow are left out."""
+    """Candidates of the selection; those above the limits of the data are left out."""
 
     folds: PositiveInt = Field(default=4, ge=2)
     ranks: tuple[PositiveInt, ...] = (10, 20, 30, 40, 50, 60)
@@ -48,7 +48,8 @@ def choose(
     folds = [list(range(first, len(runs), spec.folds)) for first in range(spec.folds)]
     if not all(folds):
         raise InputError(
-            f"surrogate.selection.folds: {spec.folds} given; at most {len(runs)} runs are there"
+            f"surrogate.selection.folds: {spec.folds} is not allowed: there are fewer runs. "
+            f"Allowed: at most {len(runs)}"
         )
     jobs = [(fold, lag) for fold in range(spec.folds) for lag in spec.lags if lag <= memory]
     found: dict[Candidate, list[tuple[int, float]]] = {}
@@ -67,8 +68,8 @@ def choose(
     }
     if not means:
         raise InputError(
-            "surrogate.selection: no candidate can be fitted; lower ranks or lags, or a larger "
-            "alpha, are needed"
+            "surrogate.selection: these candidates are not allowed: none can be fitted. "
+            "Allowed: lower ranks or lags, or a larger alpha"
         )
     return max(sorted(means), key=means.__getitem__), means
 

@@ -1,12 +1,12 @@
-"""Stepper: a network that takes a field `jump` simulator steps further in one application.
+"""Stepper: a network that advances a field by `jump` simulator steps in one application.
 
 The network (`learning/networks/convolution.py`) is a local operator: it reads a tile and `reach`
 cells around it, and pads nothing. Trained with `masked`, it also knows narrower halos (cells
-beyond are 0 under a mask of 0) and takes what is known of the halo one jump on, so that Schwarz
+beyond are 0 under a mask of 0). It then reads the known part of the halo one jump on. So Schwarz
 sweeps can couple tiles whose halo is narrower than the reach (`learning/losses.py`).
 
-With diffusion D a jump of time T sees about erfcinv(tolerance) sqrt(4 D T) around a cell, which is
-what `reach` has to cover; 8 cells do for 50 steps of Gray-Scott at D = 0.16.
+With diffusion D a jump of time T sees about erfcinv(tolerance) sqrt(4 D T) around a cell. `reach`
+has to cover this; 8 cells suffice for 50 steps of Gray-Scott at D = 0.16.
 """
 
 from __future__ import annotations
@@ -90,17 +90,18 @@ class Stepper(JumpSpec):
             unit = self.coarsen * (2 if key == "patch" else 1)
             if any(cells % unit for cells in entries):
                 raise InputError(
-                    f"surrogate.{key}: {list(entries)} given; multiples of {unit} are allowed "
-                    f"(coarsen is {self.coarsen})"
+                    f"surrogate.{key}: {list(entries)} is not allowed: coarsen is {self.coarsen}. "
+                    f"Allowed: multiples of {unit}"
                 )
         if self.rollout > 1 and self.masked:
             raise InputError(
-                f"surrogate.rollout: {self.rollout} given; 1 is allowed where masked is true"
+                f"surrogate.rollout: {self.rollout} is not allowed: masked is true. Allowed: 1"
             )
         if max(self._reaches()) > self.coarsen * self.depth:
             raise InputError(
-                f"surrogate.depth: {self.depth} blocks reach {self.coarsen * self.depth} cells, "
-                f"not {max(self._reaches())}; more blocks, or a smaller reach, are allowed"
+                f"surrogate.depth: {self.depth} is not allowed: its blocks reach "
+                f"{self.coarsen * self.depth} cells, not {max(self._reaches())}. Allowed: more "
+                "blocks, or a smaller reach"
             )
         return self
 
@@ -124,8 +125,9 @@ class Stepper(JumpSpec):
         open_sides = not all(boundary.periodic for boundary in grid.boundary)
         if self.rollout > 1 and (open_sides or any(n % self.coarsen for n in grid.shape)):
             raise InputError(
-                f"surrogate.rollout: {self.rollout} given; 1 is allowed unless the domain "
-                f"{list(grid.shape)} is periodic and a multiple of surrogate.coarsen"
+                f"surrogate.rollout: {self.rollout} is not allowed: the domain "
+                f"{list(grid.shape)} is not periodic, or no multiple of surrogate.coarsen. "
+                "Allowed: 1"
             )
 
     def _network(self, meta: Mapping[str, Any], seed: int) -> JumpNetwork:
@@ -136,7 +138,7 @@ class Stepper(JumpSpec):
 
 
 def network_of(meta: Mapping[str, Any], seed: int) -> JumpNetwork:
-    """A network of the shape that `meta` tells, its first weights decided by `seed`."""
+    """A network of the shape in `meta`, its first weights decided by `seed`."""
     import torch
 
     from scaled_mpi.learning.networks.jump import JumpNetwork
@@ -188,7 +190,7 @@ class Lesson:
         }
 
     def loss(self, model: JumpNetwork, batch: Mapping[str, Any]) -> torch.Tensor:
-        """Mean square error, normalised, of what the batch asks for; a scalar tensor."""
+        """Mean square error, normalised, of the jumps or sweeps of a batch; a scalar tensor."""
         frames = batch["frames"]
         if self.spec.noise:
             import torch

@@ -120,8 +120,8 @@ def test_before_its_start_the_critic_changes_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("critic", "words"),
     [
-        ({"depth": 4}, r"critic.depth: 4 layers judge 48 cells; compressor.patch \(16\)"),
-        ({"start": 6}, r"critic.start: 6 given; less than training.steps \(6\)"),
+        ({"depth": 4}, r"critic.depth: 4 is not allowed: its patch of 48 cells .* at most 16"),
+        ({"start": 6}, r"critic.start: 6 is not allowed: .* less than training.steps \(6\)"),
         ({"width": 0}, "critic.width"),
     ],
 )

@@ -70,7 +70,9 @@ def test_a_row_of_the_table_keeps_what_it_promises(tmp_path, bottleneck):
 
 
 def test_what_is_kept_needs_channels_beside_it(tmp_path):
-    with pytest.raises(InputError, match="latent_channels: 2 with conserve; more than the 2"):
+    with pytest.raises(
+        InputError, match="latent_channels: 2 is not allowed: with conserve .* more than 2"
+    ):
         spec(latent_channels=2, conserve=True).fit(runs(tmp_path), ALONE, tmp_path, None, 0)
     with pytest.raises(InputError, match="codes"):
         spec(bottleneck={"kind": "vq", "codes": 1})

@@ -199,11 +199,15 @@ def test_one_field_belongs_to_a_latent_field_whatever_the_tiles_and_ranks(mpi_tm
 @pytest.mark.parametrize(
     ("keys", "decoder", "words"),
     [
-        ({"factor": [1, 4]}, {}, r"decoder.coarsen: 2 given; a divisor of the factor .* \[1, 4\]"),
+        (
+            {"factor": [1, 4]},
+            {},
+            r"decoder.coarsen: 2 is not allowed: it does not divide the factor \[1, 4\]",
+        ),
         (
             {},
             {"parametrization": "epsilon", "schedule": {"kind": "vp", "zero_terminal_snr": True}},
-            "parametrization: epsilon with zero_terminal_snr",
+            "parametrization: epsilon is not allowed: with zero_terminal_snr",
         ),
         ({}, {"sampler": "sde"}, "decoder.sampler"),
     ],

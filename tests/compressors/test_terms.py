@@ -104,10 +104,13 @@ def test_a_training_on_the_residual_lowers_it(tmp_path):
 
 def test_runs_without_one_known_equation_are_refused(tmp_path):
     one = spec(2, terms={"residual": 1.0})
-    with pytest.raises(InputError, match="residual: the run train-0000 tells no equation; runs"):
+    with pytest.raises(
+        InputError,
+        match="residual: the run train-0000 is not allowed: it stores no known equation",
+    ):
         one.fit(runs(tmp_path / "a", count=2, frames=3), ALONE, tmp_path, None, 0)
     mixed = simulated(tmp_path / "b", system(), 2, 2) + simulated(
         tmp_path / "c", GrayScott(pattern="waves"), 2, 2
     )
-    with pytest.raises(InputError, match="residual: the runs obey different equations"):
+    with pytest.raises(InputError, match="residual: runs of different equations are not allowed"):
         one.fit(mixed, ALONE, tmp_path, None, 0)

@@ -119,5 +119,5 @@ def test_noise_belongs_to_the_cell():
 
 
 def test_an_unknown_sampler_is_refused():
-    with pytest.raises(InputError, match="sampler: 'dopri' given"):
+    with pytest.raises(InputError, match="sampler: 'dopri' is not allowed"):
         sample(lambda x, t: x, lambda k: np.zeros(2), SCHEDULES["vp"](), 3, "dopri")

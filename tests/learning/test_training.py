@@ -310,7 +310,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_a_file(tmp_path):
 
 
 def test_settings_that_do_not_fit_are_refused():
-    with pytest.raises(InputError, match="training.batch: 10 is not a multiple"):
+    with pytest.raises(InputError, match="training.batch: 10 is not allowed: no multiple"):
         parse(Training, {"batch": 10, "micro_batches": 4})
     with pytest.raises(InputError, match="at most its 7 samples"):
         Training(batch=8).check_batch(7)
@@ -320,7 +320,9 @@ def test_a_device_that_is_not_here_is_refused(tmp_path):
     import torch
 
     absent = "cuda" if not torch.cuda.is_available() else "mps"
-    with pytest.raises(InputError, match=f"training.device: {absent} is not on this machine"):
+    with pytest.raises(
+        InputError, match=f"training.device: {absent} is not allowed: this machine has none"
+    ):
         learn(tmp_path, ALONE, device=absent)
 
 

@@ -69,9 +69,9 @@ def test_it_begins_at_zero_and_pads_as_it_is_told():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="valid with norm group"):
+    with pytest.raises(ValueError, match="valid is not allowed: norm group"):
         UNetSize(padding="valid")
-    with pytest.raises(ValueError, match="multiples of groups"):
+    with pytest.raises(ValueError, match="groups does not divide them"):
         UNetSize(widths=(12,))
-    with pytest.raises(InputError, match="multiples of it are allowed"):
+    with pytest.raises(InputError, match="Allowed: multiples of"):
         network(1, widths=(8, 8))(torch.randn(1, 2, 7), torch.ones(1))

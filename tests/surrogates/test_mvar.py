@@ -61,7 +61,7 @@ def test_known_coefficients_are_found_exactly(tmp_path, reach, cells):
     found = spec.load(tmp_path)
     np.testing.assert_allclose(found.model.weights, truth.weights, atol=1e-7)
     assert found.radius == pytest.approx(1.0, rel=1e-5)
-    assert found.told["train_r2"] == pytest.approx(1.0)
+    assert found.meta["train_r2"] == pytest.approx(1.0)
 
 
 def test_ridge_spares_the_intercept_and_windows_stay_in_their_run():

@@ -170,5 +170,5 @@ def test_conditions_are_read_by_name():
         conditions = ("F", "k")
 
     np.testing.assert_array_equal(Driven().condition({"k": 2, "F": 1.0, "x": 3}), [1.0, 2.0])
-    with pytest.raises(InputError, match="k missing"):
+    with pytest.raises(InputError, match="without k are not allowed"):
         Driven().condition({"F": 1.0})

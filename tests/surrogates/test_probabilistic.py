@@ -103,7 +103,7 @@ def test_weights_have_the_same_bits_on_any_number_of_ranks(mpi_tmp_path):
 
 def test_a_batch_larger_than_the_data_set_is_refused(tmp_path):
     huge = training(4, batch=4096, micro_batches=4)
-    with pytest.raises(InputError, match="training.batch: 4096 is larger than the data set"):
+    with pytest.raises(InputError, match="training.batch: 4096 is not allowed: it is larger"):
         fitted(tmp_path, (32,), training=huge)
     assert not (tmp_path / "best.safetensors").exists()
 
@@ -115,15 +115,17 @@ def test_data_that_are_not_finite_are_refused(tmp_path):
         return frames
 
     runs = write(tmp_path, (32,), runs=2, frames=24, law=broken)
-    with pytest.raises(InputError, match="data: the training runs hold values that are not fin"):
+    with pytest.raises(InputError, match="data: values that are not finite are not allowed"):
         Probabilistic(**SMALL, training=training(4)).fit(runs, SerialComm(), tmp_path, None, 3)
 
 
 def test_weights_of_another_kind_or_size_are_refused(tmp_path):
     fitted(tmp_path, (32,))
-    with pytest.raises(InputError, match="weights of a probabilistic, not a stepper"):
+    with pytest.raises(InputError, match="weights of a probabilistic. Needed: those of a stepper"):
         MEMBERS["stepper"]().load(tmp_path)
-    with pytest.raises(InputError, match="weights of a probabilistic, not a diffusion"):
+    with pytest.raises(
+        InputError, match="weights of a probabilistic. Needed: those of a diffusion"
+    ):
         MEMBERS["diffusion"]().load(tmp_path)
 
 

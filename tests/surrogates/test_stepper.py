@@ -193,7 +193,7 @@ def test_calls_repeat_bit_for_bit_and_conditions_count(domain) -> None:
     assert np.array_equal(once, apply(operator, fields, tuple(8 for _ in shape)))
     assert not np.array_equal(once, apply(operator, fields, tuple(8 for _ in shape), rate=0.3))
     assert operator.conditions == ("rate",)  # `other` is the same in every run
-    with pytest.raises(InputError, match="rate missing"):
+    with pytest.raises(InputError, match="without rate are not allowed"):
         operator.condition({"other": 1.0})
 
 

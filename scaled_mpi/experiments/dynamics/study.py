@@ -39,7 +39,7 @@ SHOWN = 6  # snapshots of a preset on the page
 ALIVE = 0.01  # spread of v, in stored units, above which a pattern has not died out
 
 
-class Fit(Protocol):
+class PresetFit(Protocol):
     """A training of the model of one preset on the ranks of a team."""
 
     def __call__(self, team: Comm, preset: str) -> Result:
@@ -83,7 +83,7 @@ def learn_flow(context: Context[DynamicsExperiment]) -> None:
     _for_presets(context, "flow", train)
 
 
-def _for_presets(context: Context[DynamicsExperiment], stage: str, train: Fit) -> None:
+def _for_presets(context: Context[DynamicsExperiment], stage: str, train: PresetFit) -> None:
     spec = getattr(context.experiment, stage)
 
     def work(team: Comm) -> None:
@@ -181,8 +181,8 @@ def _contest(
     experiment = context.experiment
     device = pick_device(experiment.score.training, SerialComm())
     return Contest(
-        load_score(experiment.score, context.inputs["score"] / preset, device),
-        load_flow(experiment.flow, context.inputs["flow"] / preset, device),
+        load_score(experiment.score, context.inputs["score"] / preset, str(device)),
+        load_flow(experiment.flow, context.inputs["flow"] / preset, str(device)),
         lesson,
         test,
         experiment.kernels.sizes,

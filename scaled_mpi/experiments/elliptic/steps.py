@@ -59,7 +59,7 @@ def work(context: Context[EllipticExperiment], implicit: Implicit) -> None:
         return experiment.local_solver.load(folder), experiment.local_solver.load(folder)
 
     sets: dict[str, Solvers] = {"exact": lambda: (ExactSolver(), ExactSolver())}
-    if experiment.local_solver.kind == "learned":
+    if getattr(experiment.local_solver, "kind", "") == "learned":
         sets["learned"] = learned
     share = _Share(context, implicit, blocks, comm)
     truth = _Truth(share)

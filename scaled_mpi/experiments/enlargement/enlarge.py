@@ -49,7 +49,7 @@ TOGETHER = 4  # boxes that gains are measured on at once
 SCALES = "scales.h5"
 
 
-class Fit(Protocol):
+class DenoiserFit(Protocol):
     """A training of one denoiser on the ranks of a team."""
 
     def __call__(self, session: Session) -> Result:
@@ -58,7 +58,7 @@ class Fit(Protocol):
 
 
 @dataclass(frozen=True)
-class Share:
+class DomainShare:
     """The large domain on the ranks that own a block of it."""
 
     blocks: Blocks
@@ -66,7 +66,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class NormalisedBoxes:
     """Normalised boxes (n, 2, Y, X), float32.
 
     `mean` and `spread` (2, 1, 1) of the training boxes are in the simulator's units.
@@ -131,7 +131,7 @@ def fit(context: Context[EnlargementExperiment]) -> None:
         "windows": experiment.windows.take_as(schedule),
         "coarse": experiment.coarse.take_as(schedule, coarse_spread, periodic=True),
     }
-    fits: dict[str, Fit] = {
+    fits: dict[str, DenoiserFit] = {
         "windows": partial(fit_windows, experiment.windows, schedule, boxes, extents),
         "coarse": partial(fit_means, experiment.coarse, schedule, boxes, block, coarse_spread),
     }
@@ -161,7 +161,7 @@ def fit(context: Context[EnlargementExperiment]) -> None:
         )
 
 
-def _lesson(context: Context[EnlargementExperiment]) -> Lesson:
+def _lesson(context: Context[EnlargementExperiment]) -> NormalisedBoxes:
     """Read and normalise the boxes. Errors: `InputError` where no pattern is left."""
     stored = SnapshotSet(context.inputs["dataset"], SMALL)
     boxes = stored.read(0, len(stored))
@@ -175,11 +175,15 @@ def _lesson(context: Context[EnlargementExperiment]) -> Lesson:
             "after so many steps. Allowed: fewer steps, or another simulator.density"
         )
     boxes = ((boxes - mean) / spread).astype(np.float32)
-    return Lesson(Boxes(boxes[:border], boxes[border:]), mean, spread)
+    return NormalisedBoxes(Boxes(boxes[:border], boxes[border:]), mean, spread)
 
 
 def _train(
-    context: Context[EnlargementExperiment], name: str, folder: Path, train: Fit, team: Comm
+    context: Context[EnlargementExperiment],
+    name: str,
+    folder: Path,
+    train: DenoiserFit,
+    team: Comm,
 ) -> None:
     events = context.events(folder, f"{context.folder.stem}-{name}")
     result = train(Session(team, folder, events, context.experiment.seed))
@@ -279,7 +283,7 @@ def generate(context: Context[EnlargementExperiment]) -> None:
             if comm.bcast(path.exists()):
                 continue
             begun = time.perf_counter()
-            samples = _samples(experiment, method, learned, gains, Share(blocks, comm))
+            samples = _samples(experiment, method, learned, gains, DomainShare(blocks, comm))
             if samples is not None:
                 fields = (arrays["mean"] + arrays["spread"] * samples).astype(np.float32)
                 seconds = time.perf_counter() - begun
@@ -289,7 +293,11 @@ def generate(context: Context[EnlargementExperiment]) -> None:
 
 
 def _samples(
-    experiment: EnlargementExperiment, method: str, learned: Learned, gains: Gains, share: Share
+    experiment: EnlargementExperiment,
+    method: str,
+    learned: Learned,
+    gains: Gains,
+    share: DomainShare,
 ) -> np.ndarray | None:
     """Normalised samples (S, 2, Y, X) on rank 0, None elsewhere; collective."""
     spec, blocks, comm = experiment.generation, share.blocks, share.comm

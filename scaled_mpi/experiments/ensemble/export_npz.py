@@ -117,7 +117,7 @@ def _models(experiment: EnsembleExperiment, found: Mapping[str, Artefact], place
         target_energy=experiment.compressor.energy,
         all_S=spectrum,
     )
-    fitted = operator.told
+    fitted = operator.meta
     np.savez(
         place / "mvar_model.npz",
         A_matrices=matrices,

@@ -166,7 +166,7 @@ def forecast(context: Context[EnsembleExperiment]) -> None:
     context.facts.record("pod.energy", forecaster.coder.energy)
     context.facts.record("mvar.rank", forecaster.chosen.rank)
     context.facts.record("mvar.lag", forecaster.chosen.model.lag)
-    context.facts.record("mvar.alpha", forecaster.chosen.told["alpha"])
+    context.facts.record("mvar.alpha", forecaster.chosen.meta["alpha"])
     context.facts.record("mvar.radius", forecaster.chosen.radius)
 
 

@@ -1,10 +1,10 @@
 """Couple the surrogate over the large domain, with the variants it is compared with.
 
-Every method leaves a trajectory of its own name: `surrogate` as configured over all jumps, and
-over the first `coupling.compare` jumps `halo8` (halo as wide as the reach: one exchange, no
-sweep; the name is that of the default reach), `nosweep` (the narrow halo, one sweep) and the
-simulator's cheaper selves. The march is saved every `coupling.checkpoint` jumps and continues
-there, on any number of ranks.
+Every method leaves a trajectory of its own name. `surrogate` is the configured coupling over all
+jumps; the others cover the first `coupling.compare` jumps. `halo8` has a halo as wide as the
+reach: one exchange, no sweep; the name is that of the default reach. `nosweep` has the narrow halo
+and one sweep. Further ones are the simulator's cheaper selves. The march is saved every
+`coupling.checkpoint` jumps and continues there, on any number of ranks.
 """
 
 from __future__ import annotations

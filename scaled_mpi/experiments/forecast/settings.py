@@ -91,12 +91,12 @@ class Test(Spec):
 
 
 class Coupling(Spec):
-    """How the tiles are coupled. `halo` is in cells of the surrogate's grid.
+    """Coupling of the tiles. `halo` is in cells of the surrogate's grid.
 
     With a halo under the surrogate's reach each jump is swept until the interface mismatch is
-    below `tolerance`, at most `sweeps` times; `fixed` takes all of them. The march is saved every
-    `checkpoint` jumps. Variants are compared over the first `compare` jumps. A stochastic
-    surrogate makes `members` forecasts, `untiled` of them also in one piece.
+    below `tolerance`. There are at most `sweeps` sweeps; with `fixed` all of them run. The march
+    is saved every `checkpoint` jumps. Variants are compared over the first `compare` jumps. A
+    stochastic surrogate makes `members` forecasts, `untiled` of them also in one piece.
     """
 
     halo: NonNegativeInt | tuple[NonNegativeInt, ...] = 4
@@ -192,7 +192,10 @@ class ForecastExperiment(ExperimentSpec):
     def shape(self) -> tuple[int, ...]:
         """Cells of the large domain. Errors: `InputError` with a dataset, whose files know it."""
         if self.domain.shape is None:
-            raise InputError("domain.shape: missing; the cells of the large domain are needed")
+            raise InputError(
+                "domain.shape: None is not allowed: nothing else sets the size of the large "
+                "domain. Allowed: its cells, one number an axis"
+            )
         return self.domain.shape
 
     @property
@@ -236,8 +239,8 @@ class ForecastExperiment(ExperimentSpec):
         for key, values in self.data.vary.items():
             if key not in known or not values:
                 raise InputError(
-                    f"data.vary.{key}: {list(values)}; a non-empty list for one of the "
-                    f"simulator's keys is allowed: {', '.join(sorted(known))}"
+                    f"data.vary.{key}: {list(values)} is not allowed: no key of the simulator, or "
+                    f"no values. Allowed: a non-empty list for {', '.join(sorted(known))}"
                 )
         tree = system.model_dump(exclude_unset=True)
         return [
@@ -263,11 +266,14 @@ def is_forecast(experiment: ExperimentSpec) -> TypeGuard[ForecastExperiment]:
 
 
 def check(experiment: ForecastExperiment) -> None:
-    """What no single block can know. Errors: `InputError` with key, value, what is allowed."""
+    """Check the blocks of an experiment against each other.
+
+    Errors: `InputError` with key, value, and the allowed values.
+    """
     if (experiment.simulator is None) == (experiment.dataset is None):
         raise InputError(
-            "simulator, dataset: exactly one of them is needed; a simulator makes the data, "
-            "a dataset reads them from files"
+            "simulator, dataset: both or none is not allowed: a simulator makes the data, "
+            "a dataset reads them from files. Allowed: exactly one of them"
         )
     tile = experiment.domain.tile
     if experiment.simulator is not None:
@@ -275,23 +281,33 @@ def check(experiment: ForecastExperiment) -> None:
         check_tiles(experiment, experiment.shape)
         shape = experiment.data.shape
         if len(shape) != experiment.axes:
-            raise InputError(f"data.shape: {list(shape)} given; {experiment.axes} axes, as tile")
+            raise InputError(
+                f"data.shape: {list(shape)} is not allowed: domain.tile has {experiment.axes} "
+                f"axes. Allowed: {experiment.axes} axes"
+            )
         experiment.runs()
         _check_noise(experiment)
     elif experiment.domain.shape is not None:
-        raise InputError("domain.shape: given; with a dataset the files say it, leave it out")
+        raise InputError(
+            f"domain.shape: {list(experiment.domain.shape)} is not allowed: the files of "
+            "the dataset decide it. Allowed: none"
+        )
     for t, f, h, r in zip(tile, experiment.factor, experiment.halo, experiment.reach, strict=True):
         if t % f:
-            raise InputError(f"domain.tile: {list(tile)} given; a multiple of the factor {f}")
+            raise InputError(
+                f"domain.tile: {list(tile)} is not allowed: the compressor's factor does not "
+                f"divide it. Allowed: multiples of {f}"
+            )
         if max(h, r) > t // f:
             key, given = ("coupling.halo", h) if h > t // f else ("surrogate.reach", r)
             raise InputError(
-                f"{key}: {given} given; at most a tile, {t // f} cells of the surrogate's grid"
+                f"{key}: {given} is not allowed: it is wider than a tile. Allowed: at most "
+                f"{t // f} cells of the surrogate's grid"
             )
         if h < r and experiment.surrogate.needs_whole_reach():
             raise InputError(
-                f"coupling.halo: {h} given; at least {r} (surrogate.reach), or a surrogate with "
-                "masks, is allowed"
+                f"coupling.halo: {h} is not allowed: the surrogate has no masks and reaches {r} "
+                f"cells. Allowed: {r} or more, or a surrogate with masks"
             )
     _check_decoder(experiment)
     _check_rivals(experiment)
@@ -303,8 +319,9 @@ def _check_decoder(experiment: ForecastExperiment) -> None:
     tiles = [t // f for t, f in zip(experiment.domain.tile, experiment.factor, strict=True)]
     if any(r > t for r, t in zip(reach, tiles, strict=True)):
         raise InputError(
-            f"compressor: its decoder reaches {list(reach)} latent cells; at most a tile, "
-            f"{tiles} of them, is allowed (domain.tile, or depth, steps of the decoder)"
+            f"compressor: a decoder that reaches {list(reach)} latent cells is not allowed: "
+            f"that is more than a tile. Allowed: at most {tiles} (domain.tile, or depth, "
+            "steps of the decoder)"
         )
 
 
@@ -320,8 +337,8 @@ def _check_noise(experiment: ForecastExperiment) -> None:
         check_steps(simulator, key, steps)
     if experiment.test.members and not noise:
         raise InputError(
-            f"test.members: {experiment.test.members} given; 0 is allowed where simulator.noise "
-            "is 0, since all members would be alike"
+            f"test.members: {experiment.test.members} is not allowed: all would be alike "
+            "without simulator.noise. Allowed: 0"
         )
 
 
@@ -330,21 +347,22 @@ def _check_rivals(experiment: ForecastExperiment) -> None:
     for name, rival in experiment.rivals.items():
         if not RIVAL.fullmatch(name) or name in TAKEN:
             raise InputError(
-                f"rivals.{name}: a name of small letters and _ is allowed, but not "
-                f"{', '.join(TAKEN)}"
+                f"rivals: {name} is not allowed: not of small letters and _, or in use. "
+                f"Allowed: other names than {', '.join(TAKEN)}"
             )
         if rival.jump != experiment.surrogate.jump or rival.memory > experiment.history:
             raise InputError(
-                f"rivals.{name}: jump {rival.jump}, memory {rival.memory} given; the jump of the "
-                f"surrogate ({experiment.surrogate.jump}) and a memory of at most "
-                f"{experiment.history} are allowed"
+                f"rivals.{name}: jump {rival.jump}, memory {rival.memory} is not allowed: "
+                "rivals are compared at equal times. Allowed: jump "
+                f"{experiment.surrogate.jump}, memory at most {experiment.history}"
             )
 
 
 def check_tiles(experiment: ForecastExperiment, shape: tuple[int, ...]) -> None:
-    """Whether the tiles divide a domain of this shape."""
+    """Check that the tiles divide a domain of this shape. Errors: `InputError`."""
     tile = experiment.domain.tile
     if len(shape) != len(tile) or any(n % t for n, t in zip(shape, tile, strict=True)):
         raise InputError(
-            f"domain.tile: {list(tile)} given; tiles must divide the domain {list(shape)} exactly"
+            f"domain.tile: {list(tile)} is not allowed: it does not divide the domain "
+            f"{list(shape)} exactly. Allowed: divisors, one an axis"
         )

@@ -56,7 +56,10 @@ def _check_imported(context: Context[ForecastExperiment]) -> None:
     check_tiles(context.experiment, truth.grid.shape)
     frames, history = truth.shape[0], context.experiment.history
     if frames <= history:
-        raise InputError(f"dataset: {frames} test frames given; more than {history} are needed")
+        raise InputError(
+            f"dataset: {frames} test frames are not allowed: all are known before the "
+            f"forecast. Allowed: more than {history}"
+        )
 
 
 def _training_runs(context: Context[ForecastExperiment]) -> None:

@@ -3,15 +3,15 @@
     z = P crop(x) + E(x)          P, U: linear maps of one factor x factor patch
     y = U crop(z) + D(z)          E, D: residual blocks and strided convolutions, kernel = stride
 
-No layer pads and none normalises over cells, so a latent cell depends on its own patch and the
-cells within a known reach, and on no other: a tile with its halo gives the numbers that the whole
-domain gives. P and U begin as the principal components of the patches (the best linear code, in
-closed form), E and D begin at zero, so training starts from the linear answer and improves on it.
-Stage s halves the axes whose factor is at least 2^(s+1).
+No layer pads and none normalises over cells. A latent cell depends on its own patch and the cells
+within a known reach, and on no other. So a tile with its halo has the numbers of the whole domain.
+P and U begin as the principal components of the patches, the best linear code in closed form. E
+and D begin at zero, so training starts from the linear answer. Stage s halves the axes whose
+factor is at least 2^(s+1).
 
 Between E and D stands one of `bottlenecks.py`. With `conserve` the first latent channels are the
-means of the patches, and what is decoded is shifted, patch by patch, to have them: the integrals
-of the field over any tiles, and over the domain, are kept to rounding.
+means of the patches. The decoded field is shifted, patch by patch, to these means. Integrals of
+the field over tiles, and over the domain, are then kept to rounding.
 """
 
 from __future__ import annotations
@@ -89,12 +89,15 @@ class CodingNetwork(nn.Module):
         return self._with_means(field, self.bottleneck.code(self._features(field)))
 
     def reconstruct(self, field: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(what coding leaves of a field, penalty of the bottleneck), as a training sees it."""
+        """Return the coded and decoded field (N, C, *core), and the bottleneck's scalar penalty.
+
+        field: (N, C, *cells), core = cells less `ring`. The bottleneck works as in training.
+        """
         coded, penalty = self.bottleneck(self._features(field))
         return self.decode(self._with_means(field, coded)), penalty
 
     def after_step(self, comm: Comm) -> None:
-        """What the bottleneck does once the gradients of a step are used. Collective."""
+        """Update the bottleneck once the gradients of a step are used. Collective."""
         self.bottleneck.after_step(comm)
 
     @property
@@ -105,7 +108,7 @@ class CodingNetwork(nn.Module):
 
     @property
     def bits(self) -> float:
-        """Bits that one latent cell takes."""
+        """Bits of one latent cell."""
         return 32.0 * self.kept + self.bottleneck.bits
 
     def _features(self, field: torch.Tensor) -> torch.Tensor:
@@ -143,7 +146,7 @@ class CodingNetwork(nn.Module):
         return self.keep(crop(latent, self.decode_reach), made)
 
     def keep(self, latent: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
-        """`made` (N, channels, *(cells * factor)) with the means that `latent` tells, if it does.
+        """Shift `made` (N, channels, *(cells * factor)) to the means in `latent`, with `conserve`.
 
         latent: (N, latent, *cells), of the same cells.
         """
@@ -158,12 +161,15 @@ class CodingNetwork(nn.Module):
         return latent
 
     def forward(self, field: torch.Tensor) -> torch.Tensor:
-        """What is left of a field after coding; spends encode_reach + factor * decode_reach."""
+        """Return the coded and decoded field (N, C, *core) of a field (N, C, *cells).
+
+        Spends encode_reach + factor * decode_reach at both ends of each axis.
+        """
         return self.decode(self.encode(field))
 
     @torch.no_grad()
     def start_bottleneck(self, fields: torch.Tensor) -> None:
-        """Let the bottleneck begin with the latents of `fields`, with their ring."""
+        """Start the bottleneck with the latents of `fields` (N, C, *cells), with their ring."""
         self.bottleneck.start(torch.cat([self._features(field[None]) for field in fields]))
 
     @torch.no_grad()

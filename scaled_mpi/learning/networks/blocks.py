@@ -1,11 +1,11 @@
-"""A denoiser's network of one resolution: the residual blocks of `convolution.py`, told the noise.
+"""A denoiser's network of one resolution: the residual blocks of `convolution.py` and the noise.
 
     F(x_t, level, condition) = LocalNetwork(pad(x_t, fields); sin and cos of the level, scalars)
 
-Beyond its ends a window is continued by its outermost cells, so that what comes back has the cells
-of what went in; away from the ends an output cell sees `depth` cells in each direction. Nothing is
-normalised: where most of a jump is decided by what is near, it learns a jump in a third of the
-steps that the U-Net takes, each of them cheaper.
+A window is continued beyond its ends by its outermost cells, so that the output has the cells of
+the input. Away from the ends an output cell depends on `depth` cells in each direction. Nothing is
+normalised. Where near cells decide most of a jump, it learns a jump in a third of the U-Net's
+steps, each of them cheaper.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class BlockNetwork(nn.Module):
         self.register_buffer("frequencies", 2.0 ** torch.arange(FREQUENCIES), persistent=False)
 
     def forward(self, x: Tensor, level: Tensor, condition: Condition | None = None) -> Tensor:
-        """`level` in [0, pi / 2], see `learning/denoising.py`."""
+        """Return the same shape as x; `level` (B,) in [0, pi / 2], see `learning/denoising.py`."""
         fields, scalars = condition or Condition()
         x = x if fields is None else torch.cat((x, fields), 1)
         angles = level[:, None] * self.frequencies.to(level.dtype)

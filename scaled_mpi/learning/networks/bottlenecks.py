@@ -1,4 +1,4 @@
-"""What stands between encoder and decoder, one row of BOTTLENECKS each.
+"""Bottlenecks between encoder and decoder, one row of BOTTLENECKS each.
 
     identity   the latent as it is
     linear     a 1-wide linear map
@@ -7,10 +7,10 @@
     vq         the nearest of a book of codes (van den Oord et al. 2017, arXiv 1711.00937), the
                gradient straight through
 
-The codes follow the latents that choose them by an exponential mean. Its sums are taken over the
-micro-batches of all ranks in the order of their index, so that the book has the same bits on every
-rank and for every number of them. A code that hardly any latent chooses is dead: it is put where
-some latent of the step was.
+The codes follow the latents that choose them by an exponential mean. Its sums run over the
+micro-batches of all ranks in the order of their index. So the book has the same bits on every rank
+and for every number of them. A code that hardly any latent chooses is dead: it moves to a latent
+of the step.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ OFFERED = 64  # latents a micro-batch offers to dead codes
 
 
 class Identity(nn.Module):
-    """(B, c, *cells) -> (the latent that is kept, penalty); 32 bits a number."""
+    """(B, c, *cells) -> (the stored latent, penalty); 32 bits a number."""
 
     def __init__(self, axes: int, latent: int, **keys: Any) -> None:
         super().__init__()
         self.latent = latent
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """As a training sees it."""
+        """Return the latent (B, c, *cells) of a training, and the scalar penalty."""
         return self.code(z), z.new_zeros(())
 
     def code(self, z: Tensor) -> Tensor:
-        """As it is stored."""
+        """Return the stored latent (B, c, *cells)."""
         return z
 
     def start(self, z: Tensor) -> None:
-        """Begin with the latents (B, c, *cells) that the linear start gives."""
+        """Begin with the latents (B, c, *cells) of the linear start."""
 
     def after_step(self, comm: Comm) -> None:
-        """Nothing follows the latents by other means than gradients."""
+        """Nothing to update: only gradients change this bottleneck."""
 
     @property
     def bits(self) -> float:
-        """Bits that one latent cell takes."""
+        """Bits of one latent cell."""
         return 32.0 * self.latent
 
 
@@ -85,7 +85,7 @@ class Gaussian(Identity):
         nn.init.constant_(self.log_variance.bias, -6.0)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The penalty is a mean over numbers, times `weight`."""
+        """Return a sample (B, c, *cells) and the penalty, a mean over numbers times `weight`."""
         log = self.log_variance(z).clamp(-20.0, 10.0)
         sampled = z + torch.exp(0.5 * log) * torch.randn_like(z)
         divergence = 0.5 * (z.square() + log.exp() - 1.0 - log)
@@ -119,7 +119,7 @@ class Quantiser(Identity):
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Straight-through codes; what was chosen waits for `after_step`."""
+        """Return straight-through codes (B, c, *cells); the choices wait for `after_step`."""
         vectors, index = self._nearest(z)
         code = self._as_field(self.book[index], z)
         if self.training:
@@ -132,7 +132,7 @@ class Quantiser(Identity):
 
     @torch.no_grad()
     def start(self, z: Tensor) -> None:
-        """Codes evenly out of the latents given."""
+        """Choose the codes evenly from the latents (B, c, *cells)."""
         vectors = z.movedim(1, -1).flatten(0, -2)
         chosen = torch.linspace(0, len(vectors) - 1, self.codes).long()
         self.book.copy_(vectors[chosen])
@@ -144,7 +144,7 @@ class Quantiser(Identity):
 
     @torch.no_grad()
     def after_step(self, comm: Comm) -> None:
-        """Move the codes by what all ranks saw in one step. Collective, the same bits anywhere."""
+        """Move the codes by the latents of all ranks. Collective, the same bits anywhere."""
         parts = [[part.cpu().numpy() for part in seen] for seen in self._seen]
         self._seen.clear()
         everything = [seen for one in comm.allgather(parts) for seen in one]

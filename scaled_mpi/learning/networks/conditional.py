@@ -1,14 +1,14 @@
 """Conditional diffusion of one jump: noise becomes a sample of the change that a field undergoes.
 
-With u normalised, s the spread of a jump's change and c what is known,
+With u normalised, s the spread of a jump's change and c the known data,
 
     x = mask (u(t + jump) - u(t)) / s        x_t = alpha x + sigma eps        D(x_t, t, c) ~ E[x]
 
-The network is told the past frames and their mask, scalars, and the change of those cells whose
-future is known: values where known and 1 elsewhere, beside a mask. (The encoding by 1 and the
-training with random halos are those of SCALED's diffusion surrogate.) It works on the whole
-window, tile and reach, so that neighbouring tiles, which read the same noise, make nearly the same
-of the cells they share. Cells are first gathered into coarse ones, as `convolution.py` does.
+The network reads the past frames and their mask, scalars, and the change of cells of known future.
+This change is 1 where it is not known, and a mask marks it. (The encoding by 1 and the training
+with random halos are those of SCALED's diffusion surrogate.) It works on the whole window, tile
+and reach. So neighbouring tiles, which read the same noise, nearly agree on their common cells.
+Cells are first gathered into coarse ones, as `convolution.py` does.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ UNKNOWN = 1.0  # stands where the future is not known
 
 
 class Known(NamedTuple):
-    """What is known before a jump; cells are those of the window, tile + 2 reach.
+    """Data known before a jump; cells are those of the window, tile + 2 reach.
 
-    window (B, M, C, *cells) newest last and 0 where not known, mask (B, 1, *cells), told (B, n)
+    window (B, M, C, *cells) newest last and 0 where not known, mask (B, 1, *cells). scalars (B, n)
     or None, future (B, C, *cells) and its mask (B, 1, *cells), or None.
     """
 
     window: Tensor
     mask: Tensor
-    told: Tensor | None = None
+    scalars: Tensor | None = None
     future: Tensor | None = None
     future_mask: Tensor | None = None
 
 
 class JumpShape(NamedTuple):
-    """What a jump reads: C channels of `memory` frames, `reach` cells an axis around a tile.
+    """Shape of a jump's input: C channels of `memory` frames, `reach` cells an axis around a tile.
 
     `change` holds the spread of one jump's change, C numbers. `factor` cells an axis are gathered
     into channels, `conditions` counts the scalars.
@@ -60,7 +60,7 @@ class JumpShape(NamedTuple):
 
 
 class ConditionalJump(nn.Module):
-    """Samples of a field one jump on, given the past."""
+    """A sampler of fields one jump on, conditioned on the past."""
 
     scale: Tensor
 
@@ -84,7 +84,7 @@ class ConditionalJump(nn.Module):
         self.register_buffer("scale", scale.view(-1, *(1,) * axes), persistent=False)
 
     def condition(self, known: Known) -> Condition:
-        """The fields that the U-Net reads, gathered, and the scalars."""
+        """The fields (B, K, *cells) that the U-Net reads, gathered, and the scalars (B, n)."""
         newest = known.window[:, -1]
         told, where = torch.full_like(newest, UNKNOWN), torch.zeros_like(known.mask)
         if known.future is not None and known.future_mask is not None:
@@ -93,7 +93,7 @@ class ConditionalJump(nn.Module):
             told = torch.where(where > 0, change, told)
         past = (known.window * known.mask[:, None]).flatten(1, 2)
         fields = torch.cat((past, known.mask, told, where), 1)
-        return Condition(gather(fields, self.factor), known.told)
+        return Condition(gather(fields, self.factor), known.scalars)
 
     def loss(self, known: Known, truth: Tensor, time: Tensor, noise: Tensor) -> Tensor:
         """Denoising loss; truth and noise (B, C, *cells), time (B,) in [0, 1]; a scalar."""

@@ -1,17 +1,17 @@
 """A residual network of valid convolutions: a local operator whose reach is known exactly.
 
-Cells are first gathered into coarse cells (`factor` an axis become channels; nothing is lost), and
-every 3-wide convolution then spends one coarse cell of reach at each end:
+Cells are first gathered into coarse cells: `factor` an axis become channels, and nothing is lost.
+Every 3-wide convolution then spends one coarse cell of reach at each end:
 
     x_0 = E gather(input)                              (1-wide)
     x_i = crop(x_{i-1}) + P_i gelu(g_i * (W_i x_{i-1}) + s_i)      W_i 3-wide, P_i 1-wide
     output = spread(H gelu(G x_n))                     (1-wide)
 
-with gains g and shifts s made from the condition (FiLM, Perez et al. 2018, arXiv 1709.07871), or
-absent where there is none. Nothing is padded and nothing is normalised over cells, so that an
-output cell depends on the cells within `reach` and on no other, wherever the tile ends: a large
-domain in one piece and the same domain tile by tile give the same numbers. Shifting the input by
-`factor` cells shifts the output.
+Gains g and shifts s are functions of the condition (FiLM, Perez et al. 2018, arXiv 1709.07871),
+absent where there is none. Nothing is padded and nothing is normalised over cells. An output cell
+depends on the cells within `reach` and on no other, wherever the tile ends. So a large domain in
+one piece and the same domain tile by tile have the same numbers. Shifting the input by `factor`
+cells shifts the output.
 """
 
 from __future__ import annotations
@@ -83,13 +83,13 @@ def kernels(reach: Sequence[int], factor: int, depth: int) -> list[tuple[int, ..
     for cells in reach:
         if cells % factor:
             raise InputError(
-                f"surrogate.reach: {cells} is not a multiple of the resolution ({factor}); "
-                "a multiple is allowed"
+                f"surrogate.reach: {cells} is not allowed: no multiple of the resolution. "
+                f"Allowed: multiples of {factor}"
             )
         if cells > factor * depth:
             raise InputError(
-                f"surrogate.depth: {depth} blocks reach {factor * depth} cells, {cells} are "
-                f"declared; at least {math.ceil(cells / factor)} blocks are allowed"
+                f"surrogate.depth: {depth} is not allowed: its blocks reach {factor * depth} "
+                f"cells, and {cells} are declared. Allowed: {math.ceil(cells / factor)} or more"
             )
     return [
         tuple(3 if block < cells // factor else 1 for cells in reach) for block in range(depth)
@@ -156,7 +156,7 @@ class LocalNetwork(nn.Module):
         set_to_zero(self.leave[-1])
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
-        """`condition` is (B, conditions), None where the network takes none."""
+        """Return (B, outputs, *core); `condition` (B, conditions), None for none."""
         x = self.enter(gather(x, self.factor).contiguous(memory_format=self.layout))
         features = self.condition(condition) if self.condition is not None else None
         for block in self.blocks:

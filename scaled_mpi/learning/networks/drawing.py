@@ -1,17 +1,17 @@
-"""A decoder that draws: what an autoencoder leaves open is filled in by a conditional denoiser.
+"""A decoder that draws: a conditional denoiser samples the remainder of an autoencoder.
 
     z = E(x)      y = D(z)      r = (x - y) / s      R(r_t, t, y, z) ~ E[r | r_t, z]
     decoded = y + s * (a sample of r)
 
 The encoder keeps what it can and the denoiser draws the rest, as in the diffusion autoencoder of
-Preechakul et al. 2022 (arXiv 2111.15640). Here, as in Mardani et al. 2023 (arXiv 2309.15214), it
-draws the remainder of a mean y that a plain decoder makes, so that it has small scales to do and
-no large ones to lose. E and D are trained first and then stay as they are.
+Preechakul et al. 2022 (arXiv 2111.15640). Here it draws the remainder of the mean y of a plain
+decoder, as in Mardani et al. 2023 (arXiv 2309.15214). So it has small scales to draw and no large
+ones to lose. E and D are trained first and then stay as they are.
 
 The denoiser is a stack of valid convolutions of known reach, and a sampler of few steps applies it
-that often: the whole is again a local operator, and a tile with `decode_reach` latent cells around
-it, and the noise of its cells, gives what the whole domain gives there. Each application spends a
-ring; instead of shrinking, fields are padded, and all that was spent is cut off at the end.
+that often. The whole is again a local operator. A tile needs `decode_reach` latent cells around it
+and the noise of its cells to decode as the whole domain does. Each application spends a ring;
+instead of shrinking, fields are padded, and all spent cells are cut off at the end.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ class DrawingSize(NamedTuple):
 
 
 class DrawingNetwork(nn.Module):
-    """A trained coding network and the denoiser of what it leaves open.
+    """A trained coding network and the denoiser of its remainder.
 
     Each application of the denoiser reaches `reach` cells of the field, `once` latent ones; all
-    that make a sample reach `beyond` latent cells.
+    applications for a sample reach `beyond` latent cells.
     """
 
     spread: Tensor
@@ -123,7 +123,7 @@ class DrawingNetwork(nn.Module):
 
     @property
     def bits(self) -> float:
-        """Bits that one latent cell takes."""
+        """Bits of one latent cell."""
         return self.coder.bits
 
     @property
@@ -169,7 +169,7 @@ class DrawingNetwork(nn.Module):
         return self.decode(self.encode(field), noise)
 
     def remainder(self, field: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the mean leaves of a field (B, C, *cells) with `ring`, and the condition."""
+        """Return a field (B, C, *cells) with `ring` less its mean, and the condition."""
         with torch.no_grad():
             mean, told = self._mean(self.encode(field))
             return crop(field, self.coder.ring) - mean, told

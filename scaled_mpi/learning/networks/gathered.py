@@ -1,11 +1,11 @@
-"""A network on gathered cells, and what a smoothing filter already knows of smooth fields.
+"""A network on gathered cells, and a smoothing filter as the first denoiser of smooth fields.
 
     F(x, a) = N(x, h, a) - cos(a) h        h = (x - S x) / (sin(a) + 0.05)
 
-x is scaled to variance 1, a is the angle of the noise level, tan a = sigma / alpha, and S the
-binomial filter of 5 cells an axis. Little noise on a smooth field is what the filter takes away:
-h shows it to the network in units of its own size, where in x it is a small part of large numbers,
-and is the network's answer until it learns a better one.
+x is scaled to variance 1, a is the angle of the noise level, tan a = sigma / alpha. S is the
+binomial filter of 5 cells an axis. It removes little noise from a smooth field. In x this noise is
+a small part of large numbers; h shows it to the network in units of its own size. The term of h is
+the network's answer until it learns a better one.
 """
 
 from __future__ import annotations

@@ -1,25 +1,25 @@
-"""One jump of a field by a local network: a tile and what it sees in, its core one jump on out.
+"""One jump of a field by a local network: from a tile and its reach to its core one jump on.
 
 Two networks, both local operators of the same reach. The first knows nothing of the future,
 
     v = crop(u(t)) + scale * N(past frames, their mask; condition).
 
-The second makes neighbours agree: it sees v on the tile itself beside what the neighbours made of
-the halo one jump on, and corrects v where the two do not fit together,
+The second makes neighbours agree. It reads v on the tile itself and the neighbours' values of the
+halo one jump on. It corrects v where the two do not fit together,
 
     u = v + AGREEMENT * scale * A(past frames, their mask; v on the core, the future on the halo).
 
-A Schwarz sweep changes the halo in A's input and nothing else, so v is the same in every sweep and
-the iteration cannot drift from it. Trained on the error that v has left, A needs few weights to
-learn what one network that is shown the future beside everything else learns badly.
+A Schwarz sweep changes the halo in A's input and nothing else. So v is the same in every sweep,
+and the iteration cannot drift from it. A is trained on the error of v alone and needs few weights.
+One network that reads the future beside everything else learns this badly.
 
 A network with `noises` reads so many more channels, of white noise: another draw is another sample
-of what may happen. Without them all draws are the same.
+of the possible change. Without them all draws are the same.
 
-Everything is in normalised units (mean 0, spread 1 for each channel), so that the 0 of a cell that
-is not known is neutral; `scale` is the spread of one jump's change, so that N is of order 1. Of
-several past frames the newest is read as it is, the others as changes in units of `scale`: what
-moves is in the small differences of large, nearly equal numbers.
+Everything is in normalised units (mean 0, spread 1 for each channel), so that a 0 is neutral in a
+cell that is not known. `scale` is the spread of one jump's change, so that N is of order 1. Of
+several past frames the newest is read as it is, the others as changes in units of `scale`. Motion
+is in the small differences of large, nearly equal numbers.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class JumpNetwork(nn.Module):
     """Past frames of tile + reach -> the tile one jump later.
 
     `masked` networks take the mask of known cells, and have the second network, of `agreement`
-    channels; others are told that everything within reach is known. `change` is (C,). Further keys
-    are those of `LocalNetwork`.
+    channels. For others everything within reach is known. `change` is (C,). Further keys are those
+    of `LocalNetwork`.
     """
 
     scale: torch.Tensor
@@ -76,7 +76,7 @@ class JumpNetwork(nn.Module):
         mask: torch.Tensor | None,
         noise: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """v (B, C, *tile): the jump as far as the window (B, M, C, *(tile + 2 reach)) tells."""
+        """v (B, C, *tile): the jump from the window (B, M, C, *(tile + 2 reach)) alone."""
         newest, known = window[:, -1], self._past(window)
         if self.masked:
             mask = torch.ones_like(newest[:, :1]) if mask is None else mask
@@ -119,9 +119,9 @@ class JumpNetwork(nn.Module):
     ) -> torch.Tensor:
         """window (B, M, C, *(tile + 2 reach)) newest last -> (B, C, *tile).
 
-        Masks are (B, 1, *(tile + 2 reach)), 1 where known; a missing `mask` is 1 everywhere, and
-        without `future` (B, C, *(tile + 2 reach)), 0 on the tile itself, the jump is made alone.
-        Values under a mask of 0 do not matter. noise: (B, noises, *(tile + 2 reach)).
+        Masks are (B, 1, *(tile + 2 reach)), 1 where known; a missing `mask` is 1 everywhere.
+        `future` (B, C, *(tile + 2 reach)) is 0 on the tile itself; without it the first network
+        jumps alone. Values under a mask of 0 do not matter. noise: (B, noises, *(tile + 2 reach)).
         """
         own = self.alone(window, condition, mask, noise)
         if future is None or future_mask is None or not self.masked:

@@ -1,16 +1,16 @@
 """A learned solver of A z = r on a tile: a V-cycle whose weights see the coefficients.
 
-With D the diagonal, the scaled matrix B = D^-1/2 A D^-1/2 has a diagonal of 1 and is told whole by
-its couplings b = a_ij / sqrt(d_i d_j), one field an axis; the solver maps D^-1/2 r to D^1/2 z.
+With D the diagonal, the scaled matrix B = D^-1/2 A D^-1/2 has a diagonal of 1. Its couplings b =
+a_ij / sqrt(d_i d_j), one field an axis, determine it. The solver maps D^-1/2 r to D^1/2 z.
 
     gates = G(b, log d)                      an ordinary U-Net, once a matrix
     y = V_1(D^-1/2 r);  y += V_p(D^-1/2 r - B y)  for each further pass p
 
-Each V is a V-cycle of convolutions without bias, whose hidden channels are multiplied by gates: it
-is *linear* in r, so that it is scale-equivariant by construction, and the part of the work that
-depends on the matrix alone is done once and kept. Between passes the true local residual is taken,
-since the couplings are known. Coarser levels count twice at each change of level, as the inverse
-of a second-order operator does (a factor 4 for a doubled spacing).
+Each V is a V-cycle of convolutions without bias, whose hidden channels are multiplied by gates. It
+is *linear* in r, so that it is scale-equivariant by construction. The work that depends on the
+matrix alone is done once and kept. Between passes the true local residual is computed, since the
+couplings are known. Coarser levels count twice at each change of level, as the inverse of a
+second-order operator does (a factor 4 for a doubled spacing).
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ class LocalSolverNetwork(nn.Module):
     """`widths` channels a level of the V-cycles, finest first; `features` of the gates' U-Net.
 
     Two cells an axis are gathered into channels first: convolutions of few channels waste a
-    processor. Windows of any shape are taken, and padded with cells that nothing couples to a
-    multiple of 2^levels.
+    processor. Windows may have any shape; uncoupled cells pad them to a multiple of 2^levels.
     """
 
     def __init__(
@@ -43,7 +42,9 @@ class LocalSolverNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if axes not in CONVOLUTIONS:
-            raise InputError(f"tile: {axes} axes given; 1 to 3 are allowed")
+            raise InputError(
+                f"tile: {axes} axes are not allowed: no convolution has as many. Allowed: 1 to 3"
+            )
         self.axes, self.levels = axes, len(widths)
         self.features = _Features(axes, features, widths, passes)
         self.cycles = nn.ModuleList(_Cycle(axes, widths) for _ in range(passes))
@@ -54,7 +55,7 @@ class LocalSolverNetwork(nn.Module):
         return self.solve(self.gates(diagonal, couplings), scale, couplings, residual)
 
     def gates(self, diagonal: Tensor, couplings: Tensor) -> list[Gates]:
-        """What the cycles need of the matrix: one list of gates a pass."""
+        """Gates of the cycles, a list a pass, from two (n, *window), (n, axes, *window)."""
         cells = tuple(range(1, diagonal.ndim))
         level = torch.log(diagonal)
         level = level - level.mean(cells, keepdim=True)
@@ -64,7 +65,7 @@ class LocalSolverNetwork(nn.Module):
     def solve(
         self, gates: list[Gates], scale: Tensor, couplings: Tensor, residual: Tensor
     ) -> Tensor:
-        """z (n, *window) of a residual under gates that were made before."""
+        """z (n, *window) of a residual (n, *window) under the gates of `gates`."""
         right = residual * scale
         size = right.flatten(1).norm(dim=1).clamp_min(1e-30)
         size = size.reshape(-1, *[1] * self.axes)

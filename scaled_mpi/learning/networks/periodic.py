@@ -1,7 +1,7 @@
 """Convolutions on periodic fields: a residual network for scores, an isotropic one for flows.
 
-Both are smooth (SiLU), since the divergence of a flow is differentiated once more in training, and
-nothing is normalised over cells, so that they stay local operators.
+Both are smooth (SiLU), since training differentiates the divergence of a flow once more. Nothing
+is normalised over cells, so that they stay local operators.
 """
 
 from __future__ import annotations

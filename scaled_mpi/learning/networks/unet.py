@@ -4,12 +4,12 @@
     up     its transpose, the features of the way down beside it, a 1-wide convolution, blocks
     block  x + C2 silu(norm(f * norm'(C1 silu(norm(x))) + s))      C1, C2 3-wide
 
-(Ronneberger et al. 2015, arXiv 1505.04597; the gain f and shift s are made from the noise level
-and the scalars of the condition, FiLM, Perez et al. 2018, arXiv 1709.07871.) Three paddings share
+(Ronneberger et al. 2015, arXiv 1505.04597. The gain f and shift s are functions of the noise level
+and the scalars of the condition: FiLM, Perez et al. 2018, arXiv 1709.07871.) Three paddings share
 the weights: `circular` for periodic fields, `replicate` for bounded ones, and `valid`, where every
 3-wide convolution spends a cell at both ends. With the norm `cell` the network is a local operator
-of known reach, and a tile that starts at a multiple of `multiple` gives with `valid` the numbers
-of the whole periodic field. The last layer begins at zero.
+of known reach. With `valid` a tile that starts at a multiple of `multiple` then has the numbers of
+the whole periodic field. The last layer begins at zero.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FREQUENCIES = 8  # of the noise level's features, 1 to 2^7: angles of 0.01 are t
 
 
 class Condition(NamedTuple):
-    """What a denoiser is told: fields (B, K, *cells) beside x_t, and scalars (B, n)."""
+    """Condition of a denoiser: fields (B, K, *cells) beside x_t, and scalars (B, n)."""
 
     fields: Tensor | None = None
     scalars: Tensor | None = None
@@ -41,6 +41,7 @@ class CellNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         # Channels last, where they lie side by side: a layer norm of short rows, 3 times faster.
+        """Return x (B, K, *cells), normalised at every cell, in the same shape."""
         last = x.movedim(1, -1).unflatten(-1, (self.num_groups, -1))
         normed = nn.functional.layer_norm(last, last.shape[-1:], eps=self.eps).flatten(-2)
         return torch.addcmul(self.bias, normed, self.weight).movedim(-1, 1)
@@ -158,7 +159,7 @@ class UNet(nn.Module):
         set_to_zero(self.leave)
 
     def forward(self, x: Tensor, level: Tensor, condition: Condition | None = None) -> Tensor:
-        """`level` in [0, pi / 2], see `learning/denoising.py`."""
+        """(B, outputs, *cells); `level` (B,) in [0, pi / 2], see `learning/denoising.py`."""
         fields, scalars = condition or Condition()
         told = self._features(level, scalars)
         x = x if fields is None else torch.cat((x, fields), 1)
@@ -187,8 +188,8 @@ class UNet(nn.Module):
         core = [n - 2 * r * self.valid for n, r in zip(cells, self.reach, strict=True)]
         if any(n % self.multiple or n <= 0 for n in core):
             raise InputError(
-                f"network.widths: {list(core)} cells for a network of multiple {self.multiple}; "
-                "multiples of it are allowed"
+                f"network.widths: {list(core)} cells are not allowed: the network halves them "
+                f"too often. Allowed: multiples of {self.multiple}"
             )
         return core
 

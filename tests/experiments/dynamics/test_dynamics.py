@@ -13,7 +13,10 @@ from scaled_mpi.engine import stages
 from scaled_mpi.experiments import kind_of, load
 from scaled_mpi.experiments.dynamics.dataset import simulate
 from scaled_mpi.facts import read_facts
-from scaled_mpi.parallel.comm import world
+from scaled_mpi.parallel.arrays import load_arrays
+from scaled_mpi.parallel.blocks import make_blocks
+from scaled_mpi.parallel.comm import SerialComm, world
+from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.run import main
 
 SMOKE = Path(__file__).resolve().parents[3] / "configs" / "smoke" / "turing.yaml"
@@ -68,6 +71,29 @@ def test_the_whole_experiment_leaves_a_page_and_its_facts(finished):
     assert facts["lyapunov.sum.trainingfree.ring"] == pytest.approx(0.0, abs=1e-3)
     assert facts["stationarity.trainingfree.ring"] < 1e-20
     assert facts["lyapunov.path.truth.lorenz"] > 0.0
+    for preset in ("waves", "maze"):
+        path = folder / "evaluate" / f"{preset}.fields.h5"
+        arrays, _ = load_arrays(path)
+        system = load(SMOKE).patterns.simulator(preset)
+        states = (arrays["snapshots"][:2].astype(np.float64) + 1.0) / 2.0
+        rates = np.stack([2.0 * (euler(system, state) - state) for state in states])
+        np.testing.assert_allclose(arrays["rate"], rates[0], rtol=0, atol=1e-14)
+        size = np.sqrt(np.mean(rates**2))
+        assert facts[f"dynamics.size.{preset}"] == pytest.approx(size, rel=1e-10)
+
+
+def euler(system, state):
+    """One explicit step of Gray-Scott on a periodic grid (2, Y, X), in numpy alone."""
+    u, v = state
+    spread = [
+        sum(np.roll(field, shift, axis) for axis in (0, 1) for shift in (1, -1)) - 4 * field
+        for field in state
+    ]
+    rate = u * v**2
+    new_u = system.Du / system.dx**2 * spread[0] - rate + system.F * (1 - u)
+    new_v = system.Dv / system.dx**2 * spread[1] + rate - (system.F + system.k) * v
+    new = state + system.dt * np.stack([new_u, new_v])
+    return np.clip(new, 0.0, 1.0) if system.clamp else new
 
 
 @pytest.mark.parametrize("preset", ["waves", "maze"])
@@ -84,8 +110,17 @@ def test_snapshots_are_alive_bounded_and_independent_of_the_selection(finished):
     assert np.abs(values).max() <= 1.0
     assert values[:, 1].std(axis=(1, 2)).min() > 0.05
     np.testing.assert_array_equal(values[4:6], simulate(spec, "maze", range(7, 9), 0))
+    np.testing.assert_array_equal(values[4], 2.0 * run_alone(spec, "maze", 7) - 1.0)
     plain = spec.model_copy(update={"normalize": False})
     np.testing.assert_allclose(2 * simulate(plain, "maze", range(7, 8), 0) - 1, values[4:5])
+
+
+def run_alone(spec, preset, sample):
+    """The final state of one sample, advanced by its simulator alone."""
+    system, shape = spec.simulator(preset), (spec.height, spec.width)
+    blocks = make_blocks(system.grid(shape), shape, 1)
+    state = system.initial(blocks.block(0), blocks.grid, (0, spec.run(preset, sample)))
+    return system.advance(state, spec.steps, Halo(blocks, SerialComm(), 1))
 
 
 def test_a_damaged_file_is_refused(finished, tmp_path):
@@ -130,15 +165,24 @@ def test_finished_weights_take_the_place_of_a_training(finished, tmp_path, capsy
     ("override", "words"),
     [
         ("patterns.presets=[wavs]", "patterns.presets: 'wavs' is not allowed"),
-        ("score.training.batch=64", "training.batch: 64 is larger than the data set"),
-        ("score.kernels=[3, 4]", "score.kernels: [3, 4] given"),
-        ("score.dilations=[1]", "score.dilations: [1] given; one for each of the 2 widths"),
-        ("score.dilations=[1, 16]", "at least 33, the widest of score.kernels with its dilation"),
-        ("score.weights=nowhere", "nowhere/waves.score.safetensors is not there"),
-        ("flow.probes=3", "flow.probes: 3 given"),
-        ("kernels.sizes=[2]", "kernels.sizes: [2] given"),
+        (
+            "score.training.batch=64",
+            "training.batch: 64 is not allowed: it is larger than the data set",
+        ),
+        ("score.kernels=[3, 4]", "score.kernels: [3, 4] is not allowed"),
+        (
+            "score.dilations=[1]",
+            "score.dilations: [1] is not allowed: another number than widths. Allowed: 2",
+        ),
+        ("score.dilations=[1, 16]", "wraps around twice. Allowed: at least 33"),
+        ("score.weights=nowhere", "nowhere/waves.score.safetensors is not allowed: no such file"),
+        ("flow.probes=3", "flow.probes: 3 is not allowed"),
+        ("kernels.sizes=[2]", "kernels.sizes: [2] is not allowed"),
         ("evaluation.samples=9", "evaluation.samples: 9 is not allowed"),
-        ("score={kind: diffusion, tau: 100, training: {batch: 8}}", "score.tau: 100 given"),
+        (
+            "score={kind: diffusion, tau: 100, training: {batch: 8}}",
+            "score.tau: 100 is not allowed",
+        ),
     ],
 )
 def test_bad_input_is_one_line(override, words):

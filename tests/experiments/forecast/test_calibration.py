@@ -92,15 +92,18 @@ def test_patches_across_an_edge_and_inside_are_those_cells():
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("simulator.noise=0", "test.members: 4 given; 0 is allowed"),
-        ("coupling.halo=4", "coupling.halo: 4 given; at least 8"),
+        ("simulator.noise=0", "test.members: 4 is not allowed: all would be alike"),
+        (
+            "coupling.halo=4",
+            "coupling.halo: 4 is not allowed: the surrogate has no masks and reaches 8 cells",
+        ),
         ("surrogate.jump=15", "surrogate.jump: 15 is not allowed: noise acts every 10 steps"),
         (
             "rivals.surrogate={kind: stepper, jump: 20}",
-            "rivals.surrogate: a name of small letters",
+            "rivals: surrogate is not allowed: not of small letters",
         ),
         ("rivals.other={kind: stepper, jump: 30}", "rivals.other: jump 30"),
-        ("coupling.halo=17", "coupling.halo: 17 given; at most a tile"),
+        ("coupling.halo=17", "coupling.halo: 17 is not allowed: it is wider than a tile"),
     ],
 )
 def test_an_experiment_that_does_not_fit_is_refused(override, words):
