@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
@@ -31,6 +31,11 @@ from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.plugins import names
+
+if TYPE_CHECKING:
+    import torch
+
+    from scaled_mpi.learning.networks.autoencoder import CodingNetwork
 
 FACTORS = (1, 2, 4, 8)
 
@@ -225,12 +230,12 @@ class Autoencoder(Compressor):
     def _lesson(self, *of: Any) -> CodingLesson:
         return CodingLesson(self._recipe(), *of)
 
-    def _pupil(self, network: Any, seed: int) -> Any:
+    def _pupil(self, network: CodingNetwork, seed: int) -> torch.nn.Module:
         """The module that is trained: the network, or what holds it."""
         return network
 
     def _chosen(
-        self, pupil: Any, result: Result, exam: CodingLesson, comm: Comm
+        self, pupil: torch.nn.Module, result: Result, exam: CodingLesson, comm: Comm
     ) -> dict[str, float]:
         """Leave in `pupil` the weights to be used; returns their scores. Collective."""
         return result.best_metrics

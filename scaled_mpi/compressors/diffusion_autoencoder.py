@@ -10,7 +10,7 @@ whatever the tiles, the ranks and the frame. Without noise a decoder draws nothi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
@@ -27,6 +27,9 @@ from scaled_mpi.learning.settings import Session, Task
 from scaled_mpi.learning.training import train
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.comm import Comm
+
+if TYPE_CHECKING:
+    from scaled_mpi.learning.networks.drawing import DrawingNetwork
 
 TIMES = 8  # noise levels of a validation
 FOLDER = "decoder"  # where the training of the denoiser leaves its states
@@ -111,7 +114,7 @@ class DiffusionAutoencoder(Autoencoder):
 class Drawing(CodingLesson):
     """Samples and losses of the denoiser of an autoencoder's remainder."""
 
-    def measure(self, network: Any) -> None:
+    def measure(self, network: DrawingNetwork) -> None:
         """Set the network's spread of the remainder, channel by channel."""
         import torch
 

@@ -192,7 +192,7 @@ def _diagonal(values: np.ndarray) -> Stencil:
 class ExactPair(ExactSolver):
     """Sparse LU of both species on every tile."""
 
-    def prepare(self, operators: Any) -> None:
+    def prepare(self, operators: TileOperators) -> None:
         """Factorise all tiles of a `PairOfTiles`."""
         self.factors = [sparse_factor(operators, tile) for tile in range(len(operators))]
 

@@ -224,7 +224,7 @@ def _numbers_of(state: Any) -> list[np.ndarray]:
     return [particles.ids[order], particles.position[order], *payload]
 
 
-def _same(first: Any, second: Any) -> bool:
+def _same(first: object, second: object) -> bool:
     pairs = zip(_numbers_of(first), _numbers_of(second), strict=True)
     return all(np.array_equal(*pair) for pair in pairs)
 

@@ -148,13 +148,13 @@ def member_violations(member: object) -> list[str]:
     return [f"{name}: {one} is missing" for one in lacking]
 
 
-def missing(simulator: Any, needed: Sequence[str]) -> list[str]:
+def missing(simulator: object, needed: Sequence[str]) -> list[str]:
     """Those of `needed` that a simulator, an object or its class, does not have, in order."""
     keys = getattr(simulator, "model_fields", {}) if isinstance(simulator, type) else {}
     return [name for name in needed if not hasattr(simulator, name) and name not in keys]
 
 
-def require(simulator: Any, needed: Sequence[str] = FIELDS, key: str = "simulator") -> None:
+def require(simulator: object, needed: Sequence[str] = FIELDS, key: str = "simulator") -> None:
     """Errors: `InputError` naming the members that the simulator lacks of a contract."""
     lacking = missing(simulator, needed)
     if lacking:

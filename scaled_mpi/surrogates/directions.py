@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ class DirectionMarch(NamedTuple):
     memory: float
 
 
-def kernel_field(kernel: np.ndarray, device: str = "cpu") -> Field:
+def kernel_field(kernel: np.ndarray, device: str | torch.device = "cpu") -> Field:
     """Return v = K * s of fields (B, 2, Y, X); the kernel (2, 2, k, k) lies on the device."""
     placed = torch.from_numpy(kernel.copy()).float().to(device)
     return lambda _, score: skew.convolve(placed, score)
@@ -192,7 +192,7 @@ class Contest:
         sizes: Sequence[int],
         draws: int,
         seed: int,
-        device: Any,
+        device: str | torch.device,
     ) -> None:
         self.score, self.seed, self.draws, self.device = score, seed, draws, device
         self.test, self.snapshots = test, self._there(test.snapshots)

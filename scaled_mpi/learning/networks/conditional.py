@@ -110,7 +110,7 @@ class ConditionalJump(nn.Module):
             fields = noise[:, number * channels : (number + 1) * channels]
             return gather(fields, self.factor)
 
-        def denoise(x: Tensor, time: float) -> Any:
+        def denoise(x: Tensor, time: float) -> Tensor:
             return self.denoiser(x, time, condition)
 
         made = sample(denoise, drawn, self.denoiser.schedule, steps, kind)
