@@ -15,7 +15,7 @@ from scaled_mpi.parallel.keys import FreeStep
 if TYPE_CHECKING:
     import torch
 
-    from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+    from scaled_mpi.learning.networks.coding import CodingNetwork
 
 JUDGED = 16  # patches that a validation looks at
 SURVEYED = 64  # patches that the linear start and the spread of the latents are taken from
@@ -99,7 +99,7 @@ class CodingLesson:
             }
 
     def surveyed(self) -> torch.Tensor:
-        """Normalised fields (SURVEYED, C, *(patch + 2 ring)), always the same."""
+        """Return normalised fields (N, C, *cells) of N = SURVEYED patches, always the same."""
         import torch
 
         fields, _ = self.patches.draw(self.seed, FreeStep.SURVEY, range(SURVEYED))
@@ -142,7 +142,7 @@ class CodingLesson:
         return {**found, **mean_vrmse(pairs)}
 
     def examples(self, model: Any) -> Iterator[torch.Tensor]:
-        """The patches that a validation looks at, (1, C, *(patch + 2 ring)), where `model` is."""
+        """Yield the patches (1, C, *cells) of a validation, on the device of `model`."""
         import torch
 
         device = next(model.parameters()).device
