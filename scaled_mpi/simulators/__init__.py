@@ -1,6 +1,6 @@
 """Simulators: states that advance. To add one: one file, one line in `BUILT_IN`.
 
-`contract.Simulator` is the contract of fields on a grid, `contract.ParticleSimulator` of particles.
+`contract.Simulator` is the contract of fields on a grid, `contract.ParticleSimulator` of flocks.
 Generic code runs a member through the free functions of `running`. A package adds one by the
 entry-point group `scaled_mpi.simulators`.
 """
