@@ -17,9 +17,9 @@ or gamg.
                        the comparison)
     floor.local, floor.tiles
 
-`time` holds the seconds of a whole solve after the assembly of the matrix, with the places method
-and tiles. Those on the most tiles also stand with the method alone. `time.setup` is the part of
-the certified solve before the iterations, with the place tiles and without.
+Seconds of a whole solve after the assembly of the matrix are `time`, with the places method and
+tiles. Those of the most tiles also stand with the method alone. `time.setup` is the part of the
+certified solve before the iterations, with the place tiles and without.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Couple the surrogate over the large domain, with the variants it is compared with.
 
 Every method leaves a trajectory of its own name. `surrogate` is the configured coupling over all
-jumps; the others cover the first `coupling.compare` jumps. `wide_halo` has a halo as wide as
-the reach: one exchange, no sweep. `nosweep` has the narrow halo and one sweep. Further ones are
-the simulator's cheaper selves. The march is saved every `coupling.checkpoint` jumps and continues
+jumps; the others cover the first `coupling.compare` jumps. `wide_halo` has a halo as wide as the
+reach: one exchange, no sweep. `nosweep` has the narrow halo and one sweep. Further ones are the
+simulator's cheaper selves. The march is saved every `coupling.checkpoint` jumps and continues
 there, on any number of ranks.
 """
 
