@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -191,7 +190,7 @@ def _flow(
 ) -> Module:
     """A dense network under the stationarity loss of the score."""
 
-    def loss(model: Any, x: torch.Tensor) -> torch.Tensor:
+    def loss(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         at = noisy(x)
         with torch.no_grad():
             s = score(at)
@@ -203,7 +202,12 @@ def _flow(
 
 
 def _train(
-    model: Any, loss: Any, samples: np.ndarray, steps: int, seed: int, folder: Path
+    model: torch.nn.Module,
+    loss: Callable[..., torch.Tensor],
+    samples: np.ndarray,
+    steps: int,
+    seed: int,
+    folder: Path,
 ) -> None:
     folder.mkdir(exist_ok=True)
     border = len(samples) * 7 // 8

@@ -132,7 +132,7 @@ def evaluate(context: Context[DynamicsExperiment]) -> None:
 
 def _compare(context: Context[DynamicsExperiment], preset: str) -> list[Fact]:
     """The facts of one preset; its pictures go into a file."""
-    from scaled_mpi.surrogates.directions import March
+    from scaled_mpi.surrogates.directions import DirectionMarch
 
     spec = context.experiment.evaluation
     learned, held_out = _snapshots(context, preset)
@@ -150,7 +150,7 @@ def _compare(context: Context[DynamicsExperiment], preset: str) -> list[Fact]:
         facts.append(("cos.fair", mean, {"field": name, "system": preset, "spread": spread}))
     for name, value in contest.residuals().items():
         facts.append(("stationarity", value, {"field": name, "system": preset}))
-    along, marched = contest.upstream(March(spec.march, spec.dt, spec.eta, spec.memory))
+    along, marched = contest.upstream(DirectionMarch(spec.march, spec.dt, spec.eta, spec.memory))
     for name, values in along.items():
         about = {"spread": float(values.std()), "count": len(values), "best": float(values.max())}
         where = {"field": name, "system": preset, **about}

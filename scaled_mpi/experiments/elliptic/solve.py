@@ -43,7 +43,7 @@ from scaled_mpi.problems.elliptic import mean, norm
 
 if TYPE_CHECKING:
     from scaled_mpi.coupling.certified import Prepared
-    from scaled_mpi.parallel.petsc import Course
+    from scaled_mpi.parallel.petsc import KrylovCourse
 
 TIGHT = 1e-11  # residual of the solution that floors are measured against
 NO_ERROR = 1e-9  # error of a local solver under which no ratio to it is recorded
@@ -99,7 +99,7 @@ class _Case:
         self.stencil = self.problem.stencil(blocks, comm, self.seed)
         self.load = self.problem.load(blocks, comm, self.seed)
 
-    def by_petsc(self, name: str, rtol: float) -> tuple[Course, float]:
+    def by_petsc(self, name: str, rtol: float) -> tuple[KrylovCourse, float]:
         """The course of one of PETSc's own methods, and its true relative residual."""
         from scaled_mpi.parallel.petsc import LinearSystem, Subdomains, subdomains
 

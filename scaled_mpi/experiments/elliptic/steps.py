@@ -100,9 +100,9 @@ class _Truth:
         self.exchange = Halo(blocks, comm, halo_width(self.simulator, blocks))
         self.forecaster, frames, spacing = None, 1, 0
         if implicit.guess.path is not None:
-            from scaled_mpi.experiments.elliptic.guess import Forecaster
+            from scaled_mpi.experiments.elliptic.guess import GuessForecaster
 
-            self.forecaster = Forecaster(implicit, blocks, comm)
+            self.forecaster = GuessForecaster(implicit, blocks, comm)
             frames, spacing = self.forecaster.frames, self.forecaster.spacing
         state = self.simulator.initial(
             blocks.block(comm.rank), blocks.grid, (share.context.experiment.seed, 0)
@@ -136,9 +136,9 @@ class _Truth:
         return true, guesses.get(kind) if kind != "none" else None
 
     def _distances(self, dt: float, guesses: dict[str, np.ndarray]) -> None:
-        from scaled_mpi.coupling.linearised import Rates
+        from scaled_mpi.coupling.linearised import ReactionRates
 
-        rates = Rates(self.simulator, self.share.blocks, self.share.comm)
+        rates = ReactionRates(self.simulator, self.share.blocks, self.share.comm)
         none = rates.size(rates(self.old)) or 1.0
         for kind, guess in guesses.items():
             far = rates.size((guess - self.old) / dt - rates(guess)) / none
@@ -158,11 +158,11 @@ class _Steps:
     """Steps from one state, their errors and cost."""
 
     def __init__(self, share: _Share, old: np.ndarray) -> None:
-        from scaled_mpi.coupling.linearised import Rates
+        from scaled_mpi.coupling.linearised import ReactionRates
 
         self.share, self.old = share, old
         self.solving = share.context.experiment.solving
-        self.rates = Rates(share.implicit.simulator, share.blocks, share.comm)
+        self.rates = ReactionRates(share.implicit.simulator, share.blocks, share.comm)
         self.residual, self.fallback = 0.0, 0
 
     def advance(

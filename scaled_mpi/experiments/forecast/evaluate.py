@@ -8,7 +8,7 @@ from scaled_mpi import metrics
 from scaled_mpi.engine.artefacts import stage_facts
 from scaled_mpi.engine.context import Context
 from scaled_mpi.experiments.forecast.calibration import Calibrating, ensembles
-from scaled_mpi.experiments.forecast.rates import Rates
+from scaled_mpi.experiments.forecast.rates import CodingRates
 from scaled_mpi.experiments.forecast.sampling import UNTILED, alone
 from scaled_mpi.experiments.forecast.settings import ForecastExperiment
 from scaled_mpi.fact_names import OLD_METHODS
@@ -149,7 +149,7 @@ class _Scoring:
             return
         coder = experiment.compressor.load(self.context.inputs["compress"])
         frames = sorted({self.start, len(self.truth) - 1})
-        found = Rates(self.blocks, self.comm, self.gather)(
+        found = CodingRates(self.blocks, self.comm, self.gather)(
             coder, self.truth, frames, experiment.simulator
         )
         for name, value in found.items():
