@@ -99,7 +99,7 @@ class CodingLesson:
             }
 
     def surveyed(self) -> torch.Tensor:
-        """Normalised fields (SURVEYED, C, *(patch + 2 ring)), always the same."""
+        """Normalised fields (SURVEYED, C, *cells), the same at every call; cells = patch + 2 ring."""
         import torch
 
         fields, _ = self.patches.draw(self.seed, FreeStep.SURVEY, range(SURVEYED))
@@ -142,7 +142,7 @@ class CodingLesson:
         return {**found, **mean_vrmse(pairs)}
 
     def examples(self, model: Any) -> Iterator[torch.Tensor]:
-        """The patches that a validation looks at, (1, C, *(patch + 2 ring)), where `model` is."""
+        """The patches of a validation, (1, C, *cells), on the device of `model`."""
         import torch
 
         device = next(model.parameters()).device
