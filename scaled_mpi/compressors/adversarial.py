@@ -23,7 +23,7 @@ from scaled_mpi.parallel.root import on_root
 if TYPE_CHECKING:
     import torch
 
-    from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+    from scaled_mpi.learning.networks.coding import CodingNetwork
     from scaled_mpi.learning.networks.critic import Judged
 
 

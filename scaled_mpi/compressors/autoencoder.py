@@ -35,7 +35,7 @@ from scaled_mpi.plugins import names
 if TYPE_CHECKING:
     import torch
 
-    from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+    from scaled_mpi.learning.networks.coding import CodingNetwork
 
 FACTORS = (1, 2, 4, 8)
 

@@ -15,7 +15,7 @@ from scaled_mpi.parallel.keys import FreeStep
 if TYPE_CHECKING:
     import torch
 
-    from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+    from scaled_mpi.learning.networks.coding import CodingNetwork
 
 JUDGED = 16  # patches that a validation looks at
 SURVEYED = 64  # patches that the linear start and the spread of the latents are taken from
@@ -99,7 +99,7 @@ class CodingLesson:
             }
 
     def surveyed(self) -> torch.Tensor:
-        """Normalised fields (SURVEYED, C, *cells), the same at every call; cells = patch + 2 ring."""
+        """Normalised fields (SURVEYED, C, *cells), cells = patch + 2 ring; always the same."""
         import torch
 
         fields, _ = self.patches.draw(self.seed, FreeStep.SURVEY, range(SURVEYED))

@@ -16,7 +16,7 @@ from scaled_mpi.parallel.blocks import whole_per_axis
 if TYPE_CHECKING:
     import torch
 
-    from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+    from scaled_mpi.learning.networks.coding import CodingNetwork
     from scaled_mpi.learning.networks.drawing import DrawingNetwork
 
 Network = TypeVar("Network")

@@ -1,8 +1,8 @@
 """Simulators: states that advance. To add one: one file, one line in `BUILT_IN`.
 
-The contract is `contract.Simulator` (fields on a grid) or `contract.ParticleSimulator`; generic code runs
-a member through the free functions of `running`. A package of the user's own adds a member by the
-entry-point group `scaled_mpi.simulators`.
+The contract is `contract.Simulator` (fields on a grid) or `contract.ParticleSimulator`; generic
+code runs a member through the free functions of `running`. A package of the user's own adds a
+member by the entry-point group `scaled_mpi.simulators`.
 """
 
 from __future__ import annotations
