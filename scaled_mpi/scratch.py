@@ -1,4 +1,4 @@
-"""Folders for results that nobody asked to keep."""
+"""Temporary folders for results without a folder of their own."""
 
 from __future__ import annotations
 

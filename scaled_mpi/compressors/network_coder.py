@@ -128,7 +128,7 @@ class NetworkCoder(Coder):
         )
 
     def channels(self, fields: int) -> int:
-        """Latent channels for `fields` channels, which must be those of the training."""
+        """Latent channels for `fields` channels, as many as in the training."""
         if fields != self.fields:
             raise InputError(
                 f"compressor: {fields} channels are not allowed: it was trained on others. "

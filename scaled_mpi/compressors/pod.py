@@ -256,7 +256,7 @@ class PodCoder(Coder):
             self.size = float(self.singular_values[0] / max(meta["snapshots"], 1) ** 0.5) or 1.0
 
     def channels(self, fields: int) -> int:
-        """Latent channels for `fields` channels, which must be those of the training."""
+        """Latent channels for `fields` channels, as many as in the training."""
         if fields != self.fields:
             raise InputError(
                 f"compressor: {fields} channels are not allowed: it was trained on others. "

@@ -1,4 +1,4 @@
-"""Artefacts: finished results of stages, found again by the hash of everything that made them.
+"""Artefacts: finished results of stages, found again by the hash of all their inputs.
 
     ROOT/STAGE-HASH/           complete, never changed again; provenance.json tells its origin
     ROOT/STAGE-HASH.partial/   in work; kept when a run is killed, so that the stage can go on
@@ -95,7 +95,7 @@ class Artefact:
         return (self.path / PROVENANCE).is_file()
 
     def provenance(self) -> dict[str, Any]:
-        """What is known of the origin of a finished artefact."""
+        """The recorded origin of a finished artefact."""
         try:
             return json.loads((self.path / PROVENANCE).read_bytes())
         except (OSError, ValueError) as error:

@@ -67,7 +67,7 @@ class Machine(Spec):
 
 
 def read_machine(name: str | None) -> Machine:
-    """The machine file of `name`; None: what SCALED_MPI_MACHINE names, or local.
+    """The machine file of `name`; None: the machine of SCALED_MPI_MACHINE, or local.
 
     Errors: `InputError`.
     """

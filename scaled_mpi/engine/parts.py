@@ -1,4 +1,4 @@
-"""Parts of a configuration that decide what a training gives, for the hash of its stage."""
+"""Parts of a configuration that decide the result of a training, for the hash of its stage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GPU = Path("/dev/nvidia0")  # bits are promised for a kind of device; torch need
 
 
 def learned_part(experiment: ExperimentSpec, key: str, member: Spec, ranks: int) -> dict[str, Any]:
-    """Return what decides the weights of the block `key`: a training, or finished weights.
+    """Return the keys that decide the weights of the block `key`, trained or finished.
 
     The training ranks are part of it in the mode where they decide bits.
     """

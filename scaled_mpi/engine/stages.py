@@ -67,7 +67,7 @@ def run_stages(
     redo: str | None = None,
     say: Callable[[str], None] = print,
 ) -> Iterator[Stage]:
-    """Run what is not done, in order; yields after each stage, so that a report may be made.
+    """Run the unfinished stages in order; yields after each, so that a report may be written.
 
     `redo` names a stage that is computed again, with all that reads it; `upto` the last to run.
     """

@@ -89,7 +89,7 @@ def weights_of(part: TrainedPart, key: str) -> Path | None:
 
 
 def weights_part(part: TrainedPart, key: str) -> dict[str, Any]:
-    """Return what decides the weights of the block `key`, for the hash of its stage.
+    """Return the keys that decide the weights of the block `key`, for the hash of its stage.
 
     `member`: the decisive keys; `weights`: the SHA-256 of finished weights, where they are given.
     Errors: `InputError` for a name or folder without such weights.

@@ -19,7 +19,7 @@ Operation = Callable[..., np.ndarray]
 def cut_violations(
     apply: Operation, inputs: Sequence[tuple[np.ndarray, int]], shape: tuple[int, ...]
 ) -> list[str]:
-    """Return what differs from a local operation, one line each; none for a local one.
+    """Return differences from a local operation, one line each; none for a local one.
 
     `inputs`: arrays (..., *cells) and the reach on the first axis of cells; `apply(*arrays)` must
     return `shape`, (channels, *cells), in the type of the first array. Each array is cut in the

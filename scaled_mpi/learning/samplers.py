@@ -124,7 +124,7 @@ def sample(
 ) -> Any:
     """One sample, or a batch of them, in the shape of `noise(0)`.
 
-    `noise(k)` gives standard normals: k = 0 the start, k = 1 .. steps what a stochastic sampler
+    `noise(k)` gives standard normals: k = 0 the start, k = 1 .. steps the noise that a sampler
     draws in each step. `times` fall from 1 to 0, by default `schedule.times(steps)`. Noise of
     spread `sigma_min` stays in the sample. Errors: `InputError` for an unknown `kind`.
     """

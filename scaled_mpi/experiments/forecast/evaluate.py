@@ -22,7 +22,7 @@ SHOWN = (1, 10)  # leads whose spectra are kept, besides the last
 
 
 def work(context: Context[ForecastExperiment]) -> None:
-    """Record scores, spectra and seams of all methods, and what they cost."""
+    """Record scores, spectra, seams and costs of all methods."""
     truth = Trajectory(context.inputs["simulate"], "test-0000")
     blocks, comm = context.blocks(truth.grid, context.experiment.domain.tile)
     if comm is None:

@@ -84,5 +84,5 @@ def _seen(context: Context[ForecastExperiment], runs: list[Trajectory]) -> dict[
 
 
 def rival_folder(fit: Path, name: str) -> Path:
-    """Where the stage `fit` keeps what a rival has learned."""
+    """Folder of a rival's weights in the stage `fit`."""
     return fit / "rivals" / name

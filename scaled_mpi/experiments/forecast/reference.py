@@ -1,4 +1,4 @@
-"""The simulator's cheaper selves: what the same forecast costs without any learning."""
+"""The simulator's cheaper selves: the cost of the same forecast without any learning."""
 
 from __future__ import annotations
 

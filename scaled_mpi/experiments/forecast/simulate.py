@@ -93,7 +93,7 @@ def _test_run(context: Context[ForecastExperiment]) -> None:
 
 
 def reference_members(context: Context[ForecastExperiment]) -> None:
-    """`reference-0001` ...: what else might have come of the test run's last known frame."""
+    """Write `reference-0001` ...: further runs from the test run's last known frame."""
     experiment, simulator = context.experiment, context.experiment.system
     truth = Trajectory(context.folder, "test-0000")
     blocks, comm = context.blocks(truth.grid, experiment.domain.tile)

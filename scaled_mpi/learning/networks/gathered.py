@@ -34,7 +34,7 @@ class Gathered(nn.Module):
 class Filtered(Gathered):
     """The same with h beside x: a network of 2 C * factor^2 channels that answers half as many.
 
-    Two axes; `padding`, circular or replicate, is what the filter finds beyond the ends.
+    Two axes; `padding`, circular or replicate, fills the cells beyond the ends.
     """
 
     kernel: Tensor
