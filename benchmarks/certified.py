@@ -188,7 +188,7 @@ def report(runs: dict[str, list[Run]], clock: str, log: FactLog) -> dict[str, fl
             ("problems", len(some), ""),
             ("ratio.asm", ratios[0], ""),
         ):
-            log.record(f"{key}.{name}", value, unit)
+            log.record(key, value, unit, method=name)
     return medians
 
 
@@ -207,7 +207,7 @@ def break_even(medians: dict[str, float], spent: float, log: FactLog) -> None:
                 f"break-even of the network against {name}, {spent:.0f} s of data and training "
                 f"counted: {count}"
             )
-            log.record(f"breakeven.{name}", count, "problems")
+            log.record("breakeven", count, "problems", method=name)
 
 
 def read() -> argparse.Namespace:

@@ -19,7 +19,7 @@ from typing import Any
 from scaled_mpi.config import parse
 from scaled_mpi.engine import stages
 from scaled_mpi.experiments import kind_of
-from scaled_mpi.experiments.forecast.rates import Rates
+from scaled_mpi.experiments.forecast.rates import CodingRates
 from scaled_mpi.experiments.forecast.settings import ForecastExperiment
 from scaled_mpi.parallel.blocks import make_blocks
 from scaled_mpi.parallel.comm import SerialComm
@@ -96,7 +96,7 @@ def measure(name: str, steps: int, root: Path) -> Iterator[tuple[str, dict[str, 
         pass
     truth = Trajectory(found["simulate"].path, "test-0000")
     coder = chosen.compressor.load(found["compress"].path)
-    rates = Rates(make_blocks(truth.grid, chosen.domain.tile, 1), SerialComm(), list)
+    rates = CodingRates(make_blocks(truth.grid, chosen.domain.tile, 1), SerialComm(), list)
     frames = [0, len(truth) - 1]
     yield name, {**rates(coder, truth, frames, chosen.simulator), **getattr(coder, "scores", {})}
     if getattr(coder, "noises", 0):

@@ -31,7 +31,7 @@ from scaled_mpi.parallel.blocks import make_blocks
 from scaled_mpi.parallel.comm import SerialComm
 from scaled_mpi.problems import Darcy
 from scaled_mpi.problems.coefficients import LogNormal
-from scaled_mpi.problems.tiles import TileOperators
+from scaled_mpi.problems.tile_matrices import TileOperators
 
 SIZES = {"darcy": Learned(), "large": Learned(widths=(32, 64, 96), passes=3)}
 

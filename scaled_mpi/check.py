@@ -33,7 +33,7 @@ OVERLAP = 2  # cells, of the tiles that a local solver is checked on
 
 
 @dataclass(frozen=True)
-class Family:
+class CheckTable:
     """One family: its members, the names that mark a class of it, and its checks."""
 
     name: str  # also the end of the entry-point group, scaled_mpi.NAME
@@ -67,8 +67,8 @@ def _solver_violations(solver: Any) -> list[str]:
 
     from scaled_mpi.parallel.blocks import Grid, make_blocks
     from scaled_mpi.parallel.comm import SerialComm
-    from scaled_mpi.problems.stencil import diffusion_stencil
-    from scaled_mpi.problems.tiles import TileOperators
+    from scaled_mpi.problems.stencil_rows import diffusion_stencil
+    from scaled_mpi.problems.tile_matrices import TileOperators
 
     blocks = make_blocks(Grid((16, 16)), (8, 8), 1)
     stencil = diffusion_stencil(np.ones((18, 18)), blocks, 0, 0.1)
@@ -76,20 +76,20 @@ def _solver_violations(solver: Any) -> list[str]:
 
 
 FAMILIES = (
-    Family("simulators", simulators.MEMBERS, (("initial",),), checks.results),
-    Family(
+    CheckTable("simulators", simulators.MEMBERS, (("initial",),), checks.results),
+    CheckTable(
         "compressors",
         compressors.MEMBERS,
         (("encode",), ("decode",), ("fit", "load", "decode_reach")),
         _part("coder", coders.member_violations, coders.violations),
     ),
-    Family(
+    CheckTable(
         "local_solvers",
         local_solvers.MEMBERS,
         (("correct",), ("load", "learns")),
         _part("local solver", solvers.member_violations, _solver_violations),
     ),
-    Family(
+    CheckTable(
         "surrogates",
         surrogates.MEMBERS,
         (("advance",), ("fit", "load", "needs_whole_reach")),
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def load(target: str, overrides: Sequence[str] = ()) -> tuple[Family, Any]:
+def load(target: str, overrides: Sequence[str] = ()) -> tuple[CheckTable, Any]:
     """The family and the object that a target names. Errors: `InputError`, one line."""
     found = _from_module(target) if ":" in target else _by_name(target)
     family = next((f for f in FAMILIES if f.has(found)), None)

@@ -1,6 +1,7 @@
 """Measured numbers and the course of a training, one JSON line each; writers and readers.
 
-    facts.jsonl     {"name", "value", "unit", "stage", "ranks", and the place: tiles, jump, ...}
+    facts.jsonl     {"name", "value", "unit", "stage", "ranks", and the place: tiles, jump, ...};
+                    a line with the key "renamed" repeats a fact under its name of version 0.1
     events.jsonl    {"schema_version": 2, "moment", "epoch", "step", "train_loss", ..., "meta"};
                     the moments are on_start, on_epoch_end, on_train_end, on_exception, and no
                     line repeats the content of an earlier one
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from scaled_mpi.config import InputError
+from scaled_mpi.fact_names import RENAMED, old_forms
 from scaled_mpi.files import write_text
 
 SCHEMA_VERSION = 2
@@ -59,11 +61,15 @@ class FactLog:
             _drop_cut_line(self.path)
 
     def record(self, name: str, value: object, unit: str = "", **place: object) -> None:
-        """Add a number (or a word such as "never"); `place` says where or when it was measured."""
+        """Add a number (or a word such as "never"); `place` says where or when it was measured.
+
+        For one release the old names of the fact follow, each on a line of its own.
+        """
         if self.path is None:
             return
         fact = {"name": name, "value": value, "unit": unit, **self._common, **place}
-        _append(self.path, _json(fact) + "\n")
+        lines = [fact, *({**old, RENAMED: name} for old in old_forms(fact))]
+        _append(self.path, "".join(_json(line) + "\n" for line in lines))
 
 
 def read_facts(path: str | Path) -> list[dict[str, Any]]:

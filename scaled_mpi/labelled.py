@@ -166,7 +166,7 @@ def fields_of(
     return written
 
 
-def stored_runs(fields: Any) -> list[Trajectory] | None:
+def stored_runs(fields: object) -> list[Trajectory] | None:
     """Return the trajectories behind a dataset of `as_dataset` or `as_runs`.
 
     None where the dataset is a part of them, or holds other values.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scaled_mpi.compressors.coders import Coder
 from scaled_mpi.config import InputError
-from scaled_mpi.coupling.forecasting import Domain, begin, march_and_store
+from scaled_mpi.coupling.forecasting import TiledDomain, begin, march_and_store
 from scaled_mpi.coupling.schwarz import Sweeping
 from scaled_mpi.labelled import Describing, as_dataset, fields_of
 from scaled_mpi.parallel.blocks import handy_tile, whole_per_axis
@@ -99,7 +99,7 @@ class Model:
         how = replace(self.coupled, **{k: v for k, v in (coupled or {}).items() if v is not None})
         self._check(truth, start, jumps)
         tile = tuple(how.tile) if how.tile is not None else handy_tile(truth.grid.shape)
-        domain = Domain.of(truth, self.coder, self._tile(truth, tile), start, comm)
+        domain = TiledDomain.of(truth, self.coder, self._tile(truth, tile), start, comm)
         name = "forecast" if not member else f"forecast-{member:04d}"
         if domain is not None:
             domain = replace(domain, span=self.span)
@@ -145,7 +145,7 @@ class Model:
             )
         return tile
 
-    def _halo(self, how: Coupled, domain: Domain) -> tuple[int, ...]:
+    def _halo(self, how: Coupled, domain: TiledDomain) -> tuple[int, ...]:
         """The halo in latent cells, at most a tile."""
         axes, reach = len(domain.latent.tile), self.operator.reach
         halo = tuple(reach) if how.halo is None else whole_per_axis("halo", how.halo, axes, 0)

@@ -2,7 +2,7 @@
 
     outputs = scaled_mpi.open("outputs/ddm")
     outputs["couple/surrogate"]["u"].isel(time=-1).plot()
-    outputs.latest["vrmse.jump1.surrogate"]
+    outputs.fact("vrmse.lead", method="surrogate", lead=1)
 
 Needs numpy, h5py and xarray; no MPI, no PETSc, no parallel HDF5. The folder may be a copy.
 """
@@ -10,13 +10,14 @@ Needs numpy, h5py and xarray; no MPI, no PETSc, no parallel HDF5. The folder may
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaled_mpi.config import InputError
+from scaled_mpi.fact_names import each_once, named, old_forms, placed, places
 from scaled_mpi.facts import latest, read_events, read_facts
 from scaled_mpi.labelled import as_dataset
 from scaled_mpi.parallel.store import Trajectory, trajectory_names
@@ -47,13 +48,36 @@ class Outputs:
 
     @cached_property
     def facts(self) -> list[dict[str, Any]]:
-        """All measured numbers, in the order in which they were measured."""
-        return read_facts(self.path / "facts" / "facts.jsonl")
+        """All measured numbers as names and places, in the order of their measurement.
+
+        A folder of version 0.1 gives the same names.
+        """
+        return [dict(fact) for fact in each_once(read_facts(self.path / "facts" / "facts.jsonl"))]
+
+    def fact(self, name: str, **where: Any) -> Any:
+        """Return the last value of a name at exactly these places; an old name needs none.
+
+        Errors: `KeyError`, which lists the places of this name, or all names.
+        """
+        wanted = dict(placed({"name": name, **where}))
+        name = wanted.pop("name")
+        found = named(self.facts, name, **wanted)
+        if found:
+            return found[-1]["value"]
+        known = [places(fact) for fact in self.facts if fact["name"] == name]
+        needed = [_words(one) for one in known] or [fact["name"] for fact in self.facts]
+        asked = f"{name} {_words(wanted)}" if wanted else name
+        raise KeyError(f"{asked}: not measured. Needed: {'; '.join(dict.fromkeys(needed))}")
 
     @property
     def latest(self) -> dict[str, Any]:
-        """name -> the last value of each fact."""
-        return latest(self.facts)
+        """name -> the last value without a place; of a curve its last point.
+
+        For one release the old names stand here too, such as `vrmse.jump1.surrogate`.
+        """
+        single = [fact for fact in self.facts if not places(fact)]
+        old = [one for fact in self.facts for one in old_forms(fact)]
+        return latest([*self.facts, *single, *old])
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -88,6 +112,11 @@ def open_outputs(path: str | Path) -> Outputs:
         for folder, name in _trajectories(path)
     }
     return Outputs(path, xarray.DataTree.from_dict(found, name=path.resolve().name))
+
+
+def _words(where: Mapping[str, Any]) -> str:
+    """Places as text: `method=exact tiles=4`."""
+    return " ".join(f"{key}={value}" for key, value in where.items()) or "no place"
 
 
 def _trajectories(path: Path) -> list[tuple[Path, str]]:

@@ -20,12 +20,13 @@ from pathlib import Path
 from scaled_mpi.config import InputError, to_yaml
 from scaled_mpi.experiments import load
 from scaled_mpi.experiments.forecast.settings import ForecastExperiment, is_forecast
+from scaled_mpi.fact_names import each_once, old_forms
 from scaled_mpi.facts import read_facts
 from scaled_mpi.files import plain_name, sha256, write_text
 from scaled_mpi.shipped import SHIPPED, WEIGHTS
 
 LARGEST = 5_000_000  # bytes
-PLACES = ("lead", "jump", "k", "bin", "sweep", "level", "channel")  # of facts that are curves
+CURVES = {"lead", "jump", "k", "bin", "sweep", "level", "channel"}  # places of facts on curves
 
 
 def networks(folder: Path, experiment: ForecastExperiment) -> dict[str, Path]:
@@ -44,9 +45,14 @@ def networks(folder: Path, experiment: ForecastExperiment) -> dict[str, Path]:
 
 
 def numbers(folder: Path) -> str:
-    """Return the facts of a results folder that are single numbers, a line each."""
-    facts = read_facts(folder / "facts" / "facts.jsonl")
-    kept = [fact for fact in facts if not any(place in fact for place in PLACES)]
+    """Return the facts of a results folder that are single numbers, a line each.
+
+    Points of a curve that had a name of their own, such as the error after one jump, count too.
+    """
+    facts = each_once(read_facts(folder / "facts" / "facts.jsonl"))
+    kept = [
+        fact for fact in facts if any(not CURVES & set(one) for one in (fact, *old_forms(fact)))
+    ]
     return "".join(json.dumps(fact) + "\n" for fact in kept)
 
 

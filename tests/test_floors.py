@@ -16,6 +16,7 @@ FLOORS = {
     "files": 0,
     "plugins": 0,
     "facts": 0,
+    "fact_names": 0,
     "metrics": 0,
     "likeness": 0,
     "progress": 0,

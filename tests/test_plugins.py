@@ -159,7 +159,7 @@ class Single(Spec):
 CODE = """
 from scaled_mpi.compressors import MEMBERS
 from scaled_mpi.config import InputError, parse
-from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+from scaled_mpi.learning.networks.coding import CodingNetwork
 from scaled_mpi.learning.reconstruction import terms
 from scaled_mpi.surrogates import MEMBERS as SURROGATES
 

@@ -17,7 +17,7 @@ SPEC = {
 
 def run_of(*raw):
     about = {"run": "toy", "command": "./run toy.yaml", "commit": "abc", "ranks": 2}
-    return {"toy": make.Run(about, tuple(map(make.placed, raw)))}
+    return {"toy": make.Run(about, tuple(map(make.fact_of, raw)))}
 
 
 @pytest.mark.parametrize("page", make.pages(), ids=lambda path: path.stem)
@@ -39,14 +39,14 @@ def test_every_cell_names_a_fact_of_a_known_run():
         ("iterations.exact.N4", "iterations", {"tiles": 4, "method": "exact"}),
         ("iterations.N16", "iterations", {"tiles": 16, "method": "certified"}),
         ("time.exact.N4", "time", {"tiles": 4, "method": "exact"}),
-        ("vrmse.jump10.halo8", "vrmse", {"lead": 10, "method": "wide_halo"}),
-        ("vrmse.lead", "vrmse", {}),
+        ("vrmse.jump10.halo8", "vrmse.lead", {"lead": 10, "method": "wide_halo"}),
+        ("vrmse.lead", "vrmse.lead", {}),
         ("vrmse.median.linear", "vrmse.median", {"method": "linear"}),
         ("mae.linear", "mae", {"method": "linear"}),
-        ("mae.mean.lead", "mae.mean", {}),
-        ("spread.skill.lead3", "spread.skill", {"lead": 3}),
+        ("mae.mean.lead", "mae.mean.lead", {}),
+        ("spread.skill.lead3", "spread.skill.lead", {"lead": 3, "method": "surrogate"}),
         ("r2.forecast", "r2", {"method": "surrogate"}),
-        ("r2.forecast.spread", "r2.forecast.spread", {}),
+        ("r2.forecast.spread", "r2.spread", {"method": "surrogate"}),
         ("floor.ratio.hats", "floor.ratio", {"space": "hats"}),
         (
             "implicit.time.newton.learned.dt1000",
@@ -65,7 +65,7 @@ def test_every_cell_names_a_fact_of_a_known_run():
     ],
 )
 def test_old_names_become_places(old, name, places):
-    fact = make.placed({"name": old, "value": 1, "unit": "", "stage": "s", "ranks": 2})
+    fact = make.fact_of({"name": old, "value": 1, "unit": "", "stage": "s", "ranks": 2})
     assert (fact.name, fact.places) == (name, places)
 
 
@@ -85,7 +85,7 @@ def test_a_cell_takes_the_fewest_places_and_the_last_value():
         {"name": "mae.lead", "value": 20000.0, "method": "a", "lead": 2},
     )
     assert make.cell(runs, "run=toy method=a mae") == "0.123"
-    assert make.cell(runs, "run=toy method=a mae lead=*") == "3 to 20000"
+    assert make.cell(runs, "run=toy method=a mae.lead lead=*") == "3 to 20000"
     assert make.cell(runs, "run=toy method=b mae") == ""
     assert make.cell(runs, "run=other method=a mae") == ""
 
@@ -93,7 +93,7 @@ def test_a_cell_takes_the_fewest_places_and_the_last_value():
 def test_facts_are_taken_and_a_stale_page_is_found(tmp_path, monkeypatch):
     page = tmp_path / "toy.md"
     page.write_text(
-        "# Toy\n\n<!-- table\nrows:\n  one: run=toy vrmse method=a lead=1\n"
+        "# Toy\n\n<!-- table\nrows:\n  one: run=toy vrmse.lead method=a lead=1\n"
         "columns:\n  value: ''\n-->\nstale\n<!-- end -->\n"
     )
     monkeypatch.setattr(make, "HERE", tmp_path)

@@ -33,6 +33,7 @@ import yaml
 
 from scaled_mpi.config import InputError
 from scaled_mpi.experiments import load
+from scaled_mpi.fact_names import each_once, placed
 from scaled_mpi.facts import read_facts
 from scaled_mpi.files import write_text
 
@@ -44,35 +45,6 @@ TABLE = re.compile(r"(<!-- table\n(?P<spec>.*?)-->\n)(?P<made>.*?)(<!-- end -->)
 # Places that count the points of a curve. `take` stores a point only where a table shows it.
 CURVES = {"lead", "jump", "k", "bin", "sweep", "level", "channel", "iteration", "time", "noise"}
 ABOUT = ("stage", "ranks", "unit")  # keys of a fact that are no places
-
-# Names of version 0.1 that hold places; `fullmatch`, the first that fits.
-OLD_NAMES = [
-    re.compile(pattern)
-    for pattern in (
-        r"(?P<name>vrmse)\.jump(?P<lead>\d+)\.(?P<method>\w+)",
-        r"(?P<name>vrmse\.(?:mean|median)|mae(?!\.lead))\.(?P<method>\w+)",
-        r"(?P<name>spread\.skill)\.lead(?P<lead>\d+)",
-        r"(?P<name>vrmse|mae|mae\.mean|crps|spread|skill|spread\.skill|seam|e2)\.lead",
-        r"(?P<name>iterations)(?:\.(?P<method>[a-z]+))?\.N(?P<tiles>\d+)",
-        r"(?P<name>fallback\.tiles|coarse\.vectors|halo\.bytes)\.N(?P<tiles>\d+)",
-        r"(?P<name>residual|time)\.(?P<method>\w+)\.N(?P<tiles>\d+)",
-        r"(?P<name>floor\.\w+)\.(?P<space>onelevel|hats|twolevel)",
-        r"(?P<name>implicit\.\w+)\.(?P<method>\w+)(?:\.(?P<solver>exact|learned))?\.dt(?P<dt>.+)",
-        r"(?P<name>coarse\.block)\.(?P<axes>\d)d\.l(?P<length>.+)",
-        r"(?P<name>cov\.error\.tiled|variance\.ratio)\.(?P<axes>\d)d\.(?P<kernel>\w+)"
-        r"\.l(?P<length>.+)",
-        r"(?P<name>r2)\.(?P<method>\w+)",
-        r"(?P<name>cos\.fair|cos|stationarity|density\.drift|lyapunov\.sum|lyapunov\.path"
-        r"|lyapunov\.separation|lyapunov\.kept|lyapunov)\.(?P<field>\w+)\.(?P<system>\w+)",
-        r"(?P<name>dataset\.alive|dynamics\.size)\.(?P<system>\w+)",
-    )
-]
-OLD_METHODS = {  # by the name of the fact; "" is any
-    ("r2", "forecast"): "surrogate",
-    ("r2", "stepper"): "rival",
-    ("", "halo8"): "wide_halo",
-}
-NO_METHOD = {"iterations": "certified"}  # method of a name that holds none
 
 
 @dataclass(frozen=True)
@@ -92,22 +64,11 @@ class Run:
     facts: tuple[Fact, ...]
 
 
-def placed(raw: Mapping[str, Any]) -> Fact:
+def fact_of(raw: Mapping[str, Any]) -> Fact:
     """Return a line of facts.jsonl as name and places; a position inside a name is a place."""
+    raw = placed(raw)
     places = {key: raw[key] for key in raw if key not in ("name", "value", *ABOUT)}
-    name = str(raw["name"])
-    for pattern in OLD_NAMES:
-        if found := pattern.fullmatch(name):
-            inside = {key: _number(text) for key, text in found.groupdict().items() if text}
-            name = str(inside.pop("name"))
-            places = inside | places
-            break
-    if name in NO_METHOD:
-        places.setdefault("method", NO_METHOD[name])
-    if "method" in places:
-        for key in ((name, places["method"]), ("", places["method"])):
-            places["method"] = OLD_METHODS.get(key, places["method"])
-    return Fact(name, places, raw["value"])
+    return Fact(raw["name"], places, raw["value"])
 
 
 def query(words: str) -> tuple[str, dict[str, Any]]:
@@ -187,7 +148,7 @@ def stored() -> dict[str, Run]:
     runs = {}
     for path in sorted(FACTS.glob("*.jsonl")):
         about, *lines = read_facts(path)
-        runs[path.stem] = Run(about, tuple(map(placed, lines)))
+        runs[path.stem] = Run(about, tuple(map(fact_of, each_once(lines))))
     return runs
 
 
@@ -205,7 +166,7 @@ def take(folder: Path, command: str | None = None) -> Path:
     wanted = [query(words) for words in _cells() if f"run={experiment.name} " in f"{words} "]
     for _, places in wanted:
         places.pop("run")
-    kept = [raw for raw in facts if _kept(placed(raw), wanted)]
+    kept = [raw for raw in each_once(facts) if _kept(fact_of(raw), wanted)]
     about = {
         "run": experiment.name,
         "command": command or _command_of(experiment, folder),

@@ -7,7 +7,7 @@ from typing import Any
 from scaled_mpi.compressors.adversarial import Adversarial
 from scaled_mpi.compressors.autoencoder import Autoencoder
 from scaled_mpi.compressors.coders import member_violations
-from scaled_mpi.compressors.diffusion import DiffusionAutoencoder
+from scaled_mpi.compressors.diffusion_autoencoder import DiffusionAutoencoder
 from scaled_mpi.compressors.identity import Identity
 from scaled_mpi.compressors.pod import Pod
 from scaled_mpi.plugins import joined

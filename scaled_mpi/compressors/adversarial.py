@@ -8,17 +8,23 @@ other autoencoder, without the critic.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from scaled_mpi.compressors.autoencoder import Autoencoder
-from scaled_mpi.compressors.lesson import Lesson
+from scaled_mpi.compressors.lesson import CodingLesson
 from scaled_mpi.compressors.network_coder import seeded
 from scaled_mpi.config import InputError, Spec
 from scaled_mpi.learning.settings import Result
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.root import on_root
+
+if TYPE_CHECKING:
+    import torch
+
+    from scaled_mpi.learning.networks.coding import CodingNetwork
+    from scaled_mpi.learning.networks.critic import Judged
 
 
 class Critic(Spec):
@@ -71,17 +77,19 @@ class Adversarial(Autoencoder):
         """The first step that the critic takes part in."""
         return self.training.steps // 4 if self.critic.start is None else self.critic.start
 
-    def _pupil(self, network: Any, seed: int) -> Any:
+    def _pupil(self, network: CodingNetwork, seed: int) -> Judged:
         from scaled_mpi.learning.networks.critic import Judged, PatchCritic
 
         spec, of = self.critic, (len(network.factor), network.project.in_channels)
         critic = seeded(seed, lambda: PatchCritic(*of, spec.width, spec.depth))
         return Judged(network, critic, spec.weight)
 
-    def _lesson(self, *of: Any) -> Contest:
-        return Contest(self.begin, self._recipe(), *of)
+    def _lesson(self, *of: Any) -> CriticContest:
+        return CriticContest(self.begin, self._recipe(), *of)
 
-    def _chosen(self, pupil: Any, result: Result, exam: Lesson, comm: Comm) -> dict[str, float]:
+    def _chosen(
+        self, pupil: torch.nn.Module, result: Result, exam: CodingLesson, comm: Comm
+    ) -> dict[str, float]:
         """The last weights: the loss that names the best ones knows nothing of the critic."""
         import torch
 
@@ -99,7 +107,7 @@ class Adversarial(Autoencoder):
         return {name: value for name, value in found.items() if name != "loss"}
 
 
-class Contest(Lesson):
+class CriticContest(CodingLesson):
     """The lesson of an autoencoder that also has to pass its critic, from step `begin` on."""
 
     def __init__(self, begin: int, *of: Any) -> None:
@@ -110,14 +118,16 @@ class Contest(Lesson):
         """Normalised fields (size, C, *(patch + 2 ring)), and the step."""
         return {"fields": super().sample(step, micro, size), "step": step}
 
-    def loss(self, model: Any, batch: dict[str, Any]) -> Any:
+    def loss(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
         """The loss of the plain lesson, the coder's part and the critic's; a scalar tensor."""
         made, truth, total = self.remade(model, batch["fields"])
         if batch["step"] < self.begin:
             return total + model.truce()
         return total + model.contest(made, truth, total)
 
-    def further_scores(self, model: Any, made: Any, truth: Any) -> dict[str, float]:
+    def further_scores(
+        self, model: Any, made: torch.Tensor, truth: torch.Tensor
+    ) -> dict[str, float]:
         """Loss of the critic: 1 if blind, 0 if right by a margin; made, truth (1, C, *cells)."""
         from scaled_mpi.learning.networks.critic import hinge
 

@@ -1,6 +1,6 @@
 """Autoencoder: a field coded `factor` times coarser by a network that can be cut anywhere.
 
-The network (`learning/networks/autoencoder.py`) is a local operator both ways. A tile with
+The network (`learning/networks/coding.py`) is a local operator both ways. A tile with
 `encode_reach` cells around it has the latent of the whole domain. The decoder needs `decode_reach`
 latent cells; there are no seams to blend. Fields are normalised by channel, and so are latents: a
 network that learns on them meets mean 0 and spread 1.
@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
 from scaled_mpi.compressors.coders import Compressor
 from scaled_mpi.compressors.equation import system_of
-from scaled_mpi.compressors.lesson import Lesson, Material, Recipe
+from scaled_mpi.compressors.lesson import CodingLesson, Material, Recipe
 from scaled_mpi.compressors.network_coder import FILE, NetworkCoder, coding_network, seeded
 from scaled_mpi.config import InputError, Spec, check_name, decisive
 from scaled_mpi.facts import EventLog
@@ -31,6 +31,11 @@ from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.plugins import names
+
+if TYPE_CHECKING:
+    import torch
+
+    from scaled_mpi.learning.networks.coding import CodingNetwork
 
 FACTORS = (1, 2, 4, 8)
 
@@ -222,14 +227,16 @@ class Autoencoder(Compressor):
         quantised = self.bottleneck.kind == "vq"
         return Recipe(self.patch, self.factor, self.symmetric, self.terms, quantised)
 
-    def _lesson(self, *of: Any) -> Lesson:
-        return Lesson(self._recipe(), *of)
+    def _lesson(self, *of: Any) -> CodingLesson:
+        return CodingLesson(self._recipe(), *of)
 
-    def _pupil(self, network: Any, seed: int) -> Any:
+    def _pupil(self, network: CodingNetwork, seed: int) -> torch.nn.Module:
         """The module that is trained: the network, or what holds it."""
         return network
 
-    def _chosen(self, pupil: Any, result: Result, exam: Lesson, comm: Comm) -> dict[str, float]:
+    def _chosen(
+        self, pupil: torch.nn.Module, result: Result, exam: CodingLesson, comm: Comm
+    ) -> dict[str, float]:
         """Leave in `pupil` the weights to be used; returns their scores. Collective."""
         return result.best_metrics
 

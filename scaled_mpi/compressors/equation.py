@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scaled_mpi import simulators
 from scaled_mpi.config import InputError, parse
 from scaled_mpi.parallel.store import Trajectory
+
+if TYPE_CHECKING:
+    import torch
 
 KEY = "compressor.terms.residual"
 FRAMES = 4  # of each run, from which the spread of the rates is taken
@@ -61,7 +64,7 @@ def _spread_of_rates(simulator: Any, runs: Sequence[Trajectory]) -> np.ndarray:
     return np.where(spread > 0, spread, 1.0)
 
 
-def _tensor(values: np.ndarray) -> Any:
+def _tensor(values: np.ndarray) -> torch.Tensor:
     import torch
 
     return torch.from_numpy(values)

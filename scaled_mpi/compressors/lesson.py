@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scaled_mpi.learning.held_out import RunPart
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.keys import FreeStep
+
+if TYPE_CHECKING:
+    import torch
+
+    from scaled_mpi.learning.networks.coding import CodingNetwork
 
 JUDGED = 16  # patches that a validation looks at
 SURVEYED = 64  # patches that the linear start and the spread of the latents are taken from
@@ -40,7 +45,7 @@ class Recipe:
     quantised: bool  # the bottleneck has a book of codes, whose use is reported
 
 
-class Lesson:
+class CodingLesson:
     """Samples and losses of one autoencoder on some runs; see `learning.settings.Task`."""
 
     def __init__(
@@ -65,7 +70,7 @@ class Lesson:
             moments=moments,
         )
 
-    def start(self, network: Any) -> None:
+    def start(self, network: CodingNetwork) -> None:
         """Let the network begin as the best linear code of the runs."""
         from scaled_mpi.learning.distributed import one_thread
         from scaled_mpi.learning.networks.convolution import crop
@@ -75,7 +80,7 @@ class Lesson:
             network.start_linear(crop(survey, self.ring))
             network.start_bottleneck(survey)
 
-    def survey(self, network: Any) -> dict[str, list[float]]:
+    def survey(self, network: CodingNetwork) -> dict[str, list[float]]:
         """Mean and spread of each latent channel over some of the training patches."""
         import torch
 
@@ -93,8 +98,8 @@ class Lesson:
                 "latent_spread": spread.tolist(),
             }
 
-    def surveyed(self) -> Any:
-        """Normalised fields (SURVEYED, C, *(patch + 2 ring)), always the same."""
+    def surveyed(self) -> torch.Tensor:
+        """Return normalised fields (N, C, *cells) of N = SURVEYED patches, always the same."""
         import torch
 
         fields, _ = self.patches.draw(self.seed, FreeStep.SURVEY, range(SURVEYED))
@@ -109,7 +114,9 @@ class Lesson:
         """Mean square error of the decoded fields, and the further terms; a scalar tensor."""
         return self.remade(model, fields)[2]
 
-    def remade(self, model: Any, fields: Any) -> tuple[Any, Any, Any]:
+    def remade(
+        self, model: Any, fields: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The decoded fields (B, C, *cells), the truth there, and the scalar loss between them."""
         from scaled_mpi.learning.networks.convolution import crop
         from scaled_mpi.learning.reconstruction import terms
@@ -134,8 +141,8 @@ class Lesson:
             found["perplexity"], found["codes.used"] = model.bottleneck.usage()
         return {**found, **mean_vrmse(pairs)}
 
-    def examples(self, model: Any) -> Iterator[Any]:
-        """The patches that a validation looks at, (1, C, *(patch + 2 ring)), where `model` is."""
+    def examples(self, model: Any) -> Iterator[torch.Tensor]:
+        """Yield the patches (1, C, *cells) of a validation, on the device of `model`."""
         import torch
 
         device = next(model.parameters()).device
@@ -143,7 +150,9 @@ class Lesson:
             fields, _ = self.patches.draw(self.seed, FreeStep.VALIDATION, [number])
             yield torch.from_numpy(np.ascontiguousarray(fields[:, 0])).to(device)
 
-    def further_scores(self, model: Any, made: Any, truth: Any) -> dict[str, float]:
+    def further_scores(
+        self, model: Any, made: torch.Tensor, truth: torch.Tensor
+    ) -> dict[str, float]:
         """Further scores of one patch, decoded and true, (1, C, *cells) each."""
         return {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -13,10 +13,17 @@ from scaled_mpi.config import InputError
 from scaled_mpi.learning.schedules import SCHEDULES
 from scaled_mpi.parallel.blocks import whole_per_axis
 
+if TYPE_CHECKING:
+    import torch
+
+    from scaled_mpi.learning.networks.coding import CodingNetwork
+    from scaled_mpi.learning.networks.drawing import DrawingNetwork
+
+Network = TypeVar("Network")
 FILE = "coder.safetensors"
 
 
-def seeded(seed: int, build: Callable[[], Any]) -> Any:
+def seeded(seed: int, build: Callable[[], Network]) -> Network:
     """Return `build()` with torch's random numbers from `seed` on; they are then put back."""
     import torch
 
@@ -30,9 +37,9 @@ def network_of(meta: Mapping[str, Any], seed: int) -> Any:
     return seeded(seed, lambda: NETWORKS[meta["kind"]](meta))
 
 
-def coding_network(meta: Mapping[str, Any]) -> Any:
+def coding_network(meta: Mapping[str, Any]) -> CodingNetwork:
     """Encoder, bottleneck and decoder."""
-    from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+    from scaled_mpi.learning.networks.coding import CodingNetwork
 
     spec = meta["autoencoder"]
     factor = whole_per_axis("compressor.factor", spec["factor"], meta["axes"], 1)
@@ -49,7 +56,7 @@ def coding_network(meta: Mapping[str, Any]) -> Any:
     )
 
 
-def _drawing_network(meta: Mapping[str, Any]) -> Any:
+def _drawing_network(meta: Mapping[str, Any]) -> DrawingNetwork:
     from scaled_mpi.learning.networks.drawing import DrawingNetwork, DrawingSize
 
     keys = dict(meta["autoencoder"]["decoder"])
@@ -152,7 +159,7 @@ class NetworkCoder(Coder):
         made = self._apply(self.network.decode, *values)
         return (made * self._spread + self._mean).astype(latent.dtype)
 
-    def _apply(self, operation: Any, *values: np.ndarray) -> np.ndarray:
+    def _apply(self, operation: Callable[..., torch.Tensor], *values: np.ndarray) -> np.ndarray:
         import torch
 
         batch = [

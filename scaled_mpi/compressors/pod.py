@@ -36,7 +36,7 @@ from scaled_mpi.compressors.alignment import (
     shift_of,
 )
 from scaled_mpi.compressors.coders import Coder, Compressor
-from scaled_mpi.compressors.snapshots import Snapshots, from_snapshots, to_snapshots
+from scaled_mpi.compressors.snapshot_matrix import SnapshotMatrix, from_snapshots, to_snapshots
 from scaled_mpi.config import InputError
 from scaled_mpi.facts import EventLog
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
@@ -110,7 +110,7 @@ class Pod(Compressor):
             def forward(field: np.ndarray) -> np.ndarray:
                 return aligned(self._forward(field), reference)
 
-        shots = Snapshots(runs, factor, comm, forward, self.normalise)
+        shots = SnapshotMatrix(runs, factor, comm, forward, self.normalise)
         self._check_rank(shots.count)
         values, modes, total = shots.modes(self.method, self._wanted, seed)
         pod = PodModel(

@@ -36,8 +36,8 @@ from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.petsc import LinearSystem
 from scaled_mpi.problems.elliptic import mean, norm
-from scaled_mpi.problems.stencil import Stencil
-from scaled_mpi.problems.tiles import TileOperators
+from scaled_mpi.problems.stencil_rows import Stencil
+from scaled_mpi.problems.tile_matrices import TileOperators
 
 TRIES = 3  # solves one after the other, each from the last answer, before giving up
 ABSURD = 1e3  # local defect over local residual at which a tile becomes exact at once

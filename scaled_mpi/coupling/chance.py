@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scaled_mpi.coupling.tiles import TileWindows
+from scaled_mpi.coupling.tile_windows import TileWindows
 from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import normal

@@ -28,7 +28,7 @@ from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.petsc import Basis, Lattice, LinearSystem
 from scaled_mpi.problems.elliptic import mean
-from scaled_mpi.problems.tiles import TileOperators
+from scaled_mpi.problems.tile_matrices import TileOperators
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 SHIFT = 1e-9  # of the Neumann matrix, relative to its diagonal: its constants have no inverse

@@ -35,7 +35,7 @@ from scaled_mpi.surrogates.operators import Operator
 
 
 @dataclass(frozen=True)
-class Domain:
+class TiledDomain:
     """A decomposed domain on one rank: stored frames, blocks, coding, the first known frame.
 
     Frame `start` of `truth` is the last known one. `span` is the time of one jump; by default the
@@ -52,14 +52,16 @@ class Domain:
     @classmethod
     def of(
         cls, truth: Trajectory, coder: Coder, tile: Sequence[int], start: int, comm: Comm
-    ) -> Domain | None:
+    ) -> TiledDomain | None:
         """Return the domain of this rank; None on a rank without a tile. Collective."""
         blocks = make_blocks(truth.grid, tuple(tile), comm.size)
         owners = first_ranks(comm, blocks.ranks)
         return None if owners is None else cls.on(truth, coder, blocks, owners, start)
 
     @classmethod
-    def on(cls, truth: Trajectory, coder: Coder, blocks: Blocks, comm: Comm, start: int) -> Domain:
+    def on(
+        cls, truth: Trajectory, coder: Coder, blocks: Blocks, comm: Comm, start: int
+    ) -> TiledDomain:
         """Return the domain of a rank that owns a block of `blocks`."""
         return cls(truth, blocks, comm, Coding(coder, blocks, comm), start)
 
@@ -68,7 +70,7 @@ class Domain:
         """The blocks of the latent field."""
         return self.coding.latent
 
-    def whole(self) -> Domain | None:
+    def whole(self) -> TiledDomain | None:
         """Return the same domain as one tile on rank 0, None on the other ranks. Collective."""
         grid = self.blocks.grid
         blocks = replace(self.blocks, tile=grid.shape, split=(1,) * grid.axes)
@@ -127,7 +129,7 @@ class Begun:
 
 
 def begin(
-    domain: Domain,
+    domain: TiledDomain,
     operator: Operator,
     halo: Sequence[int],
     sweeping: Sweeping,
@@ -176,7 +178,7 @@ class Course:
 def march_and_store(
     folder: Path,
     name: str,
-    domain: Domain,
+    domain: TiledDomain,
     begun: Begun,
     jumps: int,
     save_every: int = 0,
@@ -228,7 +230,7 @@ def march_and_store(
 class _Saved:
     """The saved state of a march in a file of its own."""
 
-    def __init__(self, path: Path, domain: Domain, begun: Begun) -> None:
+    def __init__(self, path: Path, domain: TiledDomain, begun: Begun) -> None:
         self.path, self.domain, self.stopping = path, domain, False
         self.frames, self.course = begun.frames, Course()
         saved = load_checkpoint(path, domain.comm, domain.latent)

@@ -20,7 +20,7 @@ from scaled_mpi.local_solvers.residuals import write_residuals
 from scaled_mpi.parallel.blocks import make_blocks
 from scaled_mpi.parallel.comm import Comm, SerialComm, shares
 from scaled_mpi.parallel.keys import FirstRun
-from scaled_mpi.problems.tiles import TileOperators
+from scaled_mpi.problems.tile_matrices import TileOperators
 
 SMOOTHNESS = 4.0  # cells, standard deviation of the smoothing that makes e
 

@@ -39,12 +39,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scaled_mpi.coupling.linearised import Linearised, Rates
+from scaled_mpi.coupling.linearised import Linearised, ReactionRates
 from scaled_mpi.coupling.solving import NotConverged, Solving
 from scaled_mpi.local_solvers.solvers import LocalSolver
 from scaled_mpi.parallel.comm import largest
 from scaled_mpi.parallel.nonlinear import Nonlinear, solve_linear, solve_nonlinear
-from scaled_mpi.parallel.petsc import Course
+from scaled_mpi.parallel.petsc import KrylovCourse
 
 GAMMA = 2 - math.sqrt(2)
 WORSE = 2.0  # ||F|| of a guess over that of no change, above which it is not used
@@ -89,7 +89,7 @@ class ImplicitStep:
 
     def __init__(
         self,
-        rates: Rates,
+        rates: ReactionRates,
         old: np.ndarray,
         length: float,
         solvers: tuple[LocalSolver, LocalSolver],
@@ -187,7 +187,7 @@ class ImplicitStep:
         most: int,
         length: float | None = None,
         tolerance: float | None = None,
-    ) -> Course:
+    ) -> KrylovCourse:
         """One run of SNES from `start`, for a step of another length if one is given."""
         length, tolerance = length or self.length, tolerance or self.spec.tolerance
 
@@ -264,7 +264,7 @@ Make = Callable[..., ImplicitStep]  # (old, length, scale) -> a step to enter
 
 def backward_euler(
     make: Make,
-    rates: Rates,
+    rates: ReactionRates,
     old: np.ndarray,
     dt: float,
     method: str,
@@ -277,7 +277,7 @@ def backward_euler(
 
 def tr_bdf2(
     make: Make,
-    rates: Rates,
+    rates: ReactionRates,
     old: np.ndarray,
     dt: float,
     method: str,

@@ -11,7 +11,7 @@ import numpy as np
 
 from scaled_mpi.compressors.coders import Coder
 from scaled_mpi.coupling.chance import Chance
-from scaled_mpi.coupling.tiles import TileWindows
+from scaled_mpi.coupling.tile_windows import TileWindows
 from scaled_mpi.parallel.blocks import Blocks, behind
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.halo import Halo

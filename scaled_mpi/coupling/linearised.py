@@ -38,14 +38,14 @@ from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.petsc import LinearSystem
 from scaled_mpi.problems.elliptic import norm
-from scaled_mpi.problems.stencil import Stencil, diffusion_stencil
-from scaled_mpi.problems.tiles import TileOperators
+from scaled_mpi.problems.stencil_rows import Stencil, diffusion_stencil
+from scaled_mpi.problems.tile_matrices import TileOperators
 from scaled_mpi.simulators.contract import Reacting
 
 LEAST = 0.1  # of the diffusion's diagonal: what damped Jacobi divides by, at least
 
 
-class Rates:
+class ReactionRates:
     """f of a reacting simulator on the grid of `blocks`; states are float64 (2, *block.size)."""
 
     def __init__(self, simulator: Reacting, blocks: Blocks, comm: Comm) -> None:
@@ -85,7 +85,7 @@ class Rates:
 class Matrix:
     """s - f'(U) at one state: its product, and the four parts that tiles and hats are made of."""
 
-    def __init__(self, rates: Rates, state: np.ndarray, shift: float) -> None:
+    def __init__(self, rates: ReactionRates, state: np.ndarray, shift: float) -> None:
         self.rates, self.state, self.shift = rates, state, shift
         (first, self.gain), (left, second) = rates.simulator.shifted_reaction(state, shift)
         self.loss = -left
@@ -192,7 +192,7 @@ def _diagonal(values: np.ndarray) -> Stencil:
 class ExactPair(ExactSolver):
     """Sparse LU of both species on every tile."""
 
-    def prepare(self, operators: Any) -> None:
+    def prepare(self, operators: TileOperators) -> None:
         """Factorise all tiles of a `PairOfTiles`."""
         self.factors = [sparse_factor(operators, tile) for tile in range(len(operators))]
 
@@ -236,7 +236,7 @@ class Linearised:
     """
 
     def __init__(
-        self, rates: Rates, solvers: tuple[LocalSolver, LocalSolver], spec: Solving
+        self, rates: ReactionRates, solvers: tuple[LocalSolver, LocalSolver], spec: Solving
     ) -> None:
         exact = all(solver.exact for solver in solvers)
         self.rates, self.applications = rates, 0

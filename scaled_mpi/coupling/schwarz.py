@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scaled_mpi.coupling.chance import Chance
-from scaled_mpi.coupling.tiles import TileWindows
+from scaled_mpi.coupling.tile_windows import TileWindows
 from scaled_mpi.parallel.blocks import behind
 from scaled_mpi.parallel.comm import exact_sum
 from scaled_mpi.parallel.halo import Halo

@@ -1,6 +1,6 @@
 """Trajectories that others made, brought into the store: one member a file format."""
 
-from scaled_mpi.datasets.hdf5 import Hdf5Files
+from scaled_mpi.datasets.hdf5_files import Hdf5Files
 from scaled_mpi.datasets.netcdf import NetcdfFiles
 from scaled_mpi.datasets.npz import NpzFiles
 from scaled_mpi.datasets.well import WellFiles

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from scaled_mpi.config import InputError
-from scaled_mpi.datasets.arrays import ArrayFiles
+from scaled_mpi.datasets.array_files import ArrayFiles
 from scaled_mpi.parallel import hdf5
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from scaled_mpi.config import InputError
-from scaled_mpi.datasets.arrays import ArrayFiles
+from scaled_mpi.datasets.array_files import ArrayFiles
 from scaled_mpi.datasets.plain import COMMAND
 
 LARGEST_PACKED = 8 << 30  # bytes of a compressed member, which has to be held in memory

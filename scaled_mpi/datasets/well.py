@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scaled_mpi.config import InputError
-from scaled_mpi.datasets.hdf5 import Hdf5Source
+from scaled_mpi.datasets.hdf5_files import Hdf5Source
 from scaled_mpi.datasets.runs import Place, Run, Source, TrajectoryFiles
 from scaled_mpi.parallel.blocks import Boundary, per_axis
 from scaled_mpi.parallel.hdf5 import plain_dataset

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from scaled_mpi.config import InputError
 from scaled_mpi.engine.kind import Export, Found, Kind
@@ -34,7 +33,7 @@ def export(kind: Kind, experiment: ExperimentSpec, found: Found, name: str, fold
     return target
 
 
-def export_netcdf(experiment: Any, found: Found, folder: Path) -> Path:
+def export_netcdf(experiment: ExperimentSpec, found: Found, folder: Path) -> Path:
     """Write every trajectory of the finished stages as `folder`/STAGE/NAME.nc (NetCDF 4)."""
     done = {stage: one.path for stage, one in found.items() if one.done}
     runs = [(stage, path, name) for stage, path in done.items() for name in trajectory_names(path)]

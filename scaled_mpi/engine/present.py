@@ -14,7 +14,7 @@ from scaled_mpi.engine.kind import Kind
 from scaled_mpi.engine.settings import ExperimentSpec
 from scaled_mpi.facts import read_events
 from scaled_mpi.files import write_text
-from scaled_mpi.parallel.comm import quiet_barrier
+from scaled_mpi.parallel.comm import Comm, quiet_barrier
 from scaled_mpi.report.page import Contents, Page, write_report
 from scaled_mpi.report.series import Numbers
 
@@ -24,7 +24,7 @@ def present(
     experiment: ExperimentSpec,
     found: Mapping[str, Artefact],
     folder: Path,
-    comm: Any,
+    comm: Comm,
     partial: bool = False,
 ) -> Path:
     """Fill `folder` from the finished artefacts; returns the page's path. Collective."""

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from scaled_mpi.config import InputError, plain
 from scaled_mpi.engine.artefacts import Artefact, artefact_hash, building
@@ -20,7 +19,7 @@ from scaled_mpi.engine.context import Context
 from scaled_mpi.engine.kind import Kind, Stage
 from scaled_mpi.engine.settings import ExperimentSpec
 from scaled_mpi.facts import FactLog
-from scaled_mpi.parallel.comm import quiet_barrier
+from scaled_mpi.parallel.comm import Comm, quiet_barrier
 from scaled_mpi.parallel.root import on_root
 
 
@@ -62,7 +61,7 @@ def run_stages(
     kind: Kind,
     experiment: ExperimentSpec,
     found: Mapping[str, Artefact],
-    comm: Any,
+    comm: Comm,
     *,
     upto: str | None = None,
     redo: str | None = None,
@@ -101,7 +100,7 @@ def _run(
     artefact: Artefact,
     found: Mapping[str, Artefact],
     experiment: ExperimentSpec,
-    comm: Any,
+    comm: Comm,
     again: bool,
     say: Callable[[str], None],
 ) -> None:

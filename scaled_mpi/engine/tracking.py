@@ -4,7 +4,8 @@
     wandb          FOLDER/wandb, an offline run, for `wandb sync`; WANDB_MODE=online sends at once
 
 Both get the contents of `facts/` and nothing else. The curves of the training are by epoch, every
-other number by the place of its measurement, if that place counts something. Rank 0 alone writes.
+other number by the place of its measurement, if that place counts something. Its further places
+stand behind its name: `solve/iterations/exact/4`. Rank 0 alone writes.
 Keys and the environment are never read here nor written; a key for the network stays with wandb.
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from scaled_mpi.config import InputError
+from scaled_mpi.fact_names import each_once, places, positions
 from scaled_mpi.facts import read_facts, read_scalars
 
 STEPS = ("epoch", "jump", "lead", "iteration")  # places of a fact that count something
@@ -39,11 +41,17 @@ def points(folder: Path) -> Iterator[Point]:
         for column, value in row.items():
             if column not in WORDS and value is not None and math.isfinite(value):
                 yield f"training/{row['split']}/{column}", row["epoch"], value
-    for fact in read_facts(folder / "facts" / "facts.jsonl"):
+    for fact in each_once(read_facts(folder / "facts" / "facts.jsonl")):
         value = fact["value"]
         if isinstance(value, (int, float)) and math.isfinite(value):
-            step = next((fact[key] for key in STEPS if isinstance(fact.get(key), int)), 0)
-            yield f"{fact['stage']}/{fact['name']}", step, float(value)
+            counted = next((key for key in STEPS if isinstance(fact.get(key), int)), "")
+            beside = [
+                f"{place:g}" if isinstance(place, float) else str(place)
+                for key, place in places(fact).items()
+                if key != counted and (isinstance(place, str) or key in positions(fact["name"]))
+            ]
+            name = "/".join((fact["stage"], fact["name"], *beside))
+            yield name, fact.get(counted, 0), float(value)
 
 
 def track(folder: Path, sink: str) -> Path:

@@ -88,7 +88,7 @@ def _kind_name(tree: Mapping[str, Any]) -> str:
     return "forecast"
 
 
-def _preset(path: str | Path, presets: Any, preset: str | None) -> list[str]:
+def _preset(path: str | Path, presets: object, preset: str | None) -> list[str]:
     """The overrides of the presets A,B of a file."""
     chosen: list[str] = []
     for name in preset.split(",") if preset is not None else ():

@@ -134,7 +134,7 @@ class Denoiser(nn.Module):
         self.network, self.schedule, self.spread = network, schedule, spread
         self.row = PARAMETRIZATIONS[parametrization]
 
-    def forward(self, x: Tensor, t: Tensor | float, condition: Any = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor | float, condition: object = None) -> Tensor:
         """E[x | x_t], in the shape of `x` (or, with valid convolutions, of its core)."""
         c = self.coefficients(x, t)
         made = self.network(c.c_in * x, c.c_noise.flatten(), condition)
@@ -145,7 +145,7 @@ class Denoiser(nn.Module):
         x: Tensor,
         t: Tensor,
         noise: Tensor,
-        condition: Any = None,
+        condition: object = None,
         weight: Tensor | float = 1.0,
     ) -> Tensor:
         """Mean of weight * |F - target of F|^2; scalar. `weight` broadcasts against x.
@@ -159,7 +159,7 @@ class Denoiser(nn.Module):
         wanted = (_core(x, made) - c.c_skip * _core(noisy, made)) / c.c_out
         return (weight * (made.float() - wanted).square()).mean()
 
-    def score(self, x: Tensor, t: Tensor | float, condition: Any = None) -> Tensor:
+    def score(self, x: Tensor, t: Tensor | float, condition: object = None) -> Tensor:
         """Gradient of the log density of the noisy data."""
         made = self(x, t, condition)
         time = torch.as_tensor(t, dtype=x.dtype, device=x.device)
@@ -172,7 +172,7 @@ class Denoiser(nn.Module):
         alpha, sigma = self.schedule.alpha(time), self.schedule.sigma(time)
         return Coefficients(*(_wide(c, x) for c in self.row(alpha, sigma, self.spread)))
 
-    def on_arrays(self, condition: Any = None) -> Callable[[np.ndarray, float], np.ndarray]:
+    def on_arrays(self, condition: object = None) -> Callable[[np.ndarray, float], np.ndarray]:
         """The denoiser as a function of NumPy arrays (B, ...), for samplers outside torch."""
         weight = next(self.network.parameters())
 

@@ -90,7 +90,7 @@ class Micro:
         self.task, self.size, self.device, self.seed = task, spec.micro_size, device, seed
         self.cast = spec.precision == "bf16"
 
-    def loss(self, model: Any, step: int, micro: int) -> torch.Tensor:
+    def loss(self, model: torch.nn.Module, step: int, micro: int) -> torch.Tensor:
         """Scalar loss; every random number of the model is keyed by (seed, step, micro) alone."""
         batch = move(self.task.sample(step, micro, self.size), self.device)
         key = np.random.SeedSequence((self.seed % 2**63, step, micro))

@@ -17,10 +17,10 @@ import torch
 
 from scaled_mpi.config import InputError
 from scaled_mpi.facts import EventLog
-from scaled_mpi.learning.checkpoint import Account, Checkpoint, fingerprint, restore
 from scaled_mpi.learning.distributed import MODES, Micro, Outcome, one_thread, pick_device
 from scaled_mpi.learning.optimisers import averaged, learning_rate, make_optimiser, set_rate
 from scaled_mpi.learning.settings import NotFinite, Result, Task, Training
+from scaled_mpi.learning.training_checkpoint import Account, Checkpoint, fingerprint, restore
 from scaled_mpi.learning.weights import load_into, load_weights, save_weights
 from scaled_mpi.parallel.comm import Comm, SerialComm, shares
 from scaled_mpi.parallel.root import on_root

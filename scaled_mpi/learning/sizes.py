@@ -54,14 +54,14 @@ class UNetSize(Spec):
         return _reach(len(self.widths), 2 * self.blocks)
 
 
-class Levels(UNetSize):
+class NetworkLevels(UNetSize):
     """A U-Net where another network could stand."""
 
     kind: Literal["unet"] = "unet"
 
 
-class Blocks(Spec):
-    """Residual blocks of one resolution; see `learning/networks/blocks.py`."""
+class NetworkBlocks(Spec):
+    """Residual blocks of one resolution; see `learning/networks/building_blocks.py`."""
 
     kind: Literal["local"] = "local"
     width: PositiveInt = 64
@@ -83,7 +83,9 @@ def _violations(member: object) -> list[str]:
     return found or missing(member, ("multiple", "padding", "build"))
 
 
-SIZES = members("scaled_mpi.networks", {"unet": Levels, "local": Blocks}, _violations)
+SIZES = members(
+    "scaled_mpi.networks", {"unet": NetworkLevels, "local": NetworkBlocks}, _violations
+)
 AnySize = choice(SIZES)
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 Field = Callable[[Tensor], Tensor]
 
 
-class Residuals(NamedTuple):
+class DensityResiduals(NamedTuple):
     """Fields (B, n) of one batch and the residuals of two halves of the probes (B,)."""
 
     v: Tensor
@@ -38,7 +38,7 @@ class Residuals(NamedTuple):
         return (self.first * self.second).mean() / scale
 
 
-def residuals(field: Field, x: Tensor, score: Tensor, probes: int, keep: bool) -> Residuals:
+def residuals(field: Field, x: Tensor, score: Tensor, probes: int, keep: bool) -> DensityResiduals:
     """Residuals of `field` at x (B, ...) with `probes` (even) probes.
 
     `keep` keeps the graph, for a loss. `score` has the shape of x.
@@ -55,10 +55,10 @@ def residuals(field: Field, x: Tensor, score: Tensor, probes: int, keep: bool) -
     along = (v * flat).sum(1)
     half = probes // 2
     first, second = (torch.stack(part).mean(0) for part in (estimates[:half], estimates[half:]))
-    return Residuals(v, flat, first + along, second + along)
+    return DensityResiduals(v, flat, first + along, second + along)
 
 
-def stationarity_loss(found: Residuals, symmetry: float, unit: float) -> Tensor:
+def stationarity_loss(found: DensityResiduals, symmetry: float, unit: float) -> Tensor:
     """The loss of this module's head; scalar."""
     size = found.v.square().sum(1).mean()
     loss = (found.first * found.second).mean() / (size + 1e-8)

@@ -19,7 +19,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from scaled_mpi.learning.settings import (
     Result,
@@ -32,9 +32,12 @@ from scaled_mpi.learning.settings import (
 from scaled_mpi.parallel.comm import Comm, quiet_bcast, split
 from scaled_mpi.parallel.signals import Stopped
 
+if TYPE_CHECKING:
+    import torch
+
 
 def train(
-    model: Any,
+    model: torch.nn.Module,
     task: Task,
     spec: Training,
     session: Session,

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from scaled_mpi.local_solvers.solvers import LocalSolver, LocalSolverSpec
-from scaled_mpi.problems.tiles import TileOperators
+from scaled_mpi.problems.tile_matrices import TileOperators
 
 WIDEST = 128  # band in cells up to which a banded factor pays
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -23,7 +23,12 @@ from scaled_mpi.local_solvers.solvers import LocalSolver, LocalSolverSpec
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import integers
-from scaled_mpi.problems.tiles import TileOperators
+from scaled_mpi.problems.tile_matrices import TileOperators
+
+if TYPE_CHECKING:
+    import torch
+
+    from scaled_mpi.learning.networks.local_solver import LocalSolverNetwork
 
 WEIGHTS = "best.safetensors"
 JUDGED = 96  # held-out local problems that a validation looks at
@@ -89,8 +94,8 @@ class Learned(LocalSolverSpec):
     def _train(
         self, files: list[Path], comm: Comm, folder: Path, events: EventLog | None, seed: int
     ) -> None:
-        lesson = Lesson(Residuals(files[: -self.held_out]), seed)
-        exam = Lesson(Residuals(files[-self.held_out :]), seed)
+        lesson = ResidualLesson(Residuals(files[: -self.held_out]), seed)
+        exam = ResidualLesson(Residuals(files[-self.held_out :]), seed)
         told = plain(self)
         told.pop("weights", None)
         meta = {"kind": self.kind, "axes": lesson.problems.high.shape[1], "solver": told}
@@ -99,7 +104,7 @@ class Learned(LocalSolverSpec):
         train(make_network(meta, seed), task, self.training, session)
 
 
-def make_network(meta: Mapping[str, Any], seed: int) -> Any:
+def make_network(meta: Mapping[str, Any], seed: int) -> LocalSolverNetwork:
     """A network of the shape in `meta`, its first weights decided by `seed`."""
     import torch
 
@@ -113,12 +118,12 @@ def make_network(meta: Mapping[str, Any], seed: int) -> Any:
         )
 
 
-def loss(model: Any, batch: Mapping[str, Any]) -> Any:
+def loss(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
     """Mean of ||A z - r|| / ||r|| over a batch, a scalar tensor."""
     return relative_defects(model, batch).mean()
 
 
-def relative_defects(model: Any, batch: Mapping[str, Any]) -> Any:
+def relative_defects(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
     """||A z - r|| / ||r|| of each local problem, a tensor (n,)."""
     from scaled_mpi.learning.networks.local_solver import apply_scaled, scaled
 
@@ -129,7 +134,7 @@ def relative_defects(model: Any, batch: Mapping[str, Any]) -> Any:
     return defect.flatten(1).norm(dim=1) / residual.flatten(1).norm(dim=1)
 
 
-class Lesson:
+class ResidualLesson:
     """Training samples of residual files; see `learning.settings.Task`."""
 
     def __init__(self, problems: Residuals, seed: int) -> None:
@@ -212,7 +217,7 @@ class LearnedSolver(LocalSolver):
     def _parts(self, count: int) -> list[slice]:
         return [slice(a, min(a + self.chunk, count)) for a in range(0, count, self.chunk)]
 
-    def _put(self, values: np.ndarray) -> Any:
+    def _put(self, values: np.ndarray) -> torch.Tensor:
         import torch
 
         return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self.device)

@@ -17,7 +17,7 @@ import numpy as np
 
 from scaled_mpi.config import InputError
 from scaled_mpi.files import put_in_place
-from scaled_mpi.problems.tiles import TileOperators
+from scaled_mpi.problems.tile_matrices import TileOperators
 
 PATTERN = "residuals-*.npz"
 

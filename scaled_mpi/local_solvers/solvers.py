@@ -27,7 +27,7 @@ from scaled_mpi.facts import EventLog
 from scaled_mpi.learning.given_weights import TrainedPart
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.plugins import block_violations, missing
-from scaled_mpi.problems.tiles import TileOperators
+from scaled_mpi.problems.tile_matrices import TileOperators
 
 SCALE = 1024.0  # a power of two: a linear solver's answer scales by it to a few roundings
 TOLERANCE = 1e-3  # relative, of answers in float32

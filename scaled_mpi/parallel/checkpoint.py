@@ -108,11 +108,11 @@ def _not_finite(arrays: Mapping[str, np.ndarray], block: Block | None) -> str | 
     return None
 
 
-def _piece(name: str, values: np.ndarray, block: Block | None) -> hdf5.Piece:
+def _piece(name: str, values: np.ndarray, block: Block | None) -> hdf5.StoredPiece:
     if block is None:
-        return hdf5.Piece(name)
+        return hdf5.StoredPiece(name)
     lead = np.ndim(values) - len(block.size)
-    return hdf5.Piece(name, (0,) * lead + block.start, np.asarray(values))
+    return hdf5.StoredPiece(name, (0,) * lead + block.start, np.asarray(values))
 
 
 def _lay_out(path: Path, blocks: Blocks, arrays: Mapping[str, Any], lead: dict) -> None:

@@ -46,7 +46,7 @@ class Variable:
 
 
 @dataclass(frozen=True)
-class Piece:
+class StoredPiece:
     """The part of a variable that one rank writes: `values` from `start` on, None for nothing."""
 
     name: str
@@ -119,7 +119,7 @@ def attribute(value: object) -> str | bool | int | float | np.number | np.ndarra
     return json.dumps(value)
 
 
-def write(path: Path, comm: Comm, pieces: Sequence[Piece]) -> None:
+def write(path: Path, comm: Comm, pieces: Sequence[StoredPiece]) -> None:
     """Write every rank's piece of the same variables, in the same order, into a laid out file.
 
     Collective; the file is closed at the end. All ranks raise the error of one.
@@ -139,7 +139,7 @@ def has_mpi() -> bool:
     return bool(h5py.get_config().mpi)
 
 
-def _write_together(path: Path, comm: Comm, pieces: Sequence[Piece]) -> None:
+def _write_together(path: Path, comm: Comm, pieces: Sequence[StoredPiece]) -> None:
     import h5py
     from h5py import h5fd, h5p, h5s
 
@@ -168,7 +168,7 @@ def _write_together(path: Path, comm: Comm, pieces: Sequence[Piece]) -> None:
     raise_together(comm, error)
 
 
-def _write_by_root(path: Path, comm: Comm, pieces: Sequence[Piece]) -> None:
+def _write_by_root(path: Path, comm: Comm, pieces: Sequence[StoredPiece]) -> None:
     plan = comm.gather(
         [
             None if p.values is None else (p.start, p.values.shape, p.values.dtype.str)
@@ -188,7 +188,9 @@ def _write_by_root(path: Path, comm: Comm, pieces: Sequence[Piece]) -> None:
     raise_together(comm, error)
 
 
-def _receive_and_write(path: Path, comm: Comm, pieces: Sequence[Piece], plan: list | None) -> None:
+def _receive_and_write(
+    path: Path, comm: Comm, pieces: Sequence[StoredPiece], plan: list | None
+) -> None:
     import h5py
 
     error = None
@@ -210,7 +212,7 @@ def _receive_and_write(path: Path, comm: Comm, pieces: Sequence[Piece], plan: li
         raise error
 
 
-def _write_alone(path: Path, pieces: Sequence[Piece]) -> None:
+def _write_alone(path: Path, pieces: Sequence[StoredPiece]) -> None:
     import h5py
 
     with h5py.File(path, "r+") as file:

@@ -16,7 +16,7 @@ from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.petsc import (
     Apply,
     AsPreconditioner,
-    Course,
+    KrylovCourse,
     PETSc,
     Watch,
     petsc_comm,
@@ -50,7 +50,7 @@ def solve_nonlinear(
     atol: float,
     most: int,
     linear_rtol: float = 1e-3,
-) -> Course:
+) -> KrylovCourse:
     """Solve F(U) = 0 from `start`, of any shape, until ||F|| <= atol or `most` iterations.
 
     `newton`: line search, and preconditioned flexible GMRES on the product of the derivative;
@@ -99,7 +99,7 @@ def solve_nonlinear(
             inner.setPythonContext(_Sweep(system.residual, system.precondition, shape))
             snes.setNPCSide(PETSc.PC.Side.RIGHT)
         snes.solve(None, x)
-        return Course(
+        return KrylovCourse(
             x.array_r.reshape(shape).copy(),
             tuple(course),
             snes.getIterationNumber(),
@@ -115,7 +115,7 @@ def solve_linear(
     *,
     rtol: float,
     watch: Watch | None = None,
-) -> Course:
+) -> KrylovCourse:
     """Solve J W = right by flexible GMRES until ||J W - right|| <= rtol ||right||; any shape."""
     course: list[float] = []
     shape = right.shape
@@ -136,7 +136,7 @@ def solve_linear(
         ksp.setOperators(_shell(_Product(lambda _, way: product(way), shape), b, comm, stack))
         _flexible(ksp, precondition, shape, rtol, see)
         ksp.solve(b, x)
-        return Course(
+        return KrylovCourse(
             x.array_r.reshape(shape).copy(),
             tuple(course),
             ksp.getIterationNumber(),

@@ -31,7 +31,7 @@ DIVERGED_LIMIT = 1e8  # growth of the residual over its start at which a solve i
 
 
 @dataclass(frozen=True)
-class Course:
+class KrylovCourse:
     """The course of a solve: my block of u, the residual norms it saw, its own verdict."""
 
     solution: np.ndarray
@@ -158,7 +158,7 @@ class LinearSystem:
         method: str = "fgmres",
         start: np.ndarray | None = None,
         watch: Watch | None = None,
-    ) -> Course:
+    ) -> KrylovCourse:
         """Run a Krylov method on b = `load` until ||b - A u|| <= rtol ||b||, or `most` steps.
 
         Fields are float64 (*block.size). `precondition` maps a residual block to a correction
@@ -198,7 +198,7 @@ class LinearSystem:
                 ksp.setInitialGuessNonzero(True)
             ksp.solve(b, x)
             solution = x.array_r.reshape(self.shape).copy()
-            return Course(
+            return KrylovCourse(
                 solution, tuple(course), ksp.getIterationNumber(), ksp.getConvergedReason()
             )
 

@@ -298,12 +298,12 @@ class TrajectoryWriter:
         notes = {"Conventions": "CF-1.8", "name": self.name, **self.attributes}
         hdf5.create(path, coordinates, variables, notes)
 
-    def _pieces(self) -> list[hdf5.Piece]:
+    def _pieces(self) -> list[hdf5.StoredPiece]:
         if self._block is None:
-            return [hdf5.Piece(channel) for channel in self.channels]
+            return [hdf5.StoredPiece(channel) for channel in self.channels]
         start = (0, *self._block.start)
         return [
-            hdf5.Piece(channel, start, np.stack([frame[c] for frame in self._waiting]))
+            hdf5.StoredPiece(channel, start, np.stack([frame[c] for frame in self._waiting]))
             for c, channel in enumerate(self.channels)
         ]
 

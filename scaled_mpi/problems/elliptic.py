@@ -13,13 +13,13 @@ from scaled_mpi.parallel.comm import Comm, exact_sum, raise_together
 from scaled_mpi.parallel.keys import Stream
 from scaled_mpi.parallel.streams import cell_indices, normal
 from scaled_mpi.problems.coefficients import Coefficient, Constant
-from scaled_mpi.problems.stencil import Stencil, diffusion_stencil
+from scaled_mpi.problems.stencil_rows import Stencil, diffusion_stencil
 
 Kind = Literal["dirichlet", "neumann", "periodic"]
 WAVES = 4  # largest wave number of the smooth part of a right-hand side, in half waves
 
 
-class Source(Spec):
+class LoadSource(Spec):
     """Right-hand side: a smooth field of root mean square about `smooth`, plus white noise."""
 
     smooth: float = Field(default=1.0, ge=0)
@@ -54,7 +54,7 @@ class Elliptic(Spec):
     boundary: Kind | tuple[Kind, ...] = "dirichlet"
     dx: PositiveFloat = 1.0
     reaction: float = Field(default=0.0, ge=0)
-    source: Source = Source()
+    source: LoadSource = LoadSource()
 
     @property
     def medium(self) -> Coefficient:

@@ -26,7 +26,7 @@ class Method(NamedTuple):
 
 METHODS: dict[str, Method] = {
     "surrogate": Method("surrogate, coupled", "#d55e00", "-", 2.6, "o"),
-    "halo8": Method("halo = reach, one exchange", "#0072b2", "-", 1.6, "s"),
+    "wide_halo": Method("halo = reach, one exchange", "#0072b2", "-", 1.6, "s"),
     "plain": Method("plain network, no mask", "#56b4e9", (0, (5, 2)), 1.6, "D"),
     "nosweep": Method("short halo, no sweep", "#56b4e9", (0, (1, 1.5)), 2.0, "v"),
     "persistence": Method("persistence", "#8a8a8a", "-", 1.3, "P"),

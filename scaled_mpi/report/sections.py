@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from scaled_mpi.fact_names import positions
 from scaled_mpi.report import figures, movies, tables
 from scaled_mpi.report.page import Contents
 from scaled_mpi.report.pictures import Pictures, film, strip
@@ -141,7 +142,9 @@ def seconds_of_stages(numbers: Numbers) -> dict[str, float]:
     for fact in numbers.facts:
         own = f"time.{fact.get('stage')}"
         if fact["name"] == own or fact["name"].startswith(own + "."):
-            found[fact["name"].removeprefix("time.").replace(".", ", ")] = number(fact["value"])
+            words = fact["name"].removeprefix("time.").split(".")
+            words += [str(fact[place]) for place in positions(fact["name"]) if place in fact]
+            found[", ".join(words)] = number(fact["value"])
     return found
 
 

@@ -6,25 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# Keys that distinguish the facts of one name; all others are remarks.
-PLACES = (
-    "method",
-    "lead",
-    "jump",
-    "sweep",
-    "k",
-    "channel",
-    "band",
-    "window",
-    "member",
-    "N",
-    "iteration",
-    "start",
-    "noise",
-    "time",
-    "bin",
-    "level",
-)
+from scaled_mpi.fact_names import each_once, named, places
+
 Series = dict[str, tuple[list[float], list[float]]]
 
 
@@ -36,22 +19,46 @@ def number(value: str | float | None) -> float:
 
 
 class Numbers:
-    """All facts of one experiment; the last fact of a name and place counts."""
+    """All facts of one experiment; the last fact of a name and place counts.
+
+    Facts of folders of version 0.1 are read as names and places.
+    """
 
     def __init__(self, facts: Iterable[Mapping[str, Any]]) -> None:
         latest: dict[tuple[Any, ...], Mapping[str, Any]] = {}
-        for fact in facts:
+        for fact in each_once(facts):
             key = (fact["name"], fact.get("stage"), fact.get("ranks"), *places(fact).items())
             latest.pop(key, None)  # so that the newest also stands last
             latest[key] = fact
         self.facts = list(latest.values())
 
-    def value(self, name: str) -> float | None:
-        """Return the last number of this name without a place, None if there is none."""
-        found = [fact for fact in self.facts if fact["name"] == name and not places(fact)]
-        if not found or math.isnan(number(found[-1]["value"])):
-            return None
-        return number(found[-1]["value"])
+    def value(self, name: str, **where: object) -> float | None:
+        """Return the last number of a name whose places are exactly `where`; None without one."""
+        found = self.remark(name, "value", **where)
+        return None if found is None or math.isnan(found) else found
+
+    def remark(self, name: str, key: str, **where: object) -> float | None:
+        """Return the number of one key, such as `spread`, of the last fact that has this key."""
+        found = [number(fact[key]) for fact in named(self.facts, name, **where) if key in fact]
+        return found[-1] if found else None
+
+    def by(self, over: str, name: str, **where: object) -> dict[Any, Any]:
+        """Return the values of a name by the place `over`; a text stays text.
+
+        The places of each fact are `over` and exactly `where`.
+        """
+        return {
+            fact[over]: fact["value"]
+            for fact in self.facts
+            if fact["name"] == name
+            and over in fact
+            and places(fact) == {over: fact[over], **where}
+        }
+
+    def among(self, name: str, *keys: str) -> list[tuple[Any, ...]]:
+        """Return the values of some places of a name, one tuple a fact that has all, each once."""
+        found = [fact for fact in self.facts if fact["name"] == name and set(keys) <= set(fact)]
+        return list(dict.fromkeys(tuple(fact[key] for key in keys) for fact in found))
 
     def series(self, name: str, over: str, by: str | None = "method", **where: object) -> Series:
         """Return points (x, y) of every value of the place `by`, sorted by the place `over`.
@@ -86,11 +93,6 @@ class Numbers:
         return sorted(
             {int(fact["lead"]) for fact in self.facts if fact["name"] == name and "lead" in fact}
         )
-
-
-def places(fact: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the places of a fact, in the order of PLACES."""
-    return {key: fact[key] for key in PLACES if key in fact}
 
 
 def milestones(leads: list[int], wanted: tuple[int, ...] = (1, 10)) -> list[int]:

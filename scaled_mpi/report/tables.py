@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from scaled_mpi.report.series import Numbers, number, places, quantity
+from scaled_mpi.fact_names import places
+from scaled_mpi.report.series import Numbers, number, quantity
 
 COLUMNS = ("name", "value", "unit", "stage", "ranks", "tiles")
 ROWS = ("lead", "jump", "k", "sweep")

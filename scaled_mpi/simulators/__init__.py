@@ -1,7 +1,7 @@
 """Simulators: states that advance. To add one: one file, one line in `BUILT_IN`.
 
-The contract is `contract.Simulator` (fields on a grid) or `contract.Particles`; generic code runs
-a member through the free functions of `running`. A package of the user's own adds a member by the
+`contract.Simulator` is the contract of fields on a grid, `contract.ParticleSimulator` of flocks.
+Generic code runs a member through the free functions of `running`. A package adds one by the
 entry-point group `scaled_mpi.simulators`.
 """
 

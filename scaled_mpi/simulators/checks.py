@@ -206,7 +206,7 @@ OF_FIELDS: dict[str, Check] = {
 class Flight:
     """A simulator of particles in one block."""
 
-    def __init__(self, simulator: contract.Particles, axes: int) -> None:
+    def __init__(self, simulator: contract.ParticleSimulator, axes: int) -> None:
         self.simulator = simulator
         self.exchange = simulator.exchange(simulator.blocks((8,) * axes, 1), SerialComm())
         self.state = simulator.initial(self.exchange, SEED)
@@ -224,7 +224,7 @@ def _numbers_of(state: Any) -> list[np.ndarray]:
     return [particles.ids[order], particles.position[order], *payload]
 
 
-def _same(first: Any, second: Any) -> bool:
+def _same(first: object, second: object) -> bool:
     pairs = zip(_numbers_of(first), _numbers_of(second), strict=True)
     return all(np.array_equal(*pair) for pair in pairs)
 

@@ -1,9 +1,9 @@
 """Contracts of the simulators: the members that generic code asks for, and one error line.
 
 A simulator is a frozen object whose fields are its YAML keys. It never knows MPI: it receives a
-block and an exchange that fills its halo. `Simulator` advances fields on a grid; `Particles`
-advances particles between the blocks of a grid. Everything further is optional; `running` holds
-the default of each:
+block and an exchange that fills its halo. `Simulator` advances fields on a grid;
+`ParticleSimulator` advances particles between the blocks of a grid. Everything further is
+optional; `running` holds the default of each:
 
     grid(shape) -> Grid                 spacing 1, periodic
     condition: dict[str, float]         {}: no parameter tells its runs apart
@@ -78,7 +78,7 @@ class Simulator(Protocol):
         """The fields (C, *size) of a state."""
 
 
-class Particles(Protocol):
+class ParticleSimulator(Protocol):
     """Particles in a box; states are the particles of one rank."""
 
     @property
@@ -148,13 +148,13 @@ def member_violations(member: object) -> list[str]:
     return [f"{name}: {one} is missing" for one in lacking]
 
 
-def missing(simulator: Any, needed: Sequence[str]) -> list[str]:
+def missing(simulator: object, needed: Sequence[str]) -> list[str]:
     """Those of `needed` that a simulator, an object or its class, does not have, in order."""
     keys = getattr(simulator, "model_fields", {}) if isinstance(simulator, type) else {}
     return [name for name in needed if not hasattr(simulator, name) and name not in keys]
 
 
-def require(simulator: Any, needed: Sequence[str] = FIELDS, key: str = "simulator") -> None:
+def require(simulator: object, needed: Sequence[str] = FIELDS, key: str = "simulator") -> None:
     """Errors: `InputError` naming the members that the simulator lacks of a contract."""
     lacking = missing(simulator, needed)
     if lacking:

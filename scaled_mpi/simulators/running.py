@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from scaled_mpi.config import InputError
 from scaled_mpi.parallel.blocks import Block, Blocks, Grid, make_blocks
@@ -82,7 +83,7 @@ def advancing(
     comm: Comm,
     seed: tuple[int, int],
     steps: int = 0,
-    dtype: Any = np.float32,
+    dtype: DTypeLike = np.float32,
 ) -> Advance:
     """(state, steps) -> state, with the halo of one run and its noise, from step `steps` on."""
     exchange = Halo(blocks, comm, halo_width(simulator, blocks), dtype)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -47,14 +46,14 @@ SKEWS = 10  # random skew matrices in three dimensions
 BOUND = 4.0  # standardised states beyond which a path has left, as published
 APART, APART_STEP = 64, 0.1  # paths and time of a step, as published
 
-Found = list[tuple[str, float]]
+Found = list[tuple[str, float, dict[str, str]]]  # name, value, places
 Module = Callable[[torch.Tensor], torch.Tensor]
 
 
 def study(
     name: str, noise: float, steps: int, horizon: float, apart: int, seed: int, folder: Path
 ) -> tuple[Found, dict[str, np.ndarray]]:
-    """Learn and measure one case: facts by name, and arrays (n, ...) for its picture.
+    """Learn and measure one case: facts by name and places, and arrays (n, ...) for its picture.
 
     `horizon` is the time of the exponents, `apart` the steps of the published separation.
     """
@@ -79,12 +78,13 @@ def _plane(
     found: Found = []
     for kind, field in fields.items():
         at = x.float() if kind == "flow" else x
-        found.append((f"stationarity.{kind}.{name}", exact_residual(field, at, score(at))))
+        where = {"field": kind, "system": name}
+        found.append(("stationarity", exact_residual(field, at, score(at)), where))
         rate = _as_rate(field, samples, 1.0)
         exponents = lyapunov_exponents(rate, samples[:STARTS], STEP, round(horizon / STEP))
-        found.append((f"lyapunov.{kind}.{name}", float(exponents[:, 0].mean())))
-        found.append((f"lyapunov.sum.{kind}.{name}", float(exponents.sum(1).mean())))
-        found.append((f"density.drift.{kind}.{name}", _drift(mixture, rate, samples[:64])))
+        found.append(("lyapunov", float(exponents[:, 0].mean()), where))
+        found.append(("lyapunov.sum", float(exponents.sum(1).mean()), where))
+        found.append(("density.drift", _drift(mixture, rate, samples[:64]), where))
     paths = {
         f"paths.{kind}": _paths(_as_rate(field, samples, 1.0), samples[:SHOWN], STEP, horizon)
         for kind, field in fields.items()
@@ -125,13 +125,19 @@ def _lorenz(
         **{f"skew{k}": score(x) @ _skew_matrix(seed, k).T for k in range(SKEWS)},
     }
     along = {kind: abs(_cosine(field, true(samples[some]))) for kind, field in fields.items()}
+    turned = float(np.mean([along[f"skew{k}"] for k in range(SKEWS)]))
     found += [
-        ("stationarity.flow.lorenz", exact_residual(flow, x, score(x))),
-        ("cos.flow.lorenz", along["flow"]),
-        ("cos.score.lorenz", along["score"]),
-        ("cos.trainingfree.lorenz", float(np.mean([along[f"skew{k}"] for k in range(SKEWS)]))),
+        ("stationarity", exact_residual(flow, x, score(x)), _on_lorenz("flow")),
+        ("cos", along["flow"], _on_lorenz("flow")),
+        ("cos", along["score"], _on_lorenz("score")),
+        ("cos", turned, _on_lorenz("trainingfree")),
     ]
     return found, pictures
+
+
+def _on_lorenz(kind: str) -> dict[str, str]:
+    """The places of a fact of one field."""
+    return {"field": kind, "system": "lorenz"}
 
 
 def _standardised(mean: np.ndarray, spread: np.ndarray) -> Rate:
@@ -155,15 +161,16 @@ def _chaos(
     apart = separation(
         lambda x: slow * rate(x), samples[:: len(samples) // APART][:APART], APART_STEP, steps
     )
-    found = [(f"lyapunov.kept.{kind}.lorenz", len(kept) / len(exponents))]
+    where = _on_lorenz(kind)
+    found: Found = [("lyapunov.kept", len(kept) / len(exponents), where)]
     if len(kept):
         largest = float(kept[:, 0].mean())
         found += [
-            (f"lyapunov.{kind}.lorenz", largest),
-            (f"lyapunov.sum.{kind}.lorenz", float(kept.sum(1).mean())),
-            (f"lyapunov.path.{kind}.lorenz", largest / float(speeds.mean())),
+            ("lyapunov", largest, where),
+            ("lyapunov.sum", float(kept.sum(1).mean()), where),
+            ("lyapunov.path", largest / float(speeds.mean()), where),
         ]
-    return found + ([] if apart is None else [(f"lyapunov.separation.{kind}.lorenz", apart)])
+    return found + ([] if apart is None else [("lyapunov.separation", apart, where)])
 
 
 def _exact(mixture: Mixture) -> Module:
@@ -183,7 +190,7 @@ def _flow(
 ) -> Module:
     """A dense network under the stationarity loss of the score."""
 
-    def loss(model: Any, x: torch.Tensor) -> torch.Tensor:
+    def loss(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         at = noisy(x)
         with torch.no_grad():
             s = score(at)
@@ -195,7 +202,12 @@ def _flow(
 
 
 def _train(
-    model: Any, loss: Any, samples: np.ndarray, steps: int, seed: int, folder: Path
+    model: torch.nn.Module,
+    loss: Callable[..., torch.Tensor],
+    samples: np.ndarray,
+    steps: int,
+    seed: int,
+    folder: Path,
 ) -> None:
     folder.mkdir(exist_ok=True)
     border = len(samples) * 7 // 8

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import PositiveInt
@@ -34,6 +34,11 @@ from scaled_mpi.surrogates.score import (
     seeded,
     train_on,
 )
+
+if TYPE_CHECKING:
+    import torch
+
+    from scaled_mpi.learning.denoising import Denoiser
 
 Extent = tuple[int, ...]
 
@@ -64,7 +69,7 @@ class FieldDenoiser(TrainedPart):
         """Cells that an axis of a field is a multiple of."""
         return self.coarsen * self.network.multiple
 
-    def build(self, schedule: Schedule, spread: float = 1.0, periodic: bool = False) -> Any:
+    def build(self, schedule: Schedule, spread: float = 1.0, periodic: bool = False) -> Denoiser:
         """The untrained `learning.denoising.Denoiser` of data of this spread."""
         from scaled_mpi.learning.denoising import Denoiser
         from scaled_mpi.learning.networks.gathered import Filtered, Gathered
@@ -124,7 +129,7 @@ class FieldDenoiser(TrainedPart):
 
 
 @dataclass(frozen=True)
-class Boxes:
+class BoxSet:
     """Normalised periodic boxes (N, C, *cells), to learn from and to validate on."""
 
     learned: np.ndarray
@@ -134,7 +139,7 @@ class Boxes:
 def fit_windows(
     spec: FieldDenoiser,
     schedule: Schedule,
-    boxes: Boxes,
+    boxes: BoxSet,
     extents: Sequence[Extent],
     session: Session,
 ) -> Result:
@@ -146,7 +151,7 @@ def fit_windows(
 
     from scaled_mpi.learning.scores import moved
 
-    def cut(x: Any) -> Any:
+    def cut(x: torch.Tensor) -> torch.Tensor:
         rows, columns = extents[int(torch.randint(len(extents), ()))]
         return moved(x)[:, :, :rows, :columns]
 
@@ -159,7 +164,7 @@ def fit_windows(
 def fit_means(
     spec: FieldDenoiser,
     schedule: Schedule,
-    boxes: Boxes,
+    boxes: BoxSet,
     block: int,
     spread: float,
     session: Session,
@@ -172,7 +177,7 @@ def fit_means(
 
     from scaled_mpi.learning.scores import moved
 
-    def pooled(x: Any) -> Any:
+    def pooled(x: torch.Tensor) -> torch.Tensor:
         return block * torch.nn.functional.avg_pool2d(moved(x), block)
 
     held_out = torch.from_numpy(boxes.held_out[:JUDGED])
@@ -200,7 +205,7 @@ def _fit(
     return train_on(model, replace(lesson, meta=meta), spec.training, session)
 
 
-def denoising_loss(model: Any, x: Any) -> Any:
+def denoising_loss(model: Denoiser, x: torch.Tensor) -> torch.Tensor:
     """The denoiser's loss at one time in each of as many equal parts of [0, 1]; a scalar."""
     import torch
 

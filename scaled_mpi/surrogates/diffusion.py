@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
@@ -26,7 +26,7 @@ from pydantic import Field, PositiveInt, model_validator
 from scaled_mpi.config import InputError
 from scaled_mpi.learning.schedules import SCHEDULES, AnySchedule, Powered
 from scaled_mpi.learning.settings import Training
-from scaled_mpi.learning.sizes import AnySize, Blocks, size_of
+from scaled_mpi.learning.sizes import AnySize, NetworkBlocks, size_of
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.keys import FreeStep, Stream
 from scaled_mpi.parallel.streams import uniform
@@ -37,6 +37,11 @@ from scaled_mpi.surrogates.fitting import (
     JumpSpec,
     patches_of,
 )
+
+if TYPE_CHECKING:
+    import torch
+
+    from scaled_mpi.learning.networks.conditional import ConditionalJump
 
 EXAMINED = 4  # samples of a patch in a validation
 SAMPLED = 4  # patches of a validation that are sampled
@@ -59,7 +64,7 @@ class Diffusion(JumpSpec):
     )
 
     kind: Literal["diffusion"] = "diffusion"
-    network: AnySize = Blocks()
+    network: AnySize = NetworkBlocks()
     schedule: AnySchedule = Powered(alpha_min=1e-3, sigma_min=1e-2)
     parametrization: Literal["epsilon", "x0", "v", "flow", "edm"] = "edm"
     sampler: Literal["ddim", "euler", "heun", "sde"] = "heun"
@@ -106,14 +111,14 @@ class Diffusion(JumpSpec):
         """The trained operator of a folder that `fit` filled."""
         return DiffusionOperator(Path(folder), device or self.device)
 
-    def _network(self, meta: Mapping[str, Any], seed: int) -> Any:
+    def _network(self, meta: Mapping[str, Any], seed: int) -> ConditionalJump:
         return network_of(meta, seed)
 
     def _lesson(self, excerpt: Excerpt, seed: int) -> DiffusionLesson:
         return DiffusionLesson(self, excerpt, seed)
 
 
-def network_of(meta: Mapping[str, Any], seed: int) -> Any:
+def network_of(meta: Mapping[str, Any], seed: int) -> ConditionalJump:
     """A network of the shape in `meta`, its first weights decided by `seed`."""
     import torch
 
@@ -156,7 +161,7 @@ class DiffusionLesson:
             "told": bool(told < self.spec.told),
         }
 
-    def loss(self, model: Any, batch: Mapping[str, Any]) -> Any:
+    def loss(self, model: ConditionalJump, batch: Mapping[str, Any]) -> torch.Tensor:
         """The denoising loss at times drawn evenly; a scalar tensor."""
         import torch
 
@@ -184,7 +189,7 @@ class DiffusionLesson:
             future, where = truth, mask - box_mask(cells, self.reach, window)
         return Known(window * mask[:, None], mask, told, future, where), truth
 
-    def judge(self, model: Any) -> dict[str, float]:
+    def judge(self, model: ConditionalJump) -> dict[str, float]:
         """The loss under noise that is always the same, and scores of a few samples."""
         import torch
 
@@ -209,7 +214,7 @@ class DiffusionLesson:
                 losses.append(float(model.loss(known, truth, time, noise)))
             return {"loss": float(np.mean(losses)), **self._sampled(model, device)}
 
-    def _sampled(self, model: Any, device: Any) -> dict[str, float]:
+    def _sampled(self, model: ConditionalJump, device: torch.device) -> dict[str, float]:
         """Fair CRPS, in spreads, and spread over error of a few samples of a few patches."""
         import torch
 
@@ -255,17 +260,17 @@ class DiffusionOperator(JumpOperator):
         self.unit = self.coarsen * size_of(spec["network"]).multiple
         self.noises = noise_channels(self.sampler, self.steps, self.meta["channels"])
 
-    def _network(self, meta: Mapping[str, Any]) -> Any:
+    def _network(self, meta: Mapping[str, Any]) -> ConditionalJump:
         return network_of(meta, 0)
 
     def _made(
         self,
         window: np.ndarray,
         mask: np.ndarray,
-        told: Any,
+        told: torch.Tensor | None,
         future: tuple[np.ndarray, np.ndarray] | None,
         noise: np.ndarray | None,
-    ) -> Any:
+    ) -> torch.Tensor:
         from scaled_mpi.learning.networks.conditional import Known
 
         ahead = where = None

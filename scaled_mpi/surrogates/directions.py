@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ class Truth(NamedTuple):
     moved: np.ndarray
 
 
-class March(NamedTuple):
+class DirectionMarch(NamedTuple):
     """The stochastic march: see the head of this module."""
 
     steps: int
@@ -58,7 +58,7 @@ class March(NamedTuple):
     memory: float
 
 
-def kernel_field(kernel: np.ndarray, device: str = "cpu") -> Field:
+def kernel_field(kernel: np.ndarray, device: str | torch.device = "cpu") -> Field:
     """Return v = K * s of fields (B, 2, Y, X); the kernel (2, 2, k, k) lies on the device."""
     placed = torch.from_numpy(kernel.copy()).float().to(device)
     return lambda _, score: skew.convolve(placed, score)
@@ -116,7 +116,7 @@ def marched(
     fields: Sequence[Field],
     score: Score,
     start: Tensor,
-    march: March,
+    march: DirectionMarch,
     seed: int,
     seen: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
@@ -192,7 +192,7 @@ class Contest:
         sizes: Sequence[int],
         draws: int,
         seed: int,
-        device: Any,
+        device: str | torch.device,
     ) -> None:
         self.score, self.seed, self.draws, self.device = score, seed, draws, device
         self.test, self.snapshots = test, self._there(test.snapshots)
@@ -229,7 +229,9 @@ class Contest:
             found[name] = float(values.mean()), float(values.std())
         return found
 
-    def upstream(self, march: March) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def upstream(
+        self, march: DirectionMarch
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """name -> |cosine| of each sample (or draw), (n,); and pictures of the first sample.
 
         The pictures are of the better sign. `marched.NAME` (2, Y, X) is the displacement.
@@ -260,7 +262,7 @@ class Contest:
             found[name] = self._drawn(self.fields[name], start, march)
         return found, pictures
 
-    def _drawn(self, fields: Sequence[Field], start: Tensor, march: March) -> np.ndarray:
+    def _drawn(self, fields: Sequence[Field], start: Tensor, march: DirectionMarch) -> np.ndarray:
         """|cosine| of every random field (F,), each from one of the samples in turn."""
         places = np.arange(len(fields)) % len(start)
         moved = marched(fields, self.score, start[places][:, None], march, self.seed)

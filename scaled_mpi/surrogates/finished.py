@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, PositiveInt, model_validator
 
 from scaled_mpi.config import InputError, Spec, parse, plain
 from scaled_mpi.files import link_or_copy
+
+if TYPE_CHECKING:
+    import torch
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -94,7 +97,9 @@ def agree(spec: Any, meta: Mapping[str, Any], seen: Mapping[str, Any] | None, pa
         )
 
 
-def place_weights(path: Path, target: Path, module: Any, tensors: Mapping[str, Any]) -> None:
+def place_weights(
+    path: Path, target: Path, module: torch.nn.Module, tensors: Mapping[str, Any]
+) -> None:
     """Put a finished file where a training would leave its best, if `module` can take it. Serial.
 
     Errors: `InputError` for another architecture and for numbers that are not finite; nothing is

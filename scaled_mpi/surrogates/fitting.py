@@ -27,6 +27,8 @@ from scaled_mpi.surrogates.finished import agree, place_weights, read_jump
 from scaled_mpi.surrogates.operators import Future, Operator, Surrogate
 
 if TYPE_CHECKING:
+    import torch
+
     from scaled_mpi.learning.patches import Patches, Scale
 
 WEIGHTS = "best.safetensors"
@@ -132,7 +134,7 @@ class JumpSpec(Surrogate):
             cores.append(core)
         return tuple(cores)
 
-    def _network(self, meta: Mapping[str, Any], seed: int) -> Any:
+    def _network(self, meta: Mapping[str, Any], seed: int) -> torch.nn.Module:
         raise TypeError(f"{self.kind}: no network of its own")
 
     def _lesson(self, excerpt: Excerpt, seed: int) -> Any:
@@ -274,17 +276,17 @@ class JumpOperator(Operator):
         self,
         window: np.ndarray,
         mask: np.ndarray,
-        told: Any,
+        told: torch.Tensor | None,
         future: Future | None,
         noise: np.ndarray | None,
-    ) -> Any:
+    ) -> torch.Tensor:
         raise TypeError(f"{self.kind}: no network of its own")
 
     def _normal(self, fields: np.ndarray) -> np.ndarray:
         """Fields (..., C, *cells) in mean 0 and spread 1."""
         return (fields - self._mean) / self._spread
 
-    def _put(self, values: np.ndarray) -> Any:
+    def _put(self, values: np.ndarray) -> torch.Tensor:
         """A batch of one, float32, on the device."""
         import torch
 

@@ -15,7 +15,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 
 from scaled_mpi.config import InputError, Spec
 from scaled_mpi.facts import EventLog
-from scaled_mpi.learning.settings import Session, Training
+from scaled_mpi.learning.settings import Result, Session, Training
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.surrogates.score import (
     CHANNELS,
@@ -28,6 +28,8 @@ from scaled_mpi.surrogates.score import (
 
 if TYPE_CHECKING:
     import torch
+
+    from scaled_mpi.learning.networks.periodic import IsotropicFlow
 
 
 class Flow(Spec):
@@ -65,7 +67,7 @@ class Flow(Spec):
             )
         return probes
 
-    def build(self) -> Any:
+    def build(self) -> IsotropicFlow:
         """The untrained network (B, 2, Y, X) -> (B, 2, Y, X)."""
         from scaled_mpi.learning.networks.periodic import IsotropicFlow
 
@@ -97,14 +99,14 @@ def fit_flow(
     folder: Path,
     events: EventLog | None,
     seed: int,
-) -> Any:
+) -> Result:
     """Train on snapshots (N, 2, Y, X) under a trained score model; weights in `folder`."""
     import torch
 
     from scaled_mpi.learning.scores import moved
     from scaled_mpi.learning.stationarity import residuals, stationarity_loss
 
-    def loss(model: Any, x: Any) -> Any:
+    def loss(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         score.to(x.device)
         noisy = score.noisy(x, torch.randn_like(x))
         with torch.no_grad():
@@ -118,6 +120,6 @@ def fit_flow(
     return train_on(model, lesson, spec.training, Session(comm, folder, events, seed))
 
 
-def load_flow(spec: Flow, folder: Path, device: str | torch.device = "cpu") -> Any:
+def load_flow(spec: Flow, folder: Path, device: str | torch.device = "cpu") -> IsotropicFlow:
     """The trained network on a device, in evaluation."""
     return load_model(spec.build(), folder, device)

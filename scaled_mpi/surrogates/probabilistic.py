@@ -14,9 +14,11 @@ changes it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from operator import add
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
@@ -25,7 +27,12 @@ from scaled_mpi.config import InputError
 from scaled_mpi.learning.settings import Training
 from scaled_mpi.parallel.keys import FreeStep
 from scaled_mpi.surrogates.fitting import JUDGED, Excerpt, patches_of
-from scaled_mpi.surrogates.stepper import Lesson, Stepper, StepperOperator
+from scaled_mpi.surrogates.stepper import JumpLesson, Stepper, StepperOperator
+
+if TYPE_CHECKING:
+    import torch
+
+    from scaled_mpi.learning.networks.jump import JumpNetwork
 
 UNREAD = {"agreement", "halos", "passes", "full", "noise"}  # keys of the stepper
 EXAMINED = 8  # samples of each patch in a validation
@@ -87,7 +94,7 @@ class Probabilistic(Stepper):
         return ProbabilisticLesson(self, excerpt, seed)
 
 
-class ProbabilisticLesson(Lesson):
+class ProbabilisticLesson(JumpLesson):
     """Samples and losses of a probabilistic stepper; see `learning.settings.Task`."""
 
     spec: Probabilistic
@@ -103,7 +110,7 @@ class ProbabilisticLesson(Lesson):
         frames, told = source.draw(self.seed, step, range(micro * size, (micro + 1) * size))
         return {"frames": frames, "condition": told}
 
-    def loss(self, model: Any, batch: Mapping[str, Any]) -> Any:
+    def loss(self, model: JumpNetwork, batch: Mapping[str, Any]) -> torch.Tensor:
         """The mean CRPS of the jumps that the batch holds; a scalar tensor."""
         from scaled_mpi.learning.crps import crps_of_scales
 
@@ -112,9 +119,11 @@ class ProbabilisticLesson(Lesson):
             crps_of_scales(members, truth, spec.scales, spec.alpha)
             for members, truth in self._forecast(model, batch, spec.samples)
         ]
-        return sum(scores) / len(scores)
+        return reduce(add, scores) / len(scores)
 
-    def _forecast(self, model: Any, batch: Mapping[str, Any], count: int) -> Any:
+    def _forecast(
+        self, model: JumpNetwork, batch: Mapping[str, Any], count: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """For each jump: (B, count, C, *cells) of the network and (B, C, *cells) of the truth."""
         import torch
 
@@ -134,7 +143,7 @@ class ProbabilisticLesson(Lesson):
             truth = crop(frames[:, memory + jump - 1], [jump * r for r in self.reach])
             yield made.unflatten(0, (-1, count)), truth
 
-    def judge(self, model: Any) -> dict[str, float]:
+    def judge(self, model: JumpNetwork) -> dict[str, float]:
         """Fair CRPS over two jumps, in spreads, and the spread over the error of the mean."""
         import torch
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
@@ -196,7 +196,9 @@ class SnapshotLesson:
     judged: int = JUDGED
 
 
-def train_on(model: Any, lesson: SnapshotLesson, training: Training, session: Session) -> Result:
+def train_on(
+    model: torch.nn.Module, lesson: SnapshotLesson, training: Training, session: Session
+) -> Result:
     """Train on snapshots (N, C, *cells); collective over the session's ranks.
 
     The snapshots lie on the device of the model, and a batch is a list of their numbers.
@@ -214,7 +216,7 @@ def train_on(model: Any, lesson: SnapshotLesson, training: Training, session: Se
         places = np.arange(micro * size, (micro + 1) * size)
         return integers(session.seed, step, places, len(lesson.snapshots), stream=Stream.SNAPSHOTS)
 
-    def validate(model: Any) -> dict[str, float]:
+    def validate(model: torch.nn.Module) -> dict[str, float]:
         device = next(model.parameters()).device
         x = torch.from_numpy(lesson.held_out[: lesson.judged]).to(device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -233,7 +235,10 @@ def train_on(model: Any, lesson: SnapshotLesson, training: Training, session: Se
     return train(model, task, training, session)
 
 
-def seeded(build: Any, seed: int) -> Any:
+Network = TypeVar("Network", bound="torch.nn.Module")
+
+
+def seeded(build: Callable[[], Network], seed: int) -> Network:
     """Return `build()`, its first weights decided by `seed`."""
     import torch
 
@@ -242,7 +247,7 @@ def seeded(build: Any, seed: int) -> Any:
         return build()
 
 
-def load_model(model: Any, folder: Path, device: Any) -> Any:
+def load_model(model: Network, folder: Path, device: str | torch.device) -> Network:
     """The best weights of a folder in `model`. Errors: `InputError`."""
     from scaled_mpi.learning.weights import load_into, load_weights
 

@@ -12,8 +12,10 @@ has to cover this; 8 cells suffice for 50 steps of Gray-Scott at D = 0.16.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
@@ -31,6 +33,11 @@ from scaled_mpi.surrogates.fitting import (
     JumpSpec,
     patches_of,
 )
+
+if TYPE_CHECKING:
+    import torch
+
+    from scaled_mpi.learning.networks.jump import JumpNetwork
 
 
 class Stepper(JumpSpec):
@@ -123,14 +130,14 @@ class Stepper(JumpSpec):
                 "Allowed: 1"
             )
 
-    def _network(self, meta: Mapping[str, Any], seed: int) -> Any:
+    def _network(self, meta: Mapping[str, Any], seed: int) -> JumpNetwork:
         return network_of(meta, seed)
 
-    def _lesson(self, excerpt: Excerpt, seed: int) -> Lesson:
-        return Lesson(self, excerpt, seed)
+    def _lesson(self, excerpt: Excerpt, seed: int) -> JumpLesson:
+        return JumpLesson(self, excerpt, seed)
 
 
-def network_of(meta: Mapping[str, Any], seed: int) -> Any:
+def network_of(meta: Mapping[str, Any], seed: int) -> JumpNetwork:
     """A network of the shape in `meta`, its first weights decided by `seed`."""
     import torch
 
@@ -154,7 +161,7 @@ def network_of(meta: Mapping[str, Any], seed: int) -> Any:
         )
 
 
-class Lesson:
+class JumpLesson:
     """Samples and losses of one stepper on some runs; see `learning.settings.Task`."""
 
     def __init__(self, spec: Stepper, excerpt: Excerpt, seed: int) -> None:
@@ -182,7 +189,7 @@ class Lesson:
             "passes": spec.passes[int(passes * len(spec.passes))],
         }
 
-    def loss(self, model: Any, batch: Mapping[str, Any]) -> Any:
+    def loss(self, model: JumpNetwork, batch: Mapping[str, Any]) -> torch.Tensor:
         """Mean square error, normalised, of the jumps or sweeps of a batch; a scalar tensor."""
         frames = batch["frames"]
         if self.spec.noise:
@@ -192,9 +199,11 @@ class Lesson:
             noisy = read + self.spec.noise * torch.randn_like(read)
             frames = torch.cat((noisy, frames[:, self.spec.memory :]), 1)
         errors = self._errors(model, frames, batch)
-        return sum(errors) / len(errors)
+        return reduce(add, errors) / len(errors)
 
-    def _errors(self, model: Any, frames: Any, batch: Mapping[str, Any]) -> list[Any]:
+    def _errors(
+        self, model: JumpNetwork, frames: torch.Tensor, batch: Mapping[str, Any]
+    ) -> list[torch.Tensor]:
         from scaled_mpi.learning.losses import jump_errors, rolled_errors, sweep_errors
 
         told = batch["condition"] if batch["condition"].shape[1] else None
@@ -205,15 +214,15 @@ class Lesson:
         halo = [min(batch["halo"], r) for r in self.reach]
         return sweep_errors(model, frames, self.spec.memory, told, halo, batch["passes"])
 
-    def judge(self, model: Any) -> dict[str, float]:
+    def judge(self, model: JumpNetwork) -> dict[str, float]:
         """Root mean square errors, in spreads, with everything known and in sweeps."""
         import torch
 
         device = next(model.parameters()).device
-        squares: dict[str, list[float]] = {"full": []}
+        squares: dict[str, list[torch.Tensor]] = {"full": []}
         for number in range(JUDGED):
             frames, told = self.single.draw(self.seed, FreeStep.VALIDATION, [number])
-            batch = {
+            batch: dict[str, Any] = {
                 "frames": torch.from_numpy(frames).to(device),
                 "condition": torch.from_numpy(told).to(device),
                 "halo": 0,
@@ -235,17 +244,17 @@ class StepperOperator(JumpOperator):
 
     kind = "stepper"
 
-    def _network(self, meta: Mapping[str, Any]) -> Any:
+    def _network(self, meta: Mapping[str, Any]) -> JumpNetwork:
         return network_of(meta, 0)
 
     def _made(
         self,
         window: np.ndarray,
         mask: np.ndarray,
-        told: Any,
+        told: torch.Tensor | None,
         future: tuple[np.ndarray, np.ndarray] | None,
         noise: np.ndarray | None,
-    ) -> Any:
+    ) -> torch.Tensor:
         known = [self._put(self._normal(window)), told]
         if self.network.masked:
             known.append(self._put(mask[None]))

@@ -7,7 +7,7 @@ import torch
 from scaled_mpi.compressors import MEMBERS
 from scaled_mpi.config import InputError, parse, plain
 from scaled_mpi.facts import EventLog, read_events
-from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+from scaled_mpi.learning.networks.coding import CodingNetwork
 from scaled_mpi.learning.networks.critic import Judged, PatchCritic, hinge
 from tests.compressors.test_autoencoder import ALONE, spec
 from tests.compressors.waves import frame, runs

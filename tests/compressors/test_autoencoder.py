@@ -44,7 +44,7 @@ def random_network(factor, axes, depth):
     """A network whose every layer acts (a fresh one begins as a linear map)."""
     import torch
 
-    from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+    from scaled_mpi.learning.networks.coding import CodingNetwork
 
     torch.manual_seed(1)
     factor = factor if isinstance(factor, tuple) else (factor,) * axes

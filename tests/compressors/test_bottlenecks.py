@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scaled_mpi.config import InputError
-from scaled_mpi.experiments.forecast.rates import Rates
+from scaled_mpi.experiments.forecast.rates import CodingRates
 from scaled_mpi.parallel.blocks import make_blocks
 from scaled_mpi.parallel.comm import SerialComm, world
 from scaled_mpi.parallel.store import Trajectory
@@ -59,7 +59,7 @@ def test_a_latent_of_a_book_is_one_of_its_codes(tmp_path):
 def test_a_row_of_the_table_keeps_what_it_promises(tmp_path, bottleneck):
     coder, made = fitted(tmp_path, bottleneck=bottleneck, conserve=True, latent_channels=6)
     blocks = make_blocks(made[0].grid, 16, 1)
-    found = Rates(blocks, SerialComm(), list)(coder, made[0], [0, 3], GrayScott())
+    found = CodingRates(blocks, SerialComm(), list)(coder, made[0], [0, 3], GrayScott())
     assert found["compression.factor"] == pytest.approx(2 * 16 / 6)
     latent_bits = 32 * 6 if bottleneck["kind"] == "identity" else 2 * 32 + 4
     assert found["compression.bits"] == pytest.approx(2 * 16 * 32 / latent_bits)

@@ -10,7 +10,7 @@ import torch
 from scaled_mpi.compressors import MEMBERS
 from scaled_mpi.config import InputError, parse, plain
 from scaled_mpi.coupling.latent import Coding
-from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+from scaled_mpi.learning.networks.coding import CodingNetwork
 from scaled_mpi.learning.networks.drawing import DrawingNetwork, DrawingSize
 from scaled_mpi.learning.schedules import Rectified
 from scaled_mpi.parallel.blocks import Boundary, Grid, make_blocks

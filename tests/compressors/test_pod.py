@@ -6,7 +6,7 @@ import pytest
 from scaled_mpi.compressors import MEMBERS
 from scaled_mpi.compressors.decompositions import METHODS, Tall, decompose
 from scaled_mpi.compressors.pod import Pod, onto_simplex
-from scaled_mpi.compressors.snapshots import from_snapshots, to_snapshots
+from scaled_mpi.compressors.snapshot_matrix import from_snapshots, to_snapshots
 from scaled_mpi.config import InputError, parse
 from scaled_mpi.parallel.blocks import Grid, make_blocks
 from scaled_mpi.parallel.comm import SerialComm, world

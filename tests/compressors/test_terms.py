@@ -6,7 +6,7 @@ import torch
 
 from scaled_mpi.compressors.equation import system_of
 from scaled_mpi.config import InputError, plain
-from scaled_mpi.experiments.forecast.rates import Rates
+from scaled_mpi.experiments.forecast.rates import CodingRates
 from scaled_mpi.learning.patches import measure
 from scaled_mpi.learning.reconstruction import TERMS
 from scaled_mpi.parallel.blocks import make_blocks
@@ -96,7 +96,7 @@ def test_a_training_on_the_residual_lowers_it(tmp_path):
     for name, terms in (("plain", {}), ("physics", {"residual": 0.01})):
         one = spec(40, terms=terms)
         one.fit(made, ALONE, tmp_path / name, None, 0)
-        rates = Rates(blocks, SerialComm(), list)
+        rates = CodingRates(blocks, SerialComm(), list)
         found[name] = rates(one.load(tmp_path / name), made[-1], [1, 3], system())
     assert found["physics"]["residual.error"] < 0.9 * found["plain"]["residual.error"]
     assert found["physics"]["vrmse.reconstruction"] < 0.25

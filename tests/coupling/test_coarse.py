@@ -12,7 +12,7 @@ from scaled_mpi.parallel.comm import first_ranks, world
 from scaled_mpi.parallel.petsc import LinearSystem
 from scaled_mpi.problems import Darcy
 from scaled_mpi.problems.coefficients import LogNormal
-from scaled_mpi.problems.tiles import TileOperators
+from scaled_mpi.problems.tile_matrices import TileOperators
 
 SPACES = [Coarse(), Coarse(kind="geneo", least=2, most=3)]
 EDGES = ["dirichlet", "neumann", "periodic", ("periodic", "dirichlet")]

@@ -9,7 +9,7 @@ pytest.importorskip("petsc4py")
 pytest.importorskip("numba")
 
 from scaled_mpi.coupling.implicit import SCHEMES, ImplicitStep
-from scaled_mpi.coupling.linearised import Matrix, PairOfTiles, Rates
+from scaled_mpi.coupling.linearised import Matrix, PairOfTiles, ReactionRates
 from scaled_mpi.coupling.solving import NotConverged, Solving
 from scaled_mpi.local_solvers.exact import ExactSolver
 from scaled_mpi.parallel.blocks import make_blocks
@@ -42,7 +42,7 @@ class Case:
         comm = comm or SerialComm()
         self.blocks = make_blocks(self.simulator.grid((cells, cells)), (8, 8), comm.size)
         self.comm = first_ranks(comm, self.blocks.ranks)
-        self.rates = Rates(self.simulator, self.blocks, self.comm)
+        self.rates = ReactionRates(self.simulator, self.blocks, self.comm)
         whole = pattern(self.simulator, self.blocks, steps) if steps else bump(self.blocks.grid)
         self.old = whole[(slice(None), *self.blocks.block(self.comm.rank).slices)].copy()
 

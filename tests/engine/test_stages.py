@@ -195,8 +195,8 @@ def test_a_folder_without_results_is_refused(tmp_path, capsys):
 GOLDEN = {
     "simulate": (2, "3fa7a82994040074c559f9472c971c0260cc98056380aae79cd9b8b63ca36d26"),
     "fit": (1, 0.075181),
-    "couple": (1, 0.31898),
-    "evaluate": (1, 1.0231),
+    "couple": (2, 0.31898),
+    "evaluate": (2, 1.0231),
 }
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from scaled_mpi.learning.networks.autoencoder import CodingNetwork
 from scaled_mpi.learning.networks.bottlenecks import BOTTLENECKS
+from scaled_mpi.learning.networks.coding import CodingNetwork
 from scaled_mpi.parallel.comm import SerialComm, world
 
 

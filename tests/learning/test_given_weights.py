@@ -78,7 +78,7 @@ def test_denoisers_take_finished_weights(tmp_path):
     from scaled_mpi.learning.schedules import Cosine, Powered
     from scaled_mpi.learning.settings import Session
     from scaled_mpi.learning.sizes import UNetSize
-    from scaled_mpi.surrogates.denoiser import Boxes, FieldDenoiser, fit_means
+    from scaled_mpi.surrogates.denoiser import BoxSet, FieldDenoiser, fit_means
 
     size = UNetSize(widths=(8, 8), norm="cell", padding="replicate")
     denoiser = FieldDenoiser(network=size, training=training(2))
@@ -86,7 +86,7 @@ def test_denoisers_take_finished_weights(tmp_path):
     (tmp_path / "fit/coarse").mkdir(parents=True)
     place = tmp_path / "fit/coarse"
     session = Session(ALONE, place, None, 0)
-    fit_means(denoiser, Cosine(), Boxes(boxes, boxes), 2, 0.5, session)
+    fit_means(denoiser, Cosine(), BoxSet(boxes, boxes), 2, 0.5, session)
     given = denoiser.model_copy(update={"weights": str(tmp_path)})
     take = given.take_as(Cosine(), 0.5, periodic=True)
     assert taken(given, "coarse", tmp_path / "new", ALONE, take)

@@ -73,7 +73,7 @@ def coding():
     """A fresh coding network with a book of 16 codes, begun on fixed fields."""
     import torch
 
-    from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+    from scaled_mpi.learning.networks.coding import CodingNetwork
     from scaled_mpi.learning.networks.convolution import crop
 
     torch.manual_seed(3)

@@ -9,7 +9,7 @@ from scaled_mpi.learning import skew  # noqa: E402
 from scaled_mpi.learning.networks.periodic import IsotropicFlow  # noqa: E402
 from scaled_mpi.learning.scores import SingleLevelScore, moved  # noqa: E402
 from scaled_mpi.learning.stationarity import (  # noqa: E402
-    Residuals,
+    DensityResiduals,
     exact_residual,
     residuals,
     stationarity_loss,
@@ -85,7 +85,7 @@ def test_the_symmetry_penalty_never_falls_below_zero():
     score = torch.randn(8, 10)
     for v in (score, -score):
         none = torch.zeros(8)
-        loss = stationarity_loss(Residuals(v, score, none, none), symmetry=1.0, unit=0.0)
+        loss = stationarity_loss(DensityResiduals(v, score, none, none), symmetry=1.0, unit=0.0)
         assert float(loss) == pytest.approx(1.0, rel=1e-5)
 
 

@@ -10,7 +10,7 @@ from scaled_mpi.parallel.blocks import make_blocks
 from scaled_mpi.parallel.comm import SerialComm
 from scaled_mpi.problems import Darcy
 from scaled_mpi.problems.coefficients import LogNormal
-from scaled_mpi.problems.tiles import TileOperators
+from scaled_mpi.problems.tile_matrices import TileOperators
 
 
 def operators_of(tile, boundary="dirichlet", overlap=2):

@@ -19,7 +19,7 @@ from scaled_mpi.parallel.blocks import make_blocks
 from scaled_mpi.parallel.comm import SerialComm
 from scaled_mpi.problems import Darcy, Poisson
 from scaled_mpi.problems.coefficients import LogNormal
-from scaled_mpi.problems.tiles import TileOperators
+from scaled_mpi.problems.tile_matrices import TileOperators
 
 ALONE = SerialComm()
 MIX = (Poisson(), Darcy(coefficient=LogNormal(contrast=30, length=4)))

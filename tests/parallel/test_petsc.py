@@ -12,7 +12,7 @@ from scaled_mpi.parallel.comm import SerialComm, first_ranks, world
 from scaled_mpi.parallel.halo import Halo, gather_field
 from scaled_mpi.parallel.petsc import LinearSystem
 from scaled_mpi.problems import manufactured
-from scaled_mpi.problems.stencil import diffusion_stencil
+from scaled_mpi.problems.stencil_rows import diffusion_stencil
 
 KINDS = [("dirichlet",) * 2, ("periodic", "neumann"), ("neumann", "dirichlet", "periodic")]
 

@@ -7,7 +7,7 @@ from scaled_mpi.config import InputError
 from scaled_mpi.parallel.blocks import Boundary, Grid, make_blocks
 from scaled_mpi.parallel.comm import SerialComm, world
 from scaled_mpi.problems import MEMBERS, Darcy, Poisson, coefficients, manufactured
-from scaled_mpi.problems.stencil import diffusion_stencil
+from scaled_mpi.problems.stencil_rows import diffusion_stencil
 
 KINDS = [
     ("dirichlet",) * 2,

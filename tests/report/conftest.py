@@ -10,7 +10,7 @@ import pytest
 
 METHODS = {
     "surrogate": 0.04,
-    "halo8": 0.03,
+    "wide_halo": 0.03,
     "nosweep": 0.07,
     "persistence": 0.5,
     "simulator_half_grid": 0.1,

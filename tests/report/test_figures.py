@@ -83,6 +83,6 @@ def test_cost_puts_the_simulator_as_a_line_and_every_other_as_a_point():
 def test_methods_keep_their_order_and_unknown_ones_a_colour():
     assert in_order(["own", "linear", "surrogate"]) == ["surrogate", "linear", "own"]
     assert method("own_idea", {}).label == "own idea"
-    assert method("halo8", {"halo8": "halo 8"}).label == "halo 8"
+    assert method("wide_halo", {"wide_halo": "halo 8"}).label == "halo 8"
     strokes_ = {(one.colour, str(one.dash)) for one in METHODS.values()}
     assert len(strokes_) == len(METHODS)

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from scaled_mpi.experiments.forecast.page import SECTIONS
+from scaled_mpi.fact_names import placed
 from scaled_mpi.report.page import Contents, write_report
 from scaled_mpi.report.pictures import Pictures
 from scaled_mpi.report.series import Numbers
@@ -106,7 +107,7 @@ def test_numbers_of_the_facts_are_said(page):
 
 
 def test_every_fact_stands_in_a_table(page, facts):
-    for fact in facts:
+    for fact in map(placed, facts):
         value = fact["value"]
         said = "∞" if value == float("inf") else f"{value:.6g}"
         said = str(value) if isinstance(value, int) else said

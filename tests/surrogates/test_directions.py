@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 from scaled_mpi.learning.scores import Score  # noqa: E402
 from scaled_mpi.surrogates.directions import (  # noqa: E402
     Contest,
-    March,
+    DirectionMarch,
     Truth,
     cosines,
     kernel_field,
@@ -53,7 +53,7 @@ def test_the_turn_of_the_score_is_the_rotation_up_to_its_sign(contest):
 
 
 def test_upstreams_protocol_takes_the_better_sign(contest):
-    found, pictures = contest.upstream(March(200, 0.01, 1e-4, 0.9))
+    found, pictures = contest.upstream(DirectionMarch(200, 0.01, 1e-4, 0.9))
     assert found["trainingfree"].min() > 0.7
     assert found["trainingfree"].mean() > found["random"].mean() + 0.1
     assert len(found["random"]) == 5 and len(found["trainingfree"]) == 6
@@ -66,7 +66,7 @@ def test_upstreams_protocol_takes_the_better_sign(contest):
 
 def test_every_draw_of_a_random_field_starts_from_the_next_sample(contest):
     fields = [kernel_field(random_linear(0, draw)) for draw in range(3)]
-    start, march = contest.snapshots[:2], March(10, 0.01, 1e-4, 0.9)
+    start, march = contest.snapshots[:2], DirectionMarch(10, 0.01, 1e-4, 0.9)
     found = contest._drawn(fields, start, march)
     for draw, field in enumerate(fields):
         place = draw % 2
@@ -87,7 +87,9 @@ def test_a_march_without_noise_is_the_rotation_itself():
     angle = 300 * 0.01 / 2**0.5
     field = kernel_field(np.array([[0.0, 1.0], [-1.0, 0.0]])[:, :, None, None] / 2**0.5)
     turned = (
-        marched([lambda y, s: field(y, s)], White().double(), x, March(301, 0.01, 0.0, 0.0), 0)[0]
+        marched(
+            [lambda y, s: field(y, s)], White().double(), x, DirectionMarch(301, 0.01, 0.0, 0.0), 0
+        )[0]
         + x
     )
     u, v = x.unbind(1)

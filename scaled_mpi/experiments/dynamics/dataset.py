@@ -58,7 +58,7 @@ def _finish(context: Context[DynamicsExperiment], samples: int, seconds: float) 
             shape = (spec.samples, 2, spec.height, spec.width)
             meta = {"chunk": spec.chunk, "steps": spec.steps, "normalized": spec.normalize}
             digest = write_index(context.folder, preset, count, shape, meta)
-            context.facts.record(f"dataset.sha256.{preset}", digest)
+            context.facts.record("dataset.sha256", digest, set=preset)
     context.facts.record("time.dataset", seconds, "s")
     context.facts.record("dataset.samples", samples)
     updates = samples * spec.height * spec.width * spec.steps

@@ -11,23 +11,26 @@ from scaled_mpi.parallel.comm import quiet_barrier, shares
 
 
 def work(context: Context[DynamicsExperiment]) -> None:
-    """Record `lyapunov.*`, `stationarity.*`, `cos.*` and `density.drift.*` of every case.
+    """Record `lyapunov`, `lyapunov.*`, `stationarity`, `cos` and `density.drift` of every case.
 
-    Collective.
+    The places are `field` and `system`, the case. Collective.
     """
     begun = time.perf_counter()
-    own: list[tuple[str, float]] = []
+    own: list[tuple[str, float, dict[str, str]]] = []
     if context.experiment.cases is not None:
         own = _study(context, context.experiment.cases)
-    for name, value in sum(context.comm.allgather(own), []):
-        context.facts.record(name, value)
+    for name, value, where in sum(context.comm.allgather(own), []):
+        context.facts.record(name, value, **where)
     quiet_barrier(context.comm)
     context.facts.record("time.cases", time.perf_counter() - begun, "s")
 
 
-def _study(context: Context[DynamicsExperiment], spec: Cases) -> list[tuple[str, float]]:
+def _study(
+    context: Context[DynamicsExperiment], spec: Cases
+) -> list[tuple[str, float, dict[str, str]]]:
     """The facts of this rank's cases; their arrays go into files."""
-    names, own = spec.names, []
+    names = spec.names
+    own: list[tuple[str, float, dict[str, str]]] = []
     for place in shares(len(names), context.comm.size)[context.comm.rank]:
         from scaled_mpi.surrogates.cases import study
 

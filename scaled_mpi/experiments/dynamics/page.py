@@ -16,7 +16,7 @@ from scaled_mpi.report import figures, tables
 from scaled_mpi.report.page import Page, Panel
 from scaled_mpi.report.palette import INK
 from scaled_mpi.report.sections import facts, listed, origin, panels, spent, training
-from scaled_mpi.report.series import Numbers, number
+from scaled_mpi.report.series import Numbers
 
 if TYPE_CHECKING:
     from scaled_mpi.report.figures import Axes, Figure
@@ -74,29 +74,29 @@ def chart(numbers: Numbers) -> str:
     return figures.draw(paint, "directions", 4.0)
 
 
-def _bars(axes: Axes, numbers: Numbers, presets: Sequence[str], prefix: str) -> None:
+def _bars(axes: Axes, numbers: Numbers, presets: Sequence[str], name: str) -> None:
     """A bar a field and preset with the spread over snapshots or draws."""
     kinds = [
         key
         for key in BARS
-        if any(_value(numbers, f"{prefix}.{key}.{p}") is not None for p in presets)
+        if any(_value(numbers, name, field=key, system=p) is not None for p in presets)
     ]
     wide, places = 0.8 / len(kinds), np.arange(len(presets))
     for row_, kind in enumerate(kinds):
         at = places + (row_ - (len(kinds) - 1) / 2) * wide
-        names = [f"{prefix}.{kind}.{preset}" for preset in presets]
+        where = [{"field": kind, "system": preset} for preset in presets]
         label, colour = BARS[kind]
         axes.bar(
             at,
-            [_value(numbers, name) or 0.0 for name in names],
+            [_value(numbers, name, **one) or 0.0 for one in where],
             0.9 * wide,
             label=label,
-            yerr=[_value(numbers, name, "spread") or 0.0 for name in names],
+            yerr=[numbers.remark(name, "spread", **one) or 0.0 for one in where],
             color=colour,
             error_kw={"linewidth": 0.8, "ecolor": "#8a8a8a"},
         )
         known = [PUBLISHED.get(kind, {}).get(preset, np.nan) for preset in presets]
-        if prefix == "cos" and not np.isnan(known).all():
+        if name == "cos" and not np.isnan(known).all():
             axes.plot(at, known, "D", color=INK, markersize=5, label="published, on a GPU")
     axes.axhline(0.0, color=INK, linewidth=0.7)
     axes.set_xticks(places, presets)
@@ -121,7 +121,10 @@ def instantaneous(numbers: Numbers) -> str:
         return ""
     head, right = ("cos", *presets), [False] + [True] * len(presets)
     still = [
-        [escape(label), *(_three(_value(numbers, f"stationarity.{key}.{p}")) for p in presets)]
+        [
+            escape(label),
+            *(_three(_value(numbers, "stationarity", field=key, system=p)) for p in presets),
+        ]
         for key, label in (
             ("trainingfree", FIELDS["trainingfree"]),
             ("flow", FIELDS["flow"]),
@@ -130,7 +133,7 @@ def instantaneous(numbers: Numbers) -> str:
     ]
     size = [
         "size of the dynamics, a step",
-        *(f"{_value(numbers, f'dynamics.size.{p}') or 0.0:.2g}" for p in presets),
+        *(f"{_value(numbers, 'dynamics.size', system=p) or 0.0:.2g}" for p in presets),
     ]
     return (
         tables.table(head, rows, right)
@@ -145,7 +148,7 @@ def exponents(numbers: Numbers) -> str:
     for case in CASES:
         for kind in ("truth", "trainingfree", "flow"):
             values = [
-                _value(numbers, f"{name}.{kind}.{case}")
+                _value(numbers, name, field=kind, system=case)
                 for name in ("lyapunov", "lyapunov.sum", "stationarity", "density.drift", "cos")
             ]
             if any(value is not None for value in values):
@@ -175,7 +178,7 @@ def chaos(numbers: Numbers) -> str:
     rows = []
     for kind, label in (("truth", "Lorenz's own equations"), ("flow", "learned flow")):
         values = [
-            _value(numbers, f"{name}.{kind}.lorenz")
+            _value(numbers, name, field=kind, system="lorenz")
             for name in ("lyapunov", "lyapunov.path", "lyapunov.separation")
         ]
         if any(value is not None for value in values):
@@ -241,25 +244,20 @@ BELOW = (
 )
 
 
-def _rows(numbers: Numbers, prefix: str) -> tuple[list[list[str]], list[str]]:
-    """A row a field with the facts prefix.FIELD.PRESET, and the presets with facts."""
-    first = f"{prefix}.trainingfree."
-    presets = [
-        fact["name"].removeprefix(first)
-        for fact in numbers.facts
-        if fact["name"].startswith(first) and not fact["name"].endswith("lorenz")
-    ]
+def _rows(numbers: Numbers, name: str) -> tuple[list[list[str]], list[str]]:
+    """A row a field with facts of a name, and the presets with facts."""
+    known = numbers.by("system", name, field="trainingfree")
+    presets = [preset for preset in known if preset != "lorenz"]
     rows = []
     for key, label in FIELDS.items():
-        values = [_value(numbers, f"{prefix}.{key}.{preset}") for preset in presets]
+        values = [_value(numbers, name, field=key, system=preset) for preset in presets]
         if any(value is not None for value in values):
             rows.append([escape(label), *(_three(value) for value in values)])
     return rows, presets
 
 
-def _value(numbers: Numbers, name: str, place: str = "value") -> float | None:
-    facts_ = [fact for fact in numbers.facts if fact["name"] == name and place in fact]
-    return number(facts_[-1][place]) if facts_ else None
+def _value(numbers: Numbers, name: str, **where: str) -> float | None:
+    return numbers.remark(name, "value", **where)
 
 
 def _three(value: float | None) -> str:

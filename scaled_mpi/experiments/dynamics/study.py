@@ -1,9 +1,9 @@
 """Score, flow and their evaluation, one preset after another.
 
-Facts of the evaluation, of a preset P and a FIELD: trainingfree, flow, random or a further field.
-`cos.FIELD.P` by upstream's protocol: absolute value, better sign, mean over `marched` snapshots,
-with the key `spread`. `cos.fair.FIELD.P` by the fair protocol, and `stationarity.FIELD.P`. See
-`surrogates/directions.py`.
+Facts of the evaluation have the places `field` (trainingfree, flow, random or a further field) and
+`system` (the preset). `cos` by upstream's protocol: absolute value, better sign, mean over
+`marched` snapshots, with the key `spread`. `cos.fair` by the fair protocol, and `stationarity`.
+See `surrogates/directions.py`.
 """
 
 from __future__ import annotations
@@ -96,11 +96,10 @@ def _for_presets(context: Context[DynamicsExperiment], stage: str, train: Preset
                 continue
             result = train(team, preset)
             if team.rank == 0:
-                context.facts.record(f"{stage}.loss.{preset}", result.best_loss)
-                context.facts.record(
-                    f"{stage}.throughput.{preset}", result.throughput, "samples/s"
-                )
-                context.facts.record(f"time.{stage}.{preset}", result.seconds, "s")
+                facts = context.facts
+                facts.record(f"{stage}.loss", result.best_loss, system=preset)
+                facts.record(f"{stage}.throughput", result.throughput, "samples/s", system=preset)
+                facts.record(f"time.{stage}", result.seconds, "s", system=preset)
                 context.say(
                     f"  {preset}: loss {result.best_loss:.4g} after {result.steps} steps "
                     f"in {result.seconds:.0f} s, {result.throughput:.0f} samples a second"
@@ -133,7 +132,7 @@ def evaluate(context: Context[DynamicsExperiment]) -> None:
 
 def _compare(context: Context[DynamicsExperiment], preset: str) -> list[Fact]:
     """The facts of one preset; its pictures go into a file."""
-    from scaled_mpi.surrogates.directions import March
+    from scaled_mpi.surrogates.directions import DirectionMarch
 
     spec = context.experiment.evaluation
     learned, held_out = _snapshots(context, preset)
@@ -144,17 +143,18 @@ def _compare(context: Context[DynamicsExperiment], preset: str) -> list[Fact]:
     test = truth(context.experiment, preset, held_out[: spec.samples], spec.marched)
     contest = _contest(context, preset, lesson, test)
     facts: list[Fact] = [
-        ("dynamics.size." + preset, float(np.sqrt(np.mean(test.rate**2))), {}),
-        ("dataset.alive." + preset, float(alive.mean()), {"count": len(alive)}),
+        ("dynamics.size", float(np.sqrt(np.mean(test.rate**2))), {"system": preset}),
+        ("dataset.alive", float(alive.mean()), {"system": preset, "count": len(alive)}),
     ]
     for name, (mean, spread) in contest.fair().items():
-        facts.append((f"cos.fair.{name}.{preset}", mean, {"spread": spread}))
+        facts.append(("cos.fair", mean, {"field": name, "system": preset, "spread": spread}))
     for name, value in contest.residuals().items():
-        facts.append((f"stationarity.{name}.{preset}", value, {}))
-    along, marched = contest.upstream(March(spec.march, spec.dt, spec.eta, spec.memory))
+        facts.append(("stationarity", value, {"field": name, "system": preset}))
+    along, marched = contest.upstream(DirectionMarch(spec.march, spec.dt, spec.eta, spec.memory))
     for name, values in along.items():
-        where = {"spread": float(values.std()), "count": len(values), "best": float(values.max())}
-        facts.append((f"cos.{name}.{preset}", float(values.mean()), where))
+        about = {"spread": float(values.std()), "count": len(values), "best": float(values.max())}
+        where = {"field": name, "system": preset, **about}
+        facts.append(("cos", float(values.mean()), where))
     save_arrays(
         context.folder / f"{preset}.fields.h5",
         {

@@ -17,7 +17,7 @@ from scaled_mpi.surrogates.results import FinishedForecast, finished_forecast
 SAME = ("F", "k", "Du", "Dv", "dx", "boundaries")  # equal keys of the stepper's simulator
 
 
-class Forecaster:
+class GuessForecaster:
     """The stepper of the results folder guess.path on the tiles of `blocks`.
 
     A forecast starts from `frames` states, `spacing` steps of implicit.simulator apart.

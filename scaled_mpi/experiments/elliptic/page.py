@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -26,20 +25,20 @@ Value = str | float | None
 ByTiles = dict[int, Value]  # number of tiles -> value
 
 METHODS = (
-    ("", "learned, two levels", "#d55e00", "-"),
-    ("exact.", "exact, two levels", INK, "-"),
-    ("onelevel.", "exact, one level", "#0072b2", (0, (5, 2))),
+    ("certified", "learned, two levels", "#d55e00", "-"),
+    ("exact", "exact, two levels", INK, "-"),
+    ("onelevel", "exact, one level", "#0072b2", (0, (5, 2))),
 )
-OTHERS = (("asm.", "PETSc ASM, one level"), ("gamg.", "PETSc GAMG"))
-STROKES = {"certified": METHODS[0], "exact": METHODS[1], "onelevel": METHODS[2]}
+OTHERS = (("asm", "PETSc ASM, one level"), ("gamg", "PETSc GAMG"))
+STROKES = {name: stroke for name, *stroke in METHODS}
 
 
 def iterations(numbers: Numbers) -> str:
     """Return iterations by number of tiles, a figure and its table; "" without facts."""
-    counted = {kind: _by_tiles(numbers, f"iterations.{kind}") for kind, *_ in METHODS}
-    if not counted[""]:
+    counted = {kind: numbers.by("tiles", "iterations", method=kind) for kind, *_ in METHODS}
+    if not counted["certified"]:
         return ""
-    counts = sorted(counted[""])
+    counts = sorted(counted["certified"])
 
     def paint(figure: Figure) -> None:
         _paint_iterations(figure.add_subplot(), counted, counts)
@@ -47,15 +46,15 @@ def iterations(numbers: Numbers) -> str:
     rows = _rows(
         [
             *((label, counted[kind]) for kind, label, *_ in METHODS),
-            *((label, _by_tiles(numbers, f"iterations.{kind}")) for kind, label in OTHERS),
-            ("coarse vectors a tile", _by_tiles(numbers, "coarse.vectors.")),
-            ("tiles with exact factors", _by_tiles(numbers, "fallback.tiles.")),
+            *((label, numbers.by("tiles", "iterations", method=kind)) for kind, label in OTHERS),
+            ("coarse vectors a tile", numbers.by("tiles", "coarse.vectors")),
+            ("tiles with exact factors", numbers.by("tiles", "fallback.tiles")),
         ],
         counts,
     )
     shown = figures.draw(paint, "iterations") + _table("iterations", rows, counts)
     times = [
-        (label, _by_tiles(numbers, f"time.{kind or 'certified.'}"))
+        (label, numbers.by("tiles", "time", method=kind))
         for kind, label in (*((kind, label) for kind, label, *_ in METHODS), *OTHERS)
     ]
     return shown + _table("seconds", _rows(times, counts), counts)
@@ -118,7 +117,7 @@ def convergence(numbers: Numbers) -> str:
         for place, n in enumerate(counts):
             lines = numbers.series("convergence", "iteration", N=n)
             for name, (x, y) in lines.items():
-                _, label, colour, dash = STROKES[name]
+                label, colour, dash = STROKES[name]
                 axes.plot(
                     x,
                     y,
@@ -159,7 +158,7 @@ def floors(numbers: Numbers) -> str:
         ("twolevel", "two levels, eigenvectors"),
     ):
         cells = [
-            numbers.value(f"floor.{key}.{name}")
+            numbers.value(f"floor.{key}", space=name)
             for key in ("vectors", "coupled", "residual", "sweeps", "ratio")
         ]
         if cells[1] is not None:
@@ -175,16 +174,6 @@ def floors(numbers: Numbers) -> str:
         "error / surrogate's own",
     )
     return tables.table(head, rows, [False, *[True] * 5])
-
-
-def _by_tiles(numbers: Numbers, prefix: str) -> ByTiles:
-    """N -> value of the facts named prefix + N...; a text stays text."""
-    values: ByTiles = {}
-    for fact in numbers.facts:
-        match = re.fullmatch(re.escape(prefix) + r"N(\d+)", fact["name"])
-        if match:
-            values[int(match[1])] = fact["value"]
-    return values
 
 
 def _cell(value: Value) -> str:

@@ -1,21 +1,25 @@
 """Solve one elliptic problem on growing numbers of tiles; iterations and time of each method.
 
-Facts, with N the number of tiles:
+Facts and their places. `tiles` is the number of tiles; `method` is certified, exact, onelevel, asm
+or gamg.
 
-    iterations.N4, iterations.exact.N4
-    iterations.onelevel.N4    a text if the method did not converge
-    growth                    of iterations from the second to the last number of tiles
-    residual.true             the largest
-    fallback.tiles            of all solves; also fallback.tiles.N4
-    coarse.vectors.N4         a tile
-    convergence               a history
-    error.reference           relative difference from the solution of another method
-    floor.ratio.*, floor.local, floor.coupled.*     * is onelevel, hats (with hats) or twolevel
-                              (with the coarse space of the comparison)
+    iterations         method, tiles; a text if the method did not converge
+    residual           method, tiles; of a method that did not converge
+    growth             of iterations from the second to the last number of tiles
+    residual.true      the largest
+    fallback.tiles     of all solves; also by tiles
+    coarse.vectors     tiles; a tile
+    halo.bytes         tiles
+    convergence        method, N (tiles), iteration; a history
+    error.reference    relative difference from the solution of another method
+    floor.ratio, floor.coupled, floor.residual, floor.sweeps, floor.vectors
+                       space: onelevel, hats (with hats) or twolevel (with the coarse space of
+                       the comparison)
+    floor.local, floor.tiles
 
-Seconds of a whole solve after the assembly of the matrix: `time.certified`, `time.exact`,
-`time.asm`, `time.gamg`, each also with `.N4`. `time.setup` is the part of `time.certified` before
-the iterations.
+Seconds of a whole solve after the assembly of the matrix are `time`, with the places method and
+tiles. Those of the most tiles also stand with the method alone. `time.setup` is the part of the
+certified solve before the iterations, with the place tiles and without.
 """
 
 from __future__ import annotations
@@ -39,7 +43,7 @@ from scaled_mpi.problems.elliptic import mean, norm
 
 if TYPE_CHECKING:
     from scaled_mpi.coupling.certified import Prepared
-    from scaled_mpi.parallel.petsc import Course
+    from scaled_mpi.parallel.petsc import KrylovCourse
 
 TIGHT = 1e-11  # residual of the solution that floors are measured against
 NO_ERROR = 1e-9  # error of a local solver under which no ratio to it is recorded
@@ -95,7 +99,7 @@ class _Case:
         self.stencil = self.problem.stencil(blocks, comm, self.seed)
         self.load = self.problem.load(blocks, comm, self.seed)
 
-    def by_petsc(self, name: str, rtol: float) -> tuple[Course, float]:
+    def by_petsc(self, name: str, rtol: float) -> tuple[KrylovCourse, float]:
         """The course of one of PETSc's own methods, and its true relative residual."""
         from scaled_mpi.parallel.petsc import LinearSystem, Subdomains, subdomains
 
@@ -138,20 +142,24 @@ class _Table:
         self.context, self.facts = context, context.facts
         self.iterations: list[int] = []
         self.residual, self.fallback = 0.0, 0
+        self.setup = 0.0
+        self.seconds: dict[str, float | str] = {}  # by method, on the last and largest lattice
 
     def certified(self, case: _Case, solver: LocalSolver) -> np.ndarray:
         """The certified solve. Errors: `NotConverged`, which ends the stage."""
         with case.prepared(solver) as ready:
             answer = ready.solve(case.load)
-        n = f"N{case.tiles}"
+        tiles = case.tiles
         self.iterations.append(answer.iterations)
         self.residual = max(self.residual, answer.residual)
         self.fallback += answer.fallback_tiles
-        self.facts.record(f"iterations.{n}", answer.iterations)
-        self.facts.record(f"fallback.tiles.{n}", answer.fallback_tiles, "tiles")
-        self.facts.record(f"coarse.vectors.{n}", answer.vectors / case.tiles, "a tile")
-        self.facts.record(f"halo.bytes.{n}", sum(case.comm.allgather(answer.bytes)), "bytes")
-        self._time(case, "setup", answer.seconds_setup)
+        self.facts.record("iterations", answer.iterations, method="certified", tiles=tiles)
+        self.facts.record("fallback.tiles", answer.fallback_tiles, "tiles", tiles=tiles)
+        self.facts.record("coarse.vectors", answer.vectors / tiles, "a tile", tiles=tiles)
+        crossed = sum(case.comm.allgather(answer.bytes))
+        self.facts.record("halo.bytes", crossed, "bytes", tiles=tiles)
+        self.setup = largest(case.comm, answer.seconds_setup)
+        self.facts.record("time.setup", self.setup, "s", tiles=tiles)
         self._time(case, "certified", answer.seconds_setup + answer.seconds)
         self._history(answer.history, "certified", case)
         self._say(
@@ -219,7 +227,10 @@ class _Table:
         self._say(case, "another method's answer", f"relative difference {error / size:.1e}")
 
     def finish(self) -> None:
-        """Record the facts of all lattices."""
+        """Record the facts of all lattices, and the seconds on the largest."""
+        for method, seconds in self.seconds.items():
+            self.facts.record("time", seconds, _unit(seconds), method=method)
+        self.facts.record("time.setup", self.setup, "s")
         self.facts.record("residual.true", self.residual)
         self.facts.record("residual.tolerance", self.context.experiment.solving.tolerance)
         self.facts.record("fallback.tiles", self.fallback, "tiles")
@@ -227,25 +238,23 @@ class _Table:
             self.facts.record("growth", self.iterations[-1] / self.iterations[1])
 
     def _done(self, case: _Case, name: str, iterations: int, seconds: float) -> None:
-        self.facts.record(f"iterations.{name}.N{case.tiles}", iterations)
+        self.facts.record("iterations", iterations, method=name, tiles=case.tiles)
         self._time(case, name, seconds)
         self._say(case, name, f"{iterations} iterations, {seconds:.2f} s")
 
     def _failed(self, case: _Case, name: str, iterations: int, residual: float) -> None:
         words = "not converged"
-        for fact in (
-            f"iterations.{name}.N{case.tiles}",
-            f"time.{name}.N{case.tiles}",
-            f"time.{name}",
-        ):
-            self.facts.record(fact, words)
-        self.facts.record(f"residual.{name}.N{case.tiles}", residual, "", iterations=iterations)
+        where: dict[str, Any] = {"method": name, "tiles": case.tiles}
+        self.facts.record("iterations", words, **where)
+        self.facts.record("time", words, **where)
+        self.facts.record("residual", residual, "", **where, iterations=iterations)
+        self.seconds[name] = words
         self._say(case, name, words)
 
     def _time(self, case: _Case, name: str, seconds: float) -> None:
         slowest = largest(case.comm, seconds)
-        for place in (f".N{case.tiles}", ""):  # without a place: the last and largest
-            self.facts.record(f"time.{name}{place}", slowest, "s")
+        self.facts.record("time", slowest, "s", method=name, tiles=case.tiles)
+        self.seconds[name] = slowest
 
     def _history(self, history: tuple[float, ...], method: str, case: _Case) -> None:
         for iteration, residual in enumerate(history):
@@ -255,6 +264,10 @@ class _Table:
 
     def _say(self, case: _Case, method: str, words: str) -> None:
         self.context.say(f"  {case.tiles} tiles, {method}: {words}")
+
+
+def _unit(seconds: float | str) -> str:
+    return "" if isinstance(seconds, str) else "s"
 
 
 def _floor(case: _Case, solver: LocalSolver) -> None:
@@ -271,11 +284,11 @@ def _floor(case: _Case, solver: LocalSolver) -> None:
             limit = floor(ready, case.load, exact, refinements=comparison.refinements)
             vectors = ready.coarse.vectors if ready.coarse is not None else 0
         if limit.local > NO_ERROR:
-            facts.record(f"floor.ratio.{name}", limit.ratio)
-        facts.record(f"floor.coupled.{name}", limit.coupled)
-        facts.record(f"floor.residual.{name}", limit.residual)
-        facts.record(f"floor.sweeps.{name}", limit.sweeps)
-        facts.record(f"floor.vectors.{name}", vectors / case.tiles, "a tile")
+            facts.record("floor.ratio", limit.ratio, space=name)
+        facts.record("floor.coupled", limit.coupled, space=name)
+        facts.record("floor.residual", limit.residual, space=name)
+        facts.record("floor.sweeps", limit.sweeps, space=name)
+        facts.record("floor.vectors", vectors / case.tiles, "a tile", space=name)
         case.write(f"floor_{name}", limit.solution, "u")
         case.context.say(
             f"  {case.tiles} tiles, solutions coupled, {name}: error {limit.coupled:.2e}, "

@@ -1,20 +1,20 @@
 """Implicit steps of a time-dependent problem, by every method, with exact and learned tiles.
 
-Facts of METHOD with TILES (exact, learned) and a step of length X are named
-`implicit.NAME.METHOD.TILES.dtX`, with NAME one of
+Facts with the places `method`, `solver` (of the tiles: exact, learned) and `dt` (the length of the
+step):
 
-    iterations     a text if the step did not converge
-    linear         applications of the preconditioner
-    pseudo         pseudo-transient steps
-    root           a text: where the method began when it converged
-    residual, fallback (tiles), time
-    error          VRMSE against the explicit simulator at the same time
-    convergence    a history, with the place `iteration`
+    implicit.iterations     a text if the step did not converge
+    implicit.linear         applications of the preconditioner
+    implicit.pseudo         pseudo-transient steps
+    implicit.root           a text: the start from which the method converged
+    implicit.residual, implicit.fallback (tiles), implicit.time
+    implicit.error          VRMSE against the explicit simulator at the same time
+    implicit.convergence    a history, with the place `iteration`
 
-Facts of a length X alone: `implicit.error.persistence.dtX`, `implicit.error.surrogate.dtX`,
-`implicit.time.explicit.dtX`, `implicit.time.surrogate.dtX`, and `implicit.guess.KIND.dtX`. The
-last is ||F|| of backward Euler at a guess over ||F|| of no change, with KIND none, simulator or
-surrogate. Facts of all steps: `residual.true` (the largest), `fallback.tiles` (the most).
+Facts with the places `method` and `dt` alone: `implicit.error` of persistence and surrogate,
+`implicit.time` of explicit and surrogate, and `implicit.guess` of none, simulator and surrogate.
+The last is ||F|| of backward Euler at a guess over ||F|| of no change. Facts of all steps:
+`residual.true` (the largest), `fallback.tiles` (the most).
 """
 
 from __future__ import annotations
@@ -80,9 +80,6 @@ class _Share:
     blocks: Blocks
     comm: Comm
 
-    def record(self, name: str, value: float | str, unit: str = "") -> None:
-        self.context.facts.record(f"implicit.{name}", value, unit)
-
     def error(self, state: np.ndarray, true: np.ndarray) -> float:
         return error(state, true, self.blocks, self.comm)
 
@@ -103,9 +100,9 @@ class _Truth:
         self.exchange = Halo(blocks, comm, halo_width(self.simulator, blocks))
         self.forecaster, frames, spacing = None, 1, 0
         if implicit.guess.path is not None:
-            from scaled_mpi.experiments.elliptic.guess import Forecaster
+            from scaled_mpi.experiments.elliptic.guess import GuessForecaster
 
-            self.forecaster = Forecaster(implicit, blocks, comm)
+            self.forecaster = GuessForecaster(implicit, blocks, comm)
             frames, spacing = self.forecaster.frames, self.forecaster.spacing
         state = self.simulator.initial(
             blocks.block(comm.rank), blocks.grid, (share.context.experiment.seed, 0)
@@ -139,21 +136,21 @@ class _Truth:
         return true, guesses.get(kind) if kind != "none" else None
 
     def _distances(self, dt: float, guesses: dict[str, np.ndarray]) -> None:
-        from scaled_mpi.coupling.linearised import Rates
+        from scaled_mpi.coupling.linearised import ReactionRates
 
-        rates = Rates(self.simulator, self.share.blocks, self.share.comm)
+        rates = ReactionRates(self.simulator, self.share.blocks, self.share.comm)
         none = rates.size(rates(self.old)) or 1.0
         for kind, guess in guesses.items():
             far = rates.size((guess - self.old) / dt - rates(guess)) / none
-            self.share.record(f"guess.{kind}.dt{dt:g}", far)
+            self.share.context.facts.record("implicit.guess", far, method=kind, dt=dt)
 
     def _timed(self, name: str, dt: float, begun: float) -> None:
         seconds = largest(self.share.comm, time.perf_counter() - begun)
-        self.share.record(f"time.{name}.dt{dt:g}", seconds, "s")
+        self.share.context.facts.record("implicit.time", seconds, "s", method=name, dt=dt)
 
     def _error(self, name: str, dt: float, state: np.ndarray, true: np.ndarray) -> None:
         value = self.share.error(state, true)
-        self.share.record(f"error.{name}.dt{dt:g}", value)
+        self.share.context.facts.record("implicit.error", value, method=name, dt=dt)
         self.share.context.say(f"  dt {dt:g}, {name}: error {value:.3g}")
 
 
@@ -161,11 +158,11 @@ class _Steps:
     """Steps from one state, their errors and cost."""
 
     def __init__(self, share: _Share, old: np.ndarray) -> None:
-        from scaled_mpi.coupling.linearised import Rates
+        from scaled_mpi.coupling.linearised import ReactionRates
 
         self.share, self.old = share, old
         self.solving = share.context.experiment.solving
-        self.rates = Rates(share.implicit.simulator, share.blocks, share.comm)
+        self.rates = ReactionRates(share.implicit.simulator, share.blocks, share.comm)
         self.residual, self.fallback = 0.0, 0
 
     def advance(
@@ -217,18 +214,22 @@ class _Steps:
         )
         for iteration, residual in enumerate(step.history):
             self.share.context.facts.record(
-                f"implicit.convergence.{method}.{tiles}.dt{dt:g}",
+                "implicit.convergence",
                 residual,
                 "",
+                method=method,
+                solver=tiles,
+                dt=dt,
                 iteration=iteration,
             )
 
     def _record(
         self, method: str, tiles: str, dt: float, numbers: Mapping[str, float | str]
     ) -> None:
-        units = {"time": "s", "fallback": "tiles"}
+        facts, units = self.share.context.facts, {"time": "s", "fallback": "tiles"}
+        where = {"method": method, "solver": tiles, "dt": dt}
         for name, value in numbers.items():
-            self.share.record(f"{name}.{method}.{tiles}.dt{dt:g}", value, units.get(name, ""))
+            facts.record(f"implicit.{name}", value, units.get(name, ""), **where)
         line = ", ".join(
             f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in numbers.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -55,7 +54,7 @@ def _rows(columns: Mapping[str, Values], dt: float) -> list[list[str]]:
     for name, lengths in columns["iterations"].items():
         if dt in lengths:
             cells = (column.get(name, {}).get(dt) for column in columns.values())
-            rows.append([f"{dt:g}", escape(name.replace(".", ", ")), *map(_cell, cells)])
+            rows.append([f"{dt:g}", escape(name), *map(_cell, cells)])
     for kind in ("persistence", "surrogate"):
         error = columns["error"].get(kind, {}).get(dt)
         if error is not None:
@@ -90,13 +89,11 @@ def guesses(numbers: Numbers) -> str:
 
 def convergence(numbers: Numbers) -> str:
     """Return ||F|| by iteration, a panel a length of the step; "" without facts."""
-    names = {
-        fact["name"] for fact in numbers.facts if fact["name"].startswith("implicit.convergence.")
-    }
-    lines: dict[float, Lines] = {}
-    for name in sorted(names):
-        method, _, dt = name.removeprefix("implicit.convergence.").rpartition(".dt")
-        lines.setdefault(float(dt), {})[method] = numbers.series(name, "iteration", by=None)[""]
+    name, lines = "implicit.convergence", dict[float, Lines]()
+    for method, solver, dt in sorted(numbers.among(name, "method", "solver", "dt")):
+        where = {"method": method, "solver": solver, "dt": dt}
+        line = numbers.series(name, "iteration", by=None, **where)[""]
+        lines.setdefault(dt, {})[f"{method}, {solver}"] = line
     if not lines:
         return ""
     methods = sorted({method for by_method in lines.values() for method in by_method})
@@ -106,9 +103,7 @@ def convergence(numbers: Numbers) -> str:
         for axes, (dt, by_method) in zip(panels, sorted(lines.items()), strict=True):
             for method, (x, y) in by_method.items():
                 colour = COLOURS[methods.index(method) % len(COLOURS)]
-                axes.plot(
-                    x, y, color=colour, marker="o", markersize=3, label=method.replace(".", ", ")
-                )
+                axes.plot(x, y, color=colour, marker="o", markersize=3, label=method)
             axes.set_title(f"dt {dt:g}")
             axes.set_yscale("log")
             axes.set_xlabel("iteration")
@@ -124,13 +119,14 @@ def convergence(numbers: Numbers) -> str:
 
 
 def _by_length(numbers: Numbers, key: str) -> Values:
-    """The middle of the name implicit.KEY.*.dtX -> X -> value."""
-    values: Values = {}
-    for fact in numbers.facts:
-        match = re.fullmatch(rf"implicit\.{key}\.(.+?)\.dt([^a-z]+(?:e[+-]?\d+)?)", fact["name"])
-        if match and "iteration" not in fact:
-            values.setdefault(match[1], {})[float(match[2])] = fact["value"]
-    return values
+    """Values of `implicit.KEY` by method (and tiles, where it has any), then by length."""
+    name, values = f"implicit.{key}", dict[str, dict[float, Value]]()
+    for (method,) in numbers.among(name, "method"):
+        values[method] = numbers.by("dt", name, method=method)
+    for method, solver in numbers.among(name, "method", "solver"):
+        lengths = numbers.by("dt", name, method=method, solver=solver)
+        values[f"{method}, {solver}"] = lengths
+    return {line: lengths for line, lengths in values.items() if lengths}
 
 
 def _cell(value: Value) -> str:

@@ -41,7 +41,7 @@ from scaled_mpi.parallel.keys import FirstRun
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.streams import cell_indices
 from scaled_mpi.simulators.running import final_states
-from scaled_mpi.surrogates.denoiser import Boxes, fit_means, fit_windows
+from scaled_mpi.surrogates.denoiser import BoxSet, fit_means, fit_windows
 
 SMALL, LARGE = "boxes", "truth"  # the two sets of a data set
 CHUNK = 8  # boxes a file
@@ -72,7 +72,7 @@ class NormalisedBoxes:
     `mean` and `spread` (2, 1, 1) of the training boxes are in the simulator's units.
     """
 
-    boxes: Boxes
+    boxes: BoxSet
     mean: np.ndarray
     spread: np.ndarray
 
@@ -116,7 +116,7 @@ def _simulate(
     if context.comm.rank == 0:
         whole = (len(runs), len(experiment.simulator.channels), *shape)
         digest = write_index(context.folder, name, len(starts), whole, {"chunk": CHUNK})
-        context.facts.record(f"dataset.sha256.{name}", digest)
+        context.facts.record("dataset.sha256", digest, set=name)
     context.say(f"  {len(runs)} boxes of {' x '.join(map(str, shape))} cells")
 
 
@@ -146,7 +146,7 @@ def fit(context: Context[EnlargementExperiment]) -> None:
             partial(_train, context, name, folder, train),
         )
     quiet_barrier(context.comm)
-    learned = Learned(experiment, context.folder, coarse_spread)
+    learned = LearnedDenoisers(experiment, context.folder, coarse_spread)
     gains = measure_gains(context, learned, boxes.held_out)
     if context.comm.rank == 0:
         save_arrays(
@@ -175,7 +175,7 @@ def _lesson(context: Context[EnlargementExperiment]) -> NormalisedBoxes:
             "after so many steps. Allowed: fewer steps, or another simulator.density"
         )
     boxes = ((boxes - mean) / spread).astype(np.float32)
-    return NormalisedBoxes(Boxes(boxes[:border], boxes[border:]), mean, spread)
+    return NormalisedBoxes(BoxSet(boxes[:border], boxes[border:]), mean, spread)
 
 
 def _train(
@@ -188,16 +188,17 @@ def _train(
     events = context.events(folder, f"{context.folder.stem}-{name}")
     result = train(Session(team, folder, events, context.experiment.seed))
     if team.rank == 0:
-        context.facts.record(f"denoiser.loss.{name}", result.best_loss)
-        context.facts.record(f"denoiser.throughput.{name}", result.throughput, "samples/s")
-        context.facts.record(f"time.train.{name}", result.seconds, "s")
+        facts = context.facts
+        facts.record("denoiser.loss", result.best_loss, network=name)
+        facts.record("denoiser.throughput", result.throughput, "samples/s", network=name)
+        facts.record("time.train", result.seconds, "s", network=name)
         context.say(
             f"  {name}: loss {result.best_loss:.4g} after {result.steps} steps in "
             f"{result.seconds:.0f} s, {result.throughput:.0f} samples a second"
         )
 
 
-class Learned:
+class LearnedDenoisers:
     """The trained denoisers of a folder, as functions of arrays."""
 
     def __init__(
@@ -234,7 +235,7 @@ class Learned:
 
 
 def measure_gains(
-    context: Context[EnlargementExperiment], learned: Learned, boxes: np.ndarray
+    context: Context[EnlargementExperiment], learned: LearnedDenoisers, boxes: np.ndarray
 ) -> Gains:
     """Measure the gains of the coarse denoiser on normalised boxes (n, 2, Y, X); collective.
 
@@ -276,7 +277,7 @@ def generate(context: Context[EnlargementExperiment]) -> None:
     arrays, meta = load_arrays(context.inputs["fit"] / SCALES)
     blocks, comm = context.blocks(Grid(spec.shape), spec.tile)
     if comm is not None:
-        learned = Learned(experiment, context.inputs["fit"], meta["coarse"])
+        learned = LearnedDenoisers(experiment, context.inputs["fit"], meta["coarse"])
         gains = Gains(arrays["times"], arrays["gains"], meta["cells"])
         for method in methods(experiment):
             path = context.folder / f"{method}.fields.h5"
@@ -295,7 +296,7 @@ def generate(context: Context[EnlargementExperiment]) -> None:
 def _samples(
     experiment: EnlargementExperiment,
     method: str,
-    learned: Learned,
+    learned: LearnedDenoisers,
     gains: Gains,
     share: DomainShare,
 ) -> np.ndarray | None:
@@ -320,7 +321,9 @@ def _samples(
     return gather_field(blocks, comm, np.ascontiguousarray(fields, np.float32))
 
 
-def _untiled(experiment: EnlargementExperiment, learned: Learned, comm: Comm) -> np.ndarray | None:
+def _untiled(
+    experiment: EnlargementExperiment, learned: LearnedDenoisers, comm: Comm
+) -> np.ndarray | None:
     """Each sample by one rank, whole."""
     spec = experiment.generation
     cells = np.arange(np.prod(spec.shape)).reshape(spec.shape)

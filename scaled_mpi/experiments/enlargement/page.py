@@ -21,7 +21,7 @@ from scaled_mpi.report.page import Page, Panel
 from scaled_mpi.report.palette import FUSED, INK
 from scaled_mpi.report.pictures import field_limits, row
 from scaled_mpi.report.sections import facts, origin, panels, spent, training
-from scaled_mpi.report.series import number
+from scaled_mpi.report.series import Numbers
 
 if TYPE_CHECKING:
     from scaled_mpi.report.figures import Figure
@@ -37,16 +37,16 @@ METHODS = {
     "again": ("simulator again, as many", INK, (0, (2, 2))),
 }
 ACROSS = 5  # pictures in a row
-COLUMNS = {
-    "cov.error.tiled": "covariance",
-    "cov.error.beyond": "beyond a tile",
-    "variance.ratio": "variance",
-    "variance.ratio.tiles": "of tiles",
-    "spectrum.error.large": "long waves",
-    "seam.index": "seam",
-    "histogram.distance": "histogram",
-    "dynamics.rate.ratio": "rate",
-    "time.method": "seconds",
+COLUMNS: dict[str, tuple[str, dict[str, str]]] = {  # heading -> name and places
+    "covariance": ("cov.error.tiled", {}),
+    "beyond a tile": ("cov.error.beyond", {}),
+    "variance": ("variance.ratio", {}),
+    "of tiles": ("variance.ratio.tiles", {}),
+    "long waves": ("spectrum.error", {"band": "large"}),
+    "seam": ("seam.index", {}),
+    "histogram": ("histogram.distance", {}),
+    "rate": ("dynamics.rate.ratio", {}),
+    "seconds": ("time.method", {}),
 }
 
 
@@ -152,13 +152,16 @@ class ScorePanel:
 
     def content(self) -> str:
         """Return the table."""
-        values = {(fact["name"], fact.get("method")): number(fact["value"]) for fact in self.facts}
+        numbers = Numbers(self.facts)
         rows = []
         for method, (label, _, _) in METHODS.items():
-            if ("cov.error.tiled", method) in values:
-                cells = [values.get((name, method)) for name in COLUMNS]
+            if numbers.by_method("cov.error.tiled").get(method) is not None:
+                cells = [
+                    numbers.remark(name, "value", method=method, **where)
+                    for name, where in COLUMNS.values()
+                ]
                 rows.append([escape(label), *("" if v is None else f"{v:.3g}" for v in cells)])
-        return tables.table(("", *COLUMNS.values()), rows, [False] + [True] * len(COLUMNS))
+        return tables.table(("", *COLUMNS), rows, [False] + [True] * len(COLUMNS))
 
 
 @dataclass(frozen=True)

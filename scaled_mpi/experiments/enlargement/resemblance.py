@@ -1,8 +1,9 @@
 """Compare the statistics of generated patterns with the simulator's; the page's arrays.
 
-Facts of species v with the place `method`: all names of `scaled_mpi/likeness.py`. The fact
-`dynamics.rate.ratio`, of both species: the simulator's root mean square change in `STEPS` steps
-from the fields, over its change from the truth. Methods are the methods of `enlarge.py` and two
+Facts of species v with the place `method`: all names of `scaled_mpi/likeness.py`; the band of
+`spectrum.error` is the place `band`. The fact `dynamics.rate.ratio`, of both species: the
+simulator's root mean square change in `STEPS` steps from the fields, over its change from the
+truth. Methods are the methods of `enlarge.py` and two
 baselines. `gaussian`: Gaussian fields of the covariance of the truth. `again`: as many other
 fields of the simulator, whose differences are the sampling error. The facts `cov.error.tiled`,
 `cov.error.beyond` and `variance.ratio` without a place belong to `coarse`.
@@ -18,7 +19,7 @@ from scaled_mpi.experiments.enlargement.enlarge import LARGE, methods
 from scaled_mpi.experiments.enlargement.settings import EnlargementExperiment
 from scaled_mpi.learning.gaussian import lookalike
 from scaled_mpi.learning.samplers import CellNoise
-from scaled_mpi.likeness import Statistics, differences, statistics
+from scaled_mpi.likeness import BANDS, Statistics, differences, statistics
 from scaled_mpi.parallel.arrays import load_arrays, save_arrays
 from scaled_mpi.parallel.comm import quiet_barrier
 from scaled_mpi.simulators.contract import Simulator
@@ -51,6 +52,9 @@ def _compare(context: Context[EnlargementExperiment]) -> None:
         moments = statistics(fields[:, SHOWN], tile)
         facts = differences(moments, known, tile)
         facts["dynamics.rate.ratio"] = _rate(experiment.simulator, fields) / rate
+        for band in BANDS:
+            error = facts.pop(f"spectrum.error.{band}")
+            context.facts.record("spectrum.error", error, method=method, band=band)
         for name, value in facts.items():
             context.facts.record(name, value, method=method)
         if method == BEST:

@@ -2,9 +2,9 @@
 
 Scores are those of `density_scores.py`, on forecast frames only. Two files hold them by run
 (metrics_all_runs.csv) and by initial condition (metrics_by_ic_type.csv). Facts hold their means
-over runs: every score with the method as its place, and `r2.forecast`, `r2.energy`,
-`r2.persistence`, `r2.mean`, `r2.ceiling`, `r2.limit`, `r2.stepper`. Errors by frame are means and
-10th and 90th percentiles over runs. Order parameters of the particles are means by start.
+over runs: `r2` and every score, with the place `method`. Errors by frame are means and 10th and
+90th percentiles over runs. Order parameters of the particles are means by start: `order` with the
+places `parameter`, `start` and `time`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from scaled_mpi.parallel.arrays import load_arrays
 from scaled_mpi.parallel.comm import member_groups
 from scaled_mpi.parallel.store import Trajectory
 
-FACTS = {"surrogate": "forecast", "rival": "stepper"}  # names of methods in r2.NAME
 SHOWN_MODES = 400  # singular values that the page draws
 
 
@@ -97,13 +96,13 @@ def _write(context: Context[EnsembleExperiment], rows: list[dict[str, Any]]) -> 
         means = _means(own)
         for name in COLUMNS:
             facts.record(f"score.{name}", means[name], method=method)
-        facts.record(f"r2.{FACTS.get(method, method)}", means["r2"])
+        facts.record("r2", means["r2"], method=method)
         _by_lead(context, method, own)
     _csv(context.folder / "metrics_by_ic_type.csv", ("ic_type", "method", "runs"), groups)
     linear = [row for row in rows if row["method"] in ("surrogate", "energy")]
     facts.record("mass.error", max(row["max_mass_error"] for row in linear))
     chosen = [row["r2"] for row in rows if row["method"] == "surrogate"]
-    facts.record("r2.forecast.spread", float(np.std(chosen)), runs=len(chosen))
+    facts.record("r2.spread", float(np.std(chosen)), method="surrogate", runs=len(chosen))
 
 
 def _by_lead(
@@ -136,7 +135,7 @@ def _orders(context: Context[EnsembleExperiment], members: list[Member]) -> None
         for name, line in zip(ORDERS, np.mean(runs, axis=0).T, strict=True):
             for moment, value in zip(times, line, strict=True):
                 context.facts.record(
-                    f"order.{name}", float(value), start=start, time=float(moment)
+                    "order", float(value), parameter=name, start=start, time=float(moment)
                 )
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from scaled_mpi.engine.context import Context
 from scaled_mpi.experiments.ensemble.import_npz import import_mvar, import_pod
 from scaled_mpi.experiments.ensemble.latents import latent_runs, write_latents
-from scaled_mpi.experiments.ensemble.members import Run, ledger, write_member
+from scaled_mpi.experiments.ensemble.members import MemberRun, ledger, write_member
 from scaled_mpi.experiments.ensemble.settings import EnsembleExperiment, Member
 from scaled_mpi.learning.given_weights import taken
 from scaled_mpi.parallel import streams
@@ -262,7 +262,7 @@ class Forecaster:
         """The mean density of the simulator's own runs from the last known particles."""
         path = self.context.inputs["simulate"] / f"{member.name}.particles.h5"
         particles, _ = load_arrays(path)
-        run = Run(self.experiment, self.experiment.seed, member)
+        run = MemberRun(self.experiment, self.experiment.seed, member)
         state = particles["positions"][memory - 1], particles["velocities"][memory - 1]
         copies = self.experiment.forecast.limit
         total = np.zeros((frames - memory, *self.experiment.density.shape))

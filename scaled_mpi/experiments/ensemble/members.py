@@ -39,7 +39,7 @@ from scaled_mpi.simulators.vicsek import Flock, Vicsek
 ORDERS = ("polarization", "mean_speed", "nematic", "speed_std")
 
 
-class Run:
+class MemberRun:
     """One member simulated on this process alone: frames of particles and of density."""
 
     def __init__(self, experiment: EnsembleExperiment, seed: int, member: Member) -> None:
@@ -115,7 +115,7 @@ def _write(experiment: EnsembleExperiment, folder: Path, member: Member) -> None
     with TrajectoryWriter(
         folder,
         member.name,
-        Run.blocks_of(experiment, system),
+        MemberRun.blocks_of(experiment, system),
         SerialComm(),
         system.channels,
         dtype=np.float64,
@@ -127,7 +127,7 @@ def _write(experiment: EnsembleExperiment, folder: Path, member: Member) -> None
 
 def _simulated(experiment: EnsembleExperiment, member: Member) -> MemberFrames:
     """All frames of a simulated run."""
-    run = Run(experiment, experiment.seed, member)
+    run = MemberRun(experiment, experiment.seed, member)
     positions, velocities, fields = [], [], []
     for flock, field in run.frames():
         positions.append(flock.particles.position)

@@ -1,7 +1,7 @@
 """Sections for ensembles: scores of the forecasts, errors in time, energy of the modes.
 
 They read `score.NAME` (by method), `e2.lead`, `e2.p10`, `e2.p90`, `e2.spread`, `e2.inside` (by
-method and lead), `pod.spectrum`, `pod.energy.held` (k), `order.NAME` (start, time),
+method and lead), `pod.spectrum`, `pod.energy.held` (k), `order` (parameter, start, time),
 `transition.order` and `transition.deviation` (N, noise).
 """
 
@@ -132,7 +132,7 @@ def band(numbers: Numbers, labels: Mapping[str, str]) -> str:
 def orders(numbers: Numbers, labels: Mapping[str, str]) -> str:
     """Return polarization and nematic order in time, a line an initial condition."""
     shown = {
-        name: numbers.series(f"order.{name}", "time", by="start")
+        name: numbers.series("order", "time", by="start", parameter=name)
         for name in ("polarization", "nematic")
     }
     if not shown["polarization"]:

@@ -107,8 +107,6 @@ class Calibrating:
         self.facts.record("spread.lead", spread, **place)
         self.facts.record("skill.lead", error, **place)
         self.facts.record("spread.skill.lead", spread / error, **place)
-        if method == "surrogate":
-            self.facts.record(f"spread.skill.lead{lead}", spread / error)
         for name, ratio in zip(self.truth.channels, found.spread / found.rmse, strict=True):
             self.facts.record("spread.skill.lead", float(ratio), **place, channel=name)
         for level in LEVELS:
@@ -142,9 +140,8 @@ class Calibrating:
                 )
                 sums.append(metrics.energy_sums(runs, seen))
             score, count = np.sum(np.stack(self.gather(sums)), axis=0)
-            self.facts.record(
-                f"energy.score.{place}", float(score / count), method=method, lead=lead
-            )
+            where: dict[str, Any] = {"method": method, "lead": lead, "patches": place}
+            self.facts.record("energy.score", float(score / count), **where)
 
 
 def patches(tile: np.ndarray, deviation: np.ndarray, axes: int, edge: bool) -> np.ndarray:

@@ -1,10 +1,10 @@
 """Couple the surrogate over the large domain, with the variants it is compared with.
 
 Every method leaves a trajectory of its own name. `surrogate` is the configured coupling over all
-jumps; the others cover the first `coupling.compare` jumps. `halo8` has a halo as wide as the
-reach: one exchange, no sweep; the name is that of the default reach. `nosweep` has the narrow halo
-and one sweep. Further ones are the simulator's cheaper selves. The march is saved every
-`coupling.checkpoint` jumps and continues there, on any number of ranks.
+jumps; the others cover the first `coupling.compare` jumps. `wide_halo` has a halo as wide as the
+reach: one exchange, no sweep. `nosweep` has the narrow halo and one sweep. Further ones are the
+simulator's cheaper selves. The march is saved every `coupling.checkpoint` jumps and continues
+there, on any number of ranks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from scaled_mpi.compressors.coders import load_coder
-from scaled_mpi.coupling.forecasting import Course, Domain, begin, march_and_store
+from scaled_mpi.coupling.forecasting import Course, TiledDomain, begin, march_and_store
 from scaled_mpi.coupling.schwarz import March, Sweeping
 from scaled_mpi.engine.context import Context
 from scaled_mpi.experiments.forecast import sampling
@@ -31,7 +31,7 @@ def work(context: Context[ForecastExperiment]) -> None:
     if comm is None:
         return
     coder = load_coder(experiment.compressor, context.inputs["compress"])
-    domain = Domain.on(truth, coder, blocks, comm, experiment.history - 1)
+    domain = TiledDomain.on(truth, coder, blocks, comm, experiment.history - 1)
     jumps = min(experiment.coupling.jumps, truth.shape[0] - experiment.history)
     _march_all(context, domain, jumps)
     compare = min(experiment.coupling.compare, jumps)
@@ -41,7 +41,7 @@ def work(context: Context[ForecastExperiment]) -> None:
         run_references(context, truth, blocks, comm, domain.start, compare)
 
 
-def _march_all(context: Context[ForecastExperiment], domain: Domain, jumps: int) -> None:
+def _march_all(context: Context[ForecastExperiment], domain: TiledDomain, jumps: int) -> None:
     """The configured coupling over all jumps, saved as it goes."""
     experiment, settings = context.experiment, context.experiment.coupling
     operator = load_operator(experiment.surrogate, context.inputs["fit"])
@@ -58,7 +58,7 @@ def _march_all(context: Context[ForecastExperiment], domain: Domain, jumps: int)
 
 
 def _march_facts(
-    context: Context[ForecastExperiment], domain: Domain, march: March, course: Course
+    context: Context[ForecastExperiment], domain: TiledDomain, march: March, course: Course
 ) -> None:
     facts, records = context.facts, course.records
     for record in records:
@@ -83,10 +83,10 @@ def _march_facts(
     facts.record("time.jump", seconds, "s", method="surrogate")
 
 
-def _variants(context: Context[ForecastExperiment], domain: Domain, jumps: int) -> None:
+def _variants(context: Context[ForecastExperiment], domain: TiledDomain, jumps: int) -> None:
     """The same surrogate with enough halo, and with too little and no sweep."""
     experiment = context.experiment
-    variants = [("halo8", experiment.reach)]
+    variants = [("wide_halo", experiment.reach)]
     if any(h < r for h, r in zip(experiment.halo, experiment.reach, strict=True)):
         variants.append(("nosweep", experiment.halo))
     for method, halo in variants:

@@ -8,9 +8,10 @@ from scaled_mpi import metrics
 from scaled_mpi.engine.artefacts import stage_facts
 from scaled_mpi.engine.context import Context
 from scaled_mpi.experiments.forecast.calibration import Calibrating, ensembles
-from scaled_mpi.experiments.forecast.rates import Rates
+from scaled_mpi.experiments.forecast.rates import CodingRates
 from scaled_mpi.experiments.forecast.sampling import UNTILED, alone
 from scaled_mpi.experiments.forecast.settings import ForecastExperiment
+from scaled_mpi.fact_names import OLD_METHODS
 from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.store import Trajectory, trajectory_names
@@ -29,7 +30,8 @@ def work(context: Context[ForecastExperiment]) -> None:
     scoring = _Scoring(context, truth, blocks, comm)
     scoring.extrapolations()
     for name in filter(alone, trajectory_names(context.inputs["couple"])):
-        scoring.trajectory(name, Trajectory(context.inputs["couple"], name))
+        method = OLD_METHODS.get(name, name)  # in a folder of version 0.1
+        scoring.trajectory(method, Trajectory(context.inputs["couple"], name))
     scoring.seams()
     scoring.uncertainty()
     scoring.reconstruction()
@@ -69,9 +71,9 @@ class _Scoring:
                 progress.step()
         threshold = self.context.experiment.evaluation.stationary
         overall = metrics.summary(frames, threshold)
-        self.facts.record(f"vrmse.mean.{method}", overall.mean)
-        self.facts.record(f"vrmse.median.{method}", overall.median)
-        self.facts.record(f"mae.{method}", float(np.mean([one.mae for one in frames])))
+        self.facts.record("vrmse.mean", overall.mean, method=method)
+        self.facts.record("vrmse.median", overall.median, method=method)
+        self.facts.record("mae", float(np.mean([one.mae for one in frames])), method=method)
         if method == "surrogate":
             self.facts.record("frames.stationary", overall.masked, "frames x channels")
 
@@ -84,12 +86,10 @@ class _Scoring:
         self.facts.record("mae.lead", float(scores.mae.mean()), method=method, lead=lead)
         for name, one in zip(self.truth.channels, scores.vrmse, strict=True):
             self.facts.record("vrmse.lead", float(one), method=method, lead=lead, channel=name)
-        if lead in SHOWN:
-            self.facts.record(f"vrmse.jump{lead}.{method}", value)
-            if method == "halo8":
-                # With all of its reach known the network makes no use of mask or sweeps: one
-                # network serves both, and `plain` is the same forecast under its own name.
-                self.facts.record(f"vrmse.jump{lead}.plain", value)
+        if lead in SHOWN and method == "wide_halo":
+            # With all of its reach known the network makes no use of mask or sweeps: one
+            # network serves both, and `plain` is the same forecast under its own name.
+            self.facts.record("vrmse.lead", value, method="plain", lead=lead)
 
     def _spectra(self, method: str, leads: int, read: Read) -> None:
         for lead in sorted({*(lead for lead in SHOWN if lead <= leads), leads}):
@@ -149,7 +149,7 @@ class _Scoring:
             return
         coder = experiment.compressor.load(self.context.inputs["compress"])
         frames = sorted({self.start, len(self.truth) - 1})
-        found = Rates(self.blocks, self.comm, self.gather)(
+        found = CodingRates(self.blocks, self.comm, self.gather)(
             coder, self.truth, frames, experiment.simulator
         )
         for name, value in found.items():
@@ -193,15 +193,12 @@ class _Scoring:
 
 
 def _costs(context: Context[ForecastExperiment]) -> None:
-    """Times of all methods, and after how many jumps the surrogate has paid for its training."""
+    """Seconds of data and training, and the jumps after which the surrogate has paid for both."""
     facts = [fact for folder in context.inputs.values() for fact in stage_facts(folder)]
     latest = {fact["name"]: fact["value"] for fact in facts if "method" not in fact}
     jump = {fact["method"]: fact["value"] for fact in facts if fact["name"] == "time.jump"}
     data = latest.get("time.simulate.training", 0.0)
     training = latest.get("time.compress", 0.0) + latest.get("time.fit", 0.0)
-    context.facts.record("time.surrogate.jump", jump["surrogate"], "s")
-    if "simulator" in jump:
-        context.facts.record("time.simulator.jump", jump["simulator"], "s")
     if not context.experiment.learns:  # finished weights were paid for elsewhere
         return
     context.facts.record("time.data", data, "s")

@@ -62,10 +62,10 @@ KIND = Kind(
         Stage("simulate", 2, (), _simulate_part, simulate.work),
         Stage("compress", 1, ("simulate",), _compress_part, learn.compress),
         Stage("fit", 1, ("compress",), _fit_part, learn.fit, shows=True),
-        Stage("couple", 1, ("simulate", "compress", "fit"), _couple_part, couple.work, shows=True),
+        Stage("couple", 2, ("simulate", "compress", "fit"), _couple_part, couple.work, shows=True),
         Stage(
             "evaluate",
-            1,
+            2,
             ("simulate", "compress", "fit", "couple"),
             _evaluate_part,
             evaluate.work,

@@ -26,19 +26,19 @@ Series, one fact a point:
 | rank.histogram | method, lead, bin        | how often `bin` members are below the truth, 1 =    |
 |                |                          | as often as any other number                        |
 | coverage       | method, lead, level      | share inside a central interval, beside `expected`  |
-| energy.score.  | method, lead             | of patches across tile edges (.borders) and inside  |
-| borders        |                          | tiles (.inside)                                     |
+| energy.score   | method, lead, patches    | of patches across tile edges ("borders") and inside |
+|                |                          | tiles ("inside")                                    |
 
 Single numbers:
 
-    vrmse.jump1.METHOD, vrmse.jump10.METHOD, vrmse.mean.METHOD, vrmse.median.METHOD, mae.METHOD
+    vrmse.mean, vrmse.median, mae               by method, over all leads
     frames.stationary, seam.index, sweeps.mean, sweeps.max, mismatch.tolerance
     halo.messages, halo.bytes.counted, halo.exchanges
     halo.messages.formula, halo.bytes.formula
     halo.messages.tiles, halo.bytes.tiles       as if each tile were a rank
-    time.surrogate.jump, time.simulator.jump, time.data, time.train
+    time.data, time.train
     breakeven                                   a count of jumps; infinite = never
-    field.sha256, spread.skill.leadN, crps, and the numbers of a compressor (`rates.py`)
+    field.sha256, crps, and the numbers of a compressor (`rates.py`)
 
 Any other fact appears in the table of all facts.
 """
@@ -77,12 +77,12 @@ def cards(contents: Contents) -> str:
     numbers = contents.numbers
     shown = []
     for jump in (1, 10):
-        own = numbers.value(f"vrmse.jump{jump}.surrogate")
+        own = numbers.value("vrmse.lead", method="surrogate", lead=jump)
         if own is not None:
             baselines = ", ".join(
                 f"{name} {quantity(value)}"
                 for name in ("persistence", "linear", "quadratic")
-                if (value := numbers.value(f"vrmse.jump{jump}.{name}")) is not None
+                if (value := numbers.value("vrmse.lead", method=name, lead=jump)) is not None
             )
             plural = "" if jump == 1 else "s"
             shown.append((f"VRMSE, {jump} jump{plural}", quantity(own), baselines))
@@ -90,11 +90,11 @@ def cards(contents: Contents) -> str:
         ("seam.index", "seam index", "jumps at tile edges over jumps inside; 1 = no seam"),
         ("sweeps.mean", "sweeps a jump", _most(numbers)),
         ("breakeven", "break-even", "jumps until training is paid back"),
-        ("time.surrogate.jump", "time a jump", _beside(numbers)),
+        ("time.jump", "time a jump", _beside(numbers)),
     ):
-        value = numbers.value(name)
+        value = numbers.value(name, **({"method": "surrogate"} if name == "time.jump" else {}))
         if value is not None:
-            unit = {"breakeven": "jumps", "time.surrogate.jump": "s"}.get(name, "")
+            unit = {"breakeven": "jumps", "time.jump": "s"}.get(name, "")
             shown.append((label, quantity(value, unit) if unit else f"{value:.3f}", note))
     inner = "".join(
         f'<div class="card{" first" if place == 0 else ""}"><span>{escape(label)}</span>'
@@ -106,7 +106,7 @@ def cards(contents: Contents) -> str:
 
 def accuracy(contents: Contents) -> str:
     """Return the VRMSE by lead of every method."""
-    series = contents.numbers.series("vrmse.lead", "lead")
+    series = _errors(contents.numbers)
     series = {key: line for key, line in series.items() if any(y > 0 for y in line[1])}
     if not series:
         return ""
@@ -197,7 +197,7 @@ def seams(contents: Contents) -> str:
 def cost(contents: Contents) -> str:
     """Return accuracy against time, break-even, and the seconds of the stages."""
     numbers = contents.numbers
-    times, series = numbers.by_method("time.jump"), numbers.series("vrmse.lead", "lead")
+    times, series = numbers.by_method("time.jump"), _errors(numbers)
     errors = {key: dict(zip(*line, strict=True)).get(1.0, 0.0) for key, line in series.items()}
     parts = []
     if any(errors.get(key, 0) > 0 for key in times):
@@ -233,6 +233,12 @@ def traffic(contents: Contents) -> str:
     )
 
 
+def _errors(numbers: Numbers) -> Series:
+    """VRMSE by lead of every method but `plain`, which repeats points of `wide_halo`."""
+    series = numbers.series("vrmse.lead", "lead")
+    return {key: line for key, line in series.items() if key != "plain"}
+
+
 def _price_list(times: Mapping[str, float], series: Series, labels: Mapping[str, str]) -> str:
     """A row a method, the cheapest first: time a jump and VRMSE at a few leads."""
     leads = milestones(sorted({int(x) for line in series.values() for x in line[0]}), (1, 5, 10))
@@ -256,14 +262,15 @@ def _most(numbers: Numbers) -> str:
 
 
 def _beside(numbers: Numbers) -> str:
-    reference = numbers.value("time.simulator.jump")
+    reference = numbers.value("time.jump", method="simulator")
     return f"the simulator takes {quantity(reference, 's')}" if reference is not None else ""
 
 
 def _gap(numbers: Numbers) -> str:
     """The share of the gap between no sweep and a halo that covers the reach, closed by sweeps."""
     without, full, own = (
-        numbers.value(f"vrmse.jump1.{name}") for name in ("nosweep", "halo8", "surrogate")
+        numbers.value("vrmse.lead", method=name, lead=1)
+        for name in ("nosweep", "wide_halo", "surrogate")
     )
     if without is None or full is None or own is None or without <= full:
         return ""
@@ -279,7 +286,9 @@ def _breakeven(numbers: Numbers) -> str:
     count = numbers.value("breakeven")
     if count is None:
         return ""
-    own, reference = numbers.value("time.surrogate.jump"), numbers.value("time.simulator.jump")
+    own, reference = (
+        numbers.value("time.jump", method=name) for name in ("surrogate", "simulator")
+    )
     rates = ""
     if own is not None and reference is not None:
         rates = (
@@ -340,7 +349,7 @@ def _labels(experiment: ForecastExperiment) -> dict[str, str]:
     return {
         "surrogate": f"surrogate, halo {halo} with sweeps",
         "nosweep": f"halo {halo}, no sweep",
-        "halo8": f"halo {reach}, one exchange",
+        "wide_halo": f"halo {reach}, one exchange",
     }
 
 

@@ -35,7 +35,7 @@ Pair = tuple[np.ndarray, np.ndarray]  # a tile (C, *tile), decoded and true
 
 
 @dataclass(frozen=True)
-class Rates:
+class CodingRates:
     """The blocks of one rank; `gather` collects arrays, one a tile, in tile order."""
 
     blocks: Blocks

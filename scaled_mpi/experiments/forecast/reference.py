@@ -9,16 +9,16 @@ import numpy as np
 
 from scaled_mpi.engine.context import Context
 from scaled_mpi.parallel.blocks import Blocks
-from scaled_mpi.parallel.comm import largest
+from scaled_mpi.parallel.comm import Comm, largest
 from scaled_mpi.parallel.halo import Halo
 from scaled_mpi.parallel.keys import FirstRun
 from scaled_mpi.parallel.store import Trajectory, TrajectoryWriter
-from scaled_mpi.simulators.contract import Cheaper
+from scaled_mpi.simulators.contract import Cheaper, Simulator
 from scaled_mpi.simulators.running import advancing, cheaper, halo_width
 
 
 def run_references(
-    context: Context, truth: Trajectory, blocks: Blocks, comm: Any, start: int, jumps: int
+    context: Context, truth: Trajectory, blocks: Blocks, comm: Comm, start: int, jumps: int
 ) -> None:
     """Trajectories and times of the simulator itself, at its largest step, on the half grid."""
     simulator, jump = context.experiment.simulator, context.experiment.surrogate.jump
@@ -41,7 +41,7 @@ class _Reference:
         context: Context,
         truth: Trajectory,
         blocks: Blocks,
-        comm: Any,
+        comm: Comm,
         start: int,
         jumps: int,
     ) -> None:
@@ -49,7 +49,7 @@ class _Reference:
         self.start, self.jumps = start, jumps
 
     def __call__(
-        self, method: str, simulator: Any, steps: int, state: np.ndarray, stored: bool = True
+        self, method: str, simulator: Simulator, steps: int, state: np.ndarray, stored: bool = True
     ) -> None:
         seed = self.context.experiment.seed, FirstRun.TEST
         advance = advancing(simulator, self.blocks, self.comm, seed, dtype=state.dtype)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scaled_mpi.coupling.forecasting import Domain, begin, march_and_store
+from scaled_mpi.coupling.forecasting import TiledDomain, begin, march_and_store
 from scaled_mpi.coupling.schwarz import Sweeping
 from scaled_mpi.engine.context import Context
 from scaled_mpi.experiments.forecast.learn import rival_folder
@@ -43,14 +43,14 @@ def alone(name: str) -> bool:
     return "-" not in name
 
 
-def members(context: Context[ForecastExperiment], domain: Domain, jumps: int) -> None:
+def members(context: Context[ForecastExperiment], domain: TiledDomain, jumps: int) -> None:
     """All members of the surrogate but the first, tiled and in one piece, then all rivals."""
     experiment, settings = context.experiment, context.experiment.coupling
     sweeping = Sweeping(settings.sweeps, settings.tolerance, settings.fixed)
     operator = load_operator(experiment.surrogate, context.inputs["fit"])
     done = on_root(domain.comm, lambda: trajectory_names(context.folder))
     if operator.stochastic:
-        method = Method("surrogate", operator, experiment.halo, sweeping)
+        method = CoupledMethod("surrogate", operator, experiment.halo, sweeping)
         for member in range(1, settings.members):
             _write(context, domain, method, member, jumps, done)
         _untiled(context, domain, min(jumps, settings.compare), done, operator)
@@ -60,7 +60,7 @@ def members(context: Context[ForecastExperiment], domain: Domain, jumps: int) ->
             max(h, r) if rival.needs_whole_reach() else h
             for h, r in zip(experiment.halo, other.reach, strict=True)
         )
-        method = Method(name, other, halo, sweeping)
+        method = CoupledMethod(name, other, halo, sweeping)
         seconds = [
             _write(context, domain, method, member, jumps, done)
             for member in range(settings.members if other.stochastic else 1)
@@ -70,7 +70,7 @@ def members(context: Context[ForecastExperiment], domain: Domain, jumps: int) ->
 
 
 @dataclass(frozen=True)
-class Method:
+class CoupledMethod:
     """A loaded surrogate under its name, with the halo and the sweeps of its coupling."""
 
     name: str
@@ -81,8 +81,8 @@ class Method:
 
 def _write(
     context: Context[ForecastExperiment],
-    domain: Domain,
-    method: Method,
+    domain: TiledDomain,
+    method: CoupledMethod,
     member: int,
     jumps: int,
     done: list[str],
@@ -101,7 +101,7 @@ def _write(
 
 def _untiled(
     context: Context[ForecastExperiment],
-    domain: Domain,
+    domain: TiledDomain,
     jumps: int,
     done: list[str],
     operator: Operator,
@@ -112,7 +112,7 @@ def _untiled(
         return
     whole = domain.whole()
     if whole is not None:
-        method = Method(UNTILED, operator, operator.reach, Sweeping(most=1))
+        method = CoupledMethod(UNTILED, operator, operator.reach, Sweeping(most=1))
         for member in range(min(settings.untiled, settings.members)):
             _write(context, whole, method, member, jumps, done)
     domain.comm.Barrier()

@@ -38,12 +38,12 @@ else:
 RIVAL = re.compile(r"[a-z][a-z_]{0,31}")
 TAKEN = (
     "surrogate",
-    "halo8",
+    "wide_halo",
+    "halo8",  # the name of wide_halo in version 0.1
+    "plain",
     "nosweep",
     "untiled",
     "simulator",
-    "simulator_large_step",
-    "simulator_half_grid",
     "persistence",
     "linear",
     "quadratic",
@@ -345,10 +345,11 @@ def _check_noise(experiment: ForecastExperiment) -> None:
 def _check_rivals(experiment: ForecastExperiment) -> None:
     """Names that no other trajectory bears, and jumps of one length."""
     for name, rival in experiment.rivals.items():
-        if not RIVAL.fullmatch(name) or name in TAKEN:
+        taken = name in TAKEN or name.startswith("simulator_")
+        if not RIVAL.fullmatch(name) or taken:
             raise InputError(
                 f"rivals: {name} is not allowed: not of small letters and _, or in use. "
-                f"Allowed: other names than {', '.join(TAKEN)}"
+                f"Allowed: other names than {', '.join(TAKEN)}, simulator_*"
             )
         if rival.jump != experiment.surrogate.jump or rival.memory > experiment.history:
             raise InputError(

@@ -69,14 +69,14 @@ def scores(numbers: Numbers, labels: Mapping[str, str]) -> str:
     kept = {
         key: line
         for key, line in single.items()
-        if key not in fair and key not in ("halo8", "nosweep", "linear", "quadratic")
+        if key not in fair and key not in ("wide_halo", "nosweep", "linear", "quadratic")
     }
     return figures.by_lead({**kept, **fair}, "scores", "fair CRPS, or error", labels)
 
 
 def summary(numbers: Numbers) -> str:
     """Return a sentence with the fair CRPS and the energy scores."""
-    own, single = numbers.value("crps"), numbers.value("mae.deterministic")
+    own, single = numbers.value("crps"), numbers.value("mae", method="deterministic")
     best = numbers.by_method("crps.mean").get("reference")
     parts = []
     if own is not None and single:
@@ -87,7 +87,7 @@ def summary(numbers: Numbers) -> str:
     if best is not None:
         parts.append(f"the simulator's own ensemble has {best:.4f}")
     borders, inside = (
-        numbers.series(f"energy.score.{place}", "lead").get("surrogate")
+        numbers.series("energy.score", "lead", patches=place).get("surrogate")
         for place in ("borders", "inside")
     )
     if borders and inside:

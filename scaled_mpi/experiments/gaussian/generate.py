@@ -1,11 +1,10 @@
 """Generate Gaussian fields of a large domain from the denoisers of its tiles, and judge them.
 
 The place `method` is crop, average, window, collage, or `coarse`: crop with the coarse score
-correction. Facts with this place, of each domain, kernel and correlation length:
-`cov.error.tiled.2d.exponential.l16` and `variance.ratio.2d.exponential.l16`. Facts without it:
-`cov.error.tiled` and `variance.ratio`, the worst of the corrected cases, and
-`coarse.block.2d.l16`, cells an axis. `generated.h5` holds the covariance by distance and samples,
-all methods from the same noise.
+correction. `cov.error.tiled` and `variance.ratio` have this place and `axes`, `kernel` and
+`length`; without a place they are the worst of the corrected cases. `coarse.block`, in cells an
+axis, has the places `axes` and `length`. `generated.h5` holds the covariance by distance and
+samples, all methods from the same noise.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +63,7 @@ class Case:
     ) -> None:
         self.generation, self.schedule = context.experiment.generation, context.experiment.schedule
         self.seed = context.experiment.seed
-        self.domain, self.blocks, self.comm = domain, blocks, comm
+        self.domain, self.blocks, self.comm, self.kernel = domain, blocks, comm, kernel
         self.covariance = field_covariance(kernel, length, domain.shape)
         self.block = domain.block(length)
         self.label = f"{len(domain.shape)}d.{kernel}.l{length:g}"
@@ -142,7 +142,8 @@ def _measure(
     domain = case.domain
     which = symmetry(domain.shape, domain.tile)
     methods = domain.fusions if length in (domain.compared or domain.lengths) else ()
-    context.facts.record(f"coarse.block.{len(domain.shape)}d.l{length:g}", case.block, "cells")
+    where = {"axes": len(domain.shape), "length": length}
+    context.facts.record("coarse.block", case.block, "cells", **where)
     arrays[f"{case.label}.curve.truth"] = curve_of(case.covariance)
     for method in (*methods, "coarse"):
         begun = time.perf_counter()
@@ -150,8 +151,9 @@ def _measure(
         responses = case.generate(denoise, Impulses(which, case.blocks.block(case.comm.rank)))
         if responses is not None:
             law = compare(responses, case.covariance, which)
-            for name, value in (("cov.error.tiled", law.error), ("variance.ratio", law.ratio)):
-                context.facts.record(f"{name}.{case.label}", value, method=method)
+            place: dict[str, Any] = {**where, "kernel": case.kernel, "method": method}
+            context.facts.record("cov.error.tiled", law.error, **place)
+            context.facts.record("variance.ratio", law.ratio, **place)
             arrays[f"{case.label}.curve.{method}"] = law.curve
             context.say(
                 f"  {case.label} {method}: covariance error {law.error:.3f}, variance "

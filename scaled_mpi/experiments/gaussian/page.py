@@ -20,10 +20,13 @@ from scaled_mpi.report.page import Page, Panel
 from scaled_mpi.report.palette import FUSED, INK
 from scaled_mpi.report.pictures import field_limits, row
 from scaled_mpi.report.sections import facts, origin, panels, spent
-from scaled_mpi.report.series import number
+from scaled_mpi.report.series import Numbers
 
 if TYPE_CHECKING:
     from scaled_mpi.report.figures import Figure
+
+
+CASE = ("axes", "kernel", "length")  # places of a case
 
 
 @dataclass(frozen=True)
@@ -40,22 +43,28 @@ class TablePanel:
 
     def content(self) -> str:
         """Return a table: a row a domain, kernel and length."""
-        cases: dict[str, dict[str, list[float]]] = {}
-        for name in ("cov.error.tiled.", "variance.ratio."):
-            for fact in self.facts:
-                if fact["name"].startswith(name):
-                    case = cases.setdefault(fact["name"].removeprefix(name), {})
-                    case.setdefault(fact["method"], []).append(number(fact["value"]))
-        used = [m for m in FUSED if any(m in case for case in cases.values())]
+        numbers = Numbers(self.facts)
+        cases = {
+            case: [
+                numbers.by("method", name, **dict(zip(CASE, case, strict=True)))
+                for name in ("cov.error.tiled", "variance.ratio")
+            ]
+            for case in numbers.among("cov.error.tiled", *CASE)
+        }
+        used = [m for m in FUSED if any(m in errors for errors, _ in cases.values())]
         rows = [
             [
-                escape(label.replace("_", " ").replace(".", ", ")),
-                *("{:.3f} ({:.3f})".format(*case[m]) if m in case else "" for m in used),
+                escape(_label(*case)),
+                *(f"{errors[m]:.3f} ({ratios[m]:.3f})" if m in errors else "" for m in used),
             ]
-            for label, case in cases.items()
+            for case, (errors, ratios) in cases.items()
         ]
         head = ("case", *(FUSED[m][0] for m in used))
         return tables.table(head, rows, [False] + [True] * len(used))
+
+
+def _label(axes: int, kernel: str, length: float) -> str:
+    return f"{axes}d, {kernel.replace('_', ' ')}, l{length:g}"
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ EPSILON = 1e-5  # Laplace smoothing of the codes' counts
 OFFERED = 64  # latents a micro-batch offers to dead codes
 
 
-class Identity(nn.Module):
+class PlainBottleneck(nn.Module):
     """(B, c, *cells) -> (the stored latent, penalty); 32 bits a number."""
 
     def __init__(self, axes: int, latent: int, **keys: Any) -> None:
@@ -58,7 +58,7 @@ class Identity(nn.Module):
         return 32.0 * self.latent
 
 
-class Linear(Identity):
+class LinearBottleneck(PlainBottleneck):
     """A 1-wide linear map, the identity at first."""
 
     def __init__(self, axes: int, latent: int, **keys: Any) -> None:
@@ -73,7 +73,7 @@ class Linear(Identity):
         return self.map(z)
 
 
-class Gaussian(Identity):
+class Gaussian(PlainBottleneck):
     """A sample of N(z, exp(s(z))) in training, z when stored; penalty KL to N(0, 1), in nats."""
 
     def __init__(self, axes: int, latent: int, *, weight: float = 1e-3, **keys: Any) -> None:
@@ -92,7 +92,7 @@ class Gaussian(Identity):
         return sampled, self.weight * divergence.mean()
 
 
-class Quantiser(Identity):
+class Quantiser(PlainBottleneck):
     """The nearest of `codes` vectors; penalty `commitment` |z - code|^2, a mean over numbers."""
 
     book: Tensor
@@ -195,16 +195,16 @@ class Quantiser(Identity):
         return vectors.view(len(like), *like.shape[2:], -1).movedim(-1, 1)
 
 
-BOTTLENECKS: dict[str, Callable[..., Identity]] = {
-    "identity": Identity,
-    "linear": Linear,
+BOTTLENECKS: dict[str, Callable[..., PlainBottleneck]] = {
+    "identity": PlainBottleneck,
+    "linear": LinearBottleneck,
     "kl": Gaussian,
     "vq": Quantiser,
 }
 
 
 @functools.cache
-def bottlenecks() -> dict[str, Callable[..., Identity]]:
+def bottlenecks() -> dict[str, Callable[..., PlainBottleneck]]:
     """Return every bottleneck by name: those of BOTTLENECKS, then those of installed packages."""
     return members("scaled_mpi.bottlenecks", BOTTLENECKS, _violations)
 

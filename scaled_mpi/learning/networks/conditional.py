@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from scaled_mpi.learning.denoising import Denoiser
-from scaled_mpi.learning.networks.blocks import BlockNetwork
+from scaled_mpi.learning.networks.building_blocks import BlockNetwork
 from scaled_mpi.learning.networks.convolution import crop, gather, spread
 from scaled_mpi.learning.networks.unet import Condition, UNet
 from scaled_mpi.learning.samplers import sample
@@ -110,7 +110,7 @@ class ConditionalJump(nn.Module):
             fields = noise[:, number * channels : (number + 1) * channels]
             return gather(fields, self.factor)
 
-        def denoise(x: Tensor, time: float) -> Any:
+        def denoise(x: Tensor, time: float) -> Tensor:
             return self.denoiser(x, time, condition)
 
         made = sample(denoise, drawn, self.denoiser.schedule, steps, kind)

@@ -96,7 +96,7 @@ def kernels(reach: Sequence[int], factor: int, depth: int) -> list[tuple[int, ..
     ]
 
 
-class Block(nn.Module):
+class ConvolutionBlock(nn.Module):
     """One residual block; spends (kernel - 1) / 2 coarse cells at both ends of each axis."""
 
     def __init__(self, width: int, kernel: tuple[int, ...], condition: int) -> None:
@@ -148,7 +148,7 @@ class LocalNetwork(nn.Module):
         if conditions:
             self.condition = nn.Sequential(nn.Linear(conditions, features), nn.GELU())
         self.blocks = nn.ModuleList(
-            Block(width, kernel, features) for kernel in kernels(reach, factor, depth)
+            ConvolutionBlock(width, kernel, features) for kernel in kernels(reach, factor, depth)
         )
         self.leave = nn.Sequential(
             convolution(width, width, 1), nn.GELU(), convolution(width, outputs * cells, 1)

@@ -24,7 +24,7 @@ from operator import add
 import torch
 from torch import Tensor, nn
 
-from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+from scaled_mpi.learning.networks.coding import CodingNetwork
 from scaled_mpi.learning.networks.convolution import CONVOLUTIONS, POOLS, crop
 from scaled_mpi.parallel.comm import Comm
 

@@ -17,13 +17,13 @@ instead of shrinking, fields are padded, and all spent cells are cut off at the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from scaled_mpi.learning.denoising import Denoiser
-from scaled_mpi.learning.networks.autoencoder import CodingNetwork
+from scaled_mpi.learning.networks.coding import CodingNetwork
 from scaled_mpi.learning.networks.convolution import LocalNetwork, crop
 from scaled_mpi.learning.networks.unet import FREQUENCIES
 from scaled_mpi.learning.reaches import latents_spent
@@ -151,7 +151,7 @@ class DrawingNetwork(nn.Module):
         around = [r for reach in reversed(self.reach) for r in (reach, reach)]
         told = nn.functional.pad(told, around, mode="replicate")
 
-        def denoise(x: Tensor, time: float) -> Any:
+        def denoise(x: Tensor, time: float) -> Tensor:
             padded = nn.functional.pad(x, around, mode="replicate")
             return self.denoiser(padded, time, told)
 

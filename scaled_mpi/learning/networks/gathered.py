@@ -10,8 +10,6 @@ the network's answer until it learns a better one.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +26,7 @@ class Gathered(nn.Module):
         super().__init__()
         self.network, self.factor = network, factor
 
-    def forward(self, x: Tensor, level: Tensor, condition: Any = None) -> Tensor:
+    def forward(self, x: Tensor, level: Tensor, condition: object = None) -> Tensor:
         """`level` (B,) and the condition are the network's own; cells a multiple of `factor`."""
         return spread(self.network(gather(x, self.factor), level, condition), self.factor)
 
@@ -47,7 +45,7 @@ class Filtered(Gathered):
         line = torch.tensor(BINOMIAL)
         self.register_buffer("kernel", torch.outer(line, line)[None, None], persistent=False)
 
-    def forward(self, x: Tensor, level: Tensor, condition: Any = None) -> Tensor:
+    def forward(self, x: Tensor, level: Tensor, condition: object = None) -> Tensor:
         """x (B, C, Y, X) -> the same."""
         wide = nn.functional.pad(x, (2, 2, 2, 2), self.padding)
         kernel = self.kernel.expand(x.shape[1], -1, -1, -1)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from scaled_mpi.config import InputError
-from scaled_mpi.learning.networks.autoencoder import TRANSPOSED
+from scaled_mpi.learning.networks.coding import TRANSPOSED
 from scaled_mpi.learning.networks.convolution import CONVOLUTIONS, LAYOUTS, crop, set_to_zero
 from scaled_mpi.learning.sizes import UNetSize
 

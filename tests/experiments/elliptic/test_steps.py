@@ -12,7 +12,7 @@ pytest.importorskip("numba")
 from scaled_mpi.config import InputError, to_yaml
 from scaled_mpi.engine import stages
 from scaled_mpi.experiments import kind_of, load
-from scaled_mpi.experiments.elliptic.guess import Forecaster
+from scaled_mpi.experiments.elliptic.guess import GuessForecaster
 from scaled_mpi.facts import latest, read_facts
 from scaled_mpi.metrics import vrmse
 from scaled_mpi.parallel.blocks import make_blocks
@@ -73,7 +73,7 @@ def test_a_surrogate_of_another_system_is_refused(tmp_path):
     told = experiment.implicit
     blocks = make_blocks(told.simulator.grid((32, 32)), (16, 16), 1)
     with pytest.raises(InputError, match="trained with F = 0.018. Allowed: 0.029"):
-        Forecaster(told, blocks, SerialComm())
+        GuessForecaster(told, blocks, SerialComm())
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from scaled_mpi.learning.networks.convolution import LocalNetwork
 from scaled_mpi.learning.networks.unet import FREQUENCIES, Condition
-from scaled_mpi.learning.sizes import Blocks
+from scaled_mpi.learning.sizes import NetworkBlocks
 
 
 class BlockNetwork(nn.Module):
@@ -27,7 +27,7 @@ class BlockNetwork(nn.Module):
     frequencies: Tensor
 
     def __init__(
-        self, axes: int, channels: int, size: Blocks, *, fields: int = 0, scalars: int = 0
+        self, axes: int, channels: int, size: NetworkBlocks, *, fields: int = 0, scalars: int = 0
     ) -> None:
         super().__init__()
         self.network = LocalNetwork(

@@ -129,7 +129,7 @@ def _spans(runs: Sequence[Trajectory]) -> Iterator[tuple[Trajectory, slice]]:
             yield run, slice(first, min(first + step, len(run)))
 
 
-class Snapshots:
+class SnapshotMatrix:
     """All tiles of all frames of `runs`, transformed; this rank reads its share of them once.
 
     `count` snapshots of `length` numbers; `mean` (n,) and `spread` (n,), which is 1 where not

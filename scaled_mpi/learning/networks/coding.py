@@ -23,7 +23,13 @@ import torch
 from torch import nn
 
 from scaled_mpi.learning.networks.bottlenecks import bottlenecks
-from scaled_mpi.learning.networks.convolution import CONVOLUTIONS, POOLS, Block, crop, set_to_zero
+from scaled_mpi.learning.networks.convolution import (
+    CONVOLUTIONS,
+    POOLS,
+    ConvolutionBlock,
+    crop,
+    set_to_zero,
+)
 from scaled_mpi.learning.reaches import decode_margins, encode_reach, strides
 from scaled_mpi.parallel.comm import Comm
 
@@ -37,7 +43,7 @@ TRANSPOSED: dict[
 
 
 def _blocks(axes: int, width: int, depth: int) -> nn.ModuleList:
-    return nn.ModuleList(Block(width, (3,) * axes, 0) for _ in range(depth))
+    return nn.ModuleList(ConvolutionBlock(width, (3,) * axes, 0) for _ in range(depth))
 
 
 class CodingNetwork(nn.Module):

@@ -10,13 +10,13 @@ whatever the tiles, the ranks and the frame. Without noise a decoder draws nothi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
 from scaled_mpi.compressors.autoencoder import Autoencoder
-from scaled_mpi.compressors.lesson import Lesson, Material, mean_vrmse
+from scaled_mpi.compressors.lesson import CodingLesson, Material, mean_vrmse
 from scaled_mpi.compressors.network_coder import network_of
 from scaled_mpi.config import InputError, Spec
 from scaled_mpi.facts import EventLog
@@ -27,6 +27,9 @@ from scaled_mpi.learning.settings import Session, Task
 from scaled_mpi.learning.training import train
 from scaled_mpi.parallel.blocks import whole_per_axis
 from scaled_mpi.parallel.comm import Comm
+
+if TYPE_CHECKING:
+    from scaled_mpi.learning.networks.drawing import DrawingNetwork
 
 TIMES = 8  # noise levels of a validation
 FOLDER = "decoder"  # where the training of the denoiser leaves its states
@@ -108,10 +111,10 @@ class DiffusionAutoencoder(Autoencoder):
         return network, {**meta, "scores": {**meta["scores"], **mean, **result.best_metrics}}
 
 
-class Drawing(Lesson):
+class Drawing(CodingLesson):
     """Samples and losses of the denoiser of an autoencoder's remainder."""
 
-    def measure(self, network: Any) -> None:
+    def measure(self, network: DrawingNetwork) -> None:
         """Set the network's spread of the remainder, channel by channel."""
         import torch
 

@@ -7,7 +7,7 @@ coefficients and the value 0 beyond its edge. Cells beyond the domain are couple
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +15,10 @@ from scaled_mpi.config import InputError
 from scaled_mpi.parallel.blocks import Blocks
 from scaled_mpi.parallel.comm import Comm
 from scaled_mpi.parallel.halo import Halo
-from scaled_mpi.problems.stencil import Stencil
+from scaled_mpi.problems.stencil_rows import Stencil
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_matrix
 
 
 class TileOperators:
@@ -145,7 +148,7 @@ class TileOperators:
             result[up] -= high[low] * local[low]
         return result
 
-    def matrix(self, tile: int, neumann: bool = False) -> Any:
+    def matrix(self, tile: int, neumann: bool = False) -> csc_matrix:
         """A_i of one tile as a scipy CSC matrix; `neumann` leaves out what the cut took away."""
         from scipy import sparse
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scaled_mpi.datasets.arrays import ArrayFiles
+from scaled_mpi.datasets.array_files import ArrayFiles
 from scaled_mpi.parallel import hdf5
 
 
