@@ -47,7 +47,7 @@ from scaled_mpi.parallel.keys import FirstRun
 from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.store import Trajectory
 from scaled_mpi.parallel.verification import TileGather, extrapolations, lead_scores
-from scaled_mpi.scratch import scratch_folder
+from scaled_mpi.scratch import check_unused, scratch_folder
 from scaled_mpi.shipped import SHIPPED, WEIGHTS, names, weight_folder
 from scaled_mpi.simulators import warm
 from scaled_mpi.simulators.contract import Simulator, require
@@ -93,18 +93,18 @@ def simulate(
         require(system)
     place, grid = scratch_folder(folder, comm), grid_of(systems[0], shape)
     warm(systems[0], comm, grid.axes)
+    labels = [f"run-{first + run:04d}" for run in range(len(systems))]
+    check_unused(place, labels, comm)
     if many or runs is not None:
-        labels = [f"run-{first + run:04d}" for run in range(len(systems))]
         record_runs(place, labels.__getitem__, systems, grid, (seed, first), frames, comm)
         comm.Barrier()
         return as_runs([Trajectory(place, label) for label in labels])
-    label = f"run-{first:04d}"
     blocks = make_blocks(grid, handy_tile(grid.shape), comm.size)
     owners = first_ranks(comm, blocks.ranks)
     if owners is not None:
-        record_run(place, label, systems[0], (blocks, owners), (seed, first), frames)
+        record_run(place, labels[0], systems[0], (blocks, owners), (seed, first), frames)
     comm.Barrier()
-    return as_dataset(Trajectory(place, label))
+    return as_dataset(Trajectory(place, labels[0]))
 
 
 def fit(

@@ -14,9 +14,8 @@ from scaled_mpi.coupling.schwarz import Sweeping
 from scaled_mpi.labelled import Describing, as_dataset, fields_of
 from scaled_mpi.parallel.blocks import handy_tile, whole_per_axis
 from scaled_mpi.parallel.comm import Comm, world
-from scaled_mpi.parallel.root import on_root
 from scaled_mpi.parallel.store import Trajectory
-from scaled_mpi.scratch import scratch_folder
+from scaled_mpi.scratch import check_unused, scratch_folder
 from scaled_mpi.surrogates.operators import Operator
 
 if TYPE_CHECKING:
@@ -101,6 +100,7 @@ class Model:
         tile = tuple(how.tile) if how.tile is not None else handy_tile(truth.grid.shape)
         domain = TiledDomain.of(truth, self.coder, self._tile(truth, tile), start, comm)
         name = "forecast" if not member else f"forecast-{member:04d}"
+        check_unused(folder, [name], comm)
         if domain is not None:
             domain = replace(domain, span=self.span)
             sweeping = Sweeping(how.sweeps, how.tolerance, how.fixed)
@@ -108,7 +108,7 @@ class Model:
             begun = begin(domain, self.operator, halo, sweeping, self.seed, member)
             march_and_store(folder, name, domain, begun, jumps)
         comm.Barrier()
-        return as_dataset(on_root_opened(folder, name, comm))
+        return as_dataset(Trajectory(folder, name))
 
     def _check(self, truth: Trajectory, start: int, jumps: int) -> None:
         if jumps < 1:
@@ -163,9 +163,3 @@ def _one(runs: Sequence[Trajectory]) -> Sequence[Trajectory]:
             f"state: {len(runs)} runs are not allowed: a forecast follows one. Allowed: one run."
         )
     return runs
-
-
-def on_root_opened(folder: Path, name: str, comm: Comm) -> Trajectory:
-    """Open a trajectory that rank 0 has finished; collective."""
-    on_root(comm, lambda: None)
-    return Trajectory(folder, name)

@@ -7,7 +7,9 @@
 """
 
 import atexit
+import ctypes
 import importlib.util
+import itertools
 import os
 import shutil
 import subprocess
@@ -20,7 +22,6 @@ import pytest
 from tests.journal import RANK, SETTINGS, TASK
 
 LAUNCHED = "OMPI_COMM_WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ
-_cleaned = False  # MPI writes into the environment once, when it starts
 
 
 @pytest.hookimpl(tryfirst=True)  # before the plugins that read these options
@@ -72,17 +73,20 @@ def pytest_runtest_setup(item):
     """Forget what MPI wrote into the environment, or a test could start no mpirun of its own.
 
     A process that no launcher started becomes a launcher of one rank; its variables, which
-    os.environ does not show, would make every mpirun below it fail without a word.
+    os.environ does not show, would make every mpirun below it fail without a word. mpi4py or PETSc
+    may start MPI, in a test or while test files are read, so every test looks.
     """
-    global _cleaned
-    mpi = sys.modules.get("mpi4py.MPI")
-    if LAUNCHED or _cleaned or mpi is None or not mpi.Is_initialized():
+    if LAUNCHED:
         return
-    _cleaned = True
-    inherited = subprocess.run(["env", "-0"], capture_output=True, text=True, check=True).stdout
-    for name in {line.partition("=")[0] for line in inherited.split("\0")} - set(os.environ):
+    for name in inherited() - set(os.environ):
         if name.startswith(("OMPI_", "PMIX_", "ORTE_")):
             os.unsetenv(name)
+
+
+def inherited():
+    """Names of the variables that a child would inherit, those of C libraries included."""
+    entries = ctypes.POINTER(ctypes.c_char_p).in_dll(ctypes.CDLL(None), "environ")
+    return {os.fsdecode(entry).partition("=")[0] for entry in itertools.takewhile(bool, entries)}
 
 
 @pytest.fixture(scope="session")

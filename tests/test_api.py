@@ -153,6 +153,19 @@ def test_bad_arguments_are_one_line(book, call, words):
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_folder_in_use_is_refused_and_nothing_is_lost(book, tmp_path):
+    system, frames = sm.GrayScott(), {"frames": 2, "every": 5}
+    kept = sm.simulate(system, (32, 32), folder=tmp_path, **frames)
+    before = kept["u"].isel(time=1).values.copy()
+    with pytest.raises(InputError, match="is not allowed: it holds run-0000"):
+        sm.simulate(system, (32, 32), seed=5, folder=tmp_path, **frames)
+    np.testing.assert_array_equal(kept["u"].isel(time=1), before)
+    sm.couple(book[2], book[1], 1, folder=tmp_path)
+    with pytest.raises(InputError, match="it holds forecast"):
+        sm.couple(book[2], book[1], 1, folder=tmp_path)
+    sm.couple(book[2], book[1], 1, member=1, folder=tmp_path)
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="GreyScott"):
         sm.GreyScott  # noqa: B018

@@ -136,7 +136,7 @@ PARTS = '''
 from typing import Literal
 
 from scaled_mpi.config import Spec
-from scaled_mpi.learning.networks.bottlenecks import Identity
+from scaled_mpi.learning.networks.bottlenecks import PlainBottleneck as Identity
 
 
 class Halved(Identity):
