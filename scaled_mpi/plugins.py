@@ -57,6 +57,11 @@ def names(group: str, built_in: Iterable[str]) -> tuple[str, ...]:
     return own + tuple(point.name for point in _points(group) if point.name not in own)
 
 
+def targets(group: str) -> dict[str, str]:
+    """Return `module:attribute` of each plug-in of a group by name; imports none."""
+    return {point.name: point.value for point in _points(group)}
+
+
 def joined(
     module: MutableMapping[str, Any], name: str, group: str, violations: Check | None = None
 ) -> dict[str, Any]:

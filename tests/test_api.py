@@ -19,8 +19,6 @@ SMOKE = Path(__file__).resolve().parents[1] / "configs" / "smoke" / "ddm.yaml"
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
     """Results of the smoke experiment by its YAML file."""
-    if world().size > 1:
-        pytest.skip("serial")
     return sm.run(SMOKE, outputs=tmp_path_factory.mktemp("yaml"))
 
 

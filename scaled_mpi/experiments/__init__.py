@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterable, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from scaled_mpi.config import InputError, apply_overrides, parse, read_yaml
 from scaled_mpi.engine.kind import Kind
 from scaled_mpi.engine.settings import ExperimentSpec
+from scaled_mpi.plugins import targets
 
 GROUP = "scaled_mpi.experiments"
 KINDS = {
@@ -26,8 +26,7 @@ KINDS = {
 
 def kinds() -> dict[str, str]:
     """Return `module:attribute` of every kind by name, those of other packages last."""
-    outside = {found.name: found.value for found in entry_points(group=GROUP)}
-    return {**outside, **KINDS} if outside else KINDS
+    return {**targets(GROUP), **KINDS}
 
 
 def kind_named(name: str) -> Kind:
